@@ -1,6 +1,7 @@
-"""Liveness: which nodes are alive and which are members, as one sequence of views that is the same at every node.
+"""Liveness: which nodes are alive, and one sequence of views of the members that is the same at every node.
 
-Holds the declaration only, so that asking what the component needs costs nothing; `README.md` tells how it works.
+Holds the declaration only, so that asking what the component needs costs nothing; `README.md` tells how it
+works.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""What liveness machines say to one another, what they publish, what is asked of them, and what happens to them.
+"""What liveness machines say to one another, what they publish, and what they are asked and told.
 
-Knows no component; every other component may import this file. A *view* is the agreed list of members; its id is
-`(epoch, n)`: the epoch of the registry primary that committed it and a counter that never goes back or repeats. A *boot
-id* names one life of a node in the cluster and is new at every join, so a node is always told from its former self.
+Knows no component; every other component may import this file. A *view* is the agreed list of members; its id
+is `(epoch, n)`: the epoch of the registry primary that committed it and a counter that never goes back or
+repeats. A *boot id* names one life of a node in the cluster and is new at every join, so a node is always
+told from its former self.
 
-Odd: no message carries the number of its sender. The bus says who sent it (`Received.source`), and the bus can prove
-it. Losing any of these messages is harmless: each is either repeated until its effect is seen, or a mere heartbeat.
+Odd: no message carries the number of its sender. The bus says who sent it (`Received.source`), and the bus
+can prove it. Losing any of these messages is harmless: each is either repeated until its effect is seen, or a
+mere heartbeat.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ class Member(msgspec.Struct, frozen=True, order=True):
 class View(msgspec.Struct, frozen=True):
     """One agreed list of members: a link of the chain that every node holds the same way.
 
-    `hash` covers everything else in the view, `previous_hash` is the hash of the view before (empty for the first).
-    `members` are sorted by number, which is unique. `at` is the time of day in seconds at the leader, for people only.
+    `hash` covers everything else in the view, `previous_hash` is the hash of the view before (empty for the
+    first). `members` are sorted by number, which is unique. `at` is the time of day in seconds at the leader,
+    for people only.
     """
 
     id: ViewId
@@ -47,17 +50,17 @@ class View(msgspec.Struct, frozen=True):
     hash: str
 
 
-# --- published on this node's bus -----------------------------------------------------------------------------
+# --- published on this node's bus ---------------------------------------------------------------------------
 
 
 class ViewChanged(Message, frozen=True):
     """Topic `liveness.view`: this node now holds this view, or its contact to the quorum came or went.
 
-    Sent by liveness to every party of its own node, first when this node is in a view. Views come in order and each
-    once; `joined` and `left` are the difference to the view published before (a node that came back under a new boot
-    id is in both). `quorate=False` means: no word from the leader, so the list is frozen and possibly old; then, and
-    when word comes again, the same view is published anew with nobody joined or left. A reader that missed one asks
-    the service `liveness` for `status`.
+    Sent by liveness to every party of its own node, first when this node is in a view. Views come in order
+    and each once; `joined` and `left` are the difference to the view published before (a node that came back
+    under a new boot id is in both). `quorate=False` means: no word from the leader, so the list is frozen and
+    possibly old; then, and when word comes again, the same view is published anew with nobody joined or left.
+    A reader that missed one asks the service `liveness` for `status`.
     """
 
     id: ViewId
@@ -69,15 +72,15 @@ class ViewChanged(Message, frozen=True):
     at: float = 0.0
 
 
-# --- between nodes --------------------------------------------------------------------------------------------
+# --- between nodes ------------------------------------------------------------------------------------------
 
 
 class Heartbeat(Message, frozen=True):
     """Every member to every other member, once an interval, and faster to one that fell silent.
 
-    Says: boot `boot_id` has just done its liveness tasks and holds view `view`. `leads` is the epoch that the sender
-    leads (0: it does not), which is what members know as word from the leader. `beat` counts at the sender, the answer
-    repeats it. One lost says nothing, a duplicate is answered twice.
+    Says: boot `boot_id` has just done its liveness tasks and holds view `view`. `leads` is the epoch that the
+    sender leads (0: it does not), which is what members know as word from the leader. `beat` counts at the
+    sender, the answer repeats it. One lost says nothing, a duplicate is answered twice.
     """
 
     boot_id: str
@@ -87,7 +90,7 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatAck(Message, frozen=True):
-    """The answer to a `Heartbeat`, same fields, `beat` being that of the heartbeat. Loss and duplicates as there."""
+    """The answer to a `Heartbeat`: the same fields and the same `beat`. Loss and duplicates as there."""
 
     boot_id: str
     view: ViewId
@@ -98,8 +101,8 @@ class HeartbeatAck(Message, frozen=True):
 class Alert(Message, frozen=True):
     """A member to the leader: of the members of view `view` I cannot reach these. The list is complete.
 
-    Sent when the list changes and repeated once an interval while somebody is on it; the leader forgets one that is
-    not repeated, and one about another view.
+    Sent when the list changes and repeated once an interval while somebody is on it; the leader forgets one
+    that is not repeated, and one about another view.
     """
 
     boot_id: str
@@ -116,7 +119,7 @@ class Join(Message, frozen=True):
 
 
 class JoinRefused(Message, frozen=True):
-    """The leader to a node that asked to join. `clone`: the node's number is in use by another, living boot id."""
+    """The leader to a node that asked to join. `clone`: its number is in use by another, living boot id."""
 
     boot_id: str
     reason: Literal["clone"]
@@ -145,9 +148,10 @@ class Removed(Message, frozen=True):
 
 
 class ViewsAnnounced(Message, frozen=True):
-    """The leader to a member or joiner: committed views in order, the first one following what the hearer holds.
+    """The leader to a member or joiner: committed views in order, the first following what it holds.
 
-    Sent with each new view, and again when a heartbeat shows that the hearer lags. Views already held are skipped.
+    Sent with each new view, and again when a heartbeat shows that the hearer lags. Views already held are
+    skipped.
     """
 
     views: tuple[View, ...]
@@ -158,7 +162,7 @@ LivenessMessage = (
 )
 
 
-# --- asked by clients -----------------------------------------------------------------------------------------
+# --- asked by clients ---------------------------------------------------------------------------------------
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -179,7 +183,7 @@ class LeaveQ(msgspec.Struct, frozen=True):
     """The DCM of this node: take this node out of the view in order. Answered when it is out."""
 
 
-# --- local facts ----------------------------------------------------------------------------------------------
+# --- local facts --------------------------------------------------------------------------------------------
 
 
 class PeerDown(msgspec.Struct, frozen=True):
