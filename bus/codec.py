@@ -39,7 +39,9 @@ def encode_header(header: Header) -> bytes:
 def decode_header(frame: bytes) -> Header:
     """Read a header frame; raises Malformed for another protocol version and for anything that is no header."""
     if not frame or frame[0] != PROTOCOL:
-        raise Malformed(f"unknown protocol version {frame[0] if frame else 'none'}; this node speaks {PROTOCOL}")
+        raise Malformed(
+            f"unknown protocol version {frame[0] if frame else 'none'}; this node speaks {PROTOCOL}"
+        )
     if len(frame) > MAX_HEADER:
         raise Malformed(f"a header of {len(frame)} bytes, at most {MAX_HEADER} are allowed")
     try:

@@ -1,0 +1,82 @@
+"""The service `bus` that every broker offers: its status, its place in the cluster, its taps.
+
+It runs in the broker's own process as an ordinary party over `inproc`, so the broker needs no second way of being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from .broker import Broker, BrokerSettings
+from .client import Client, connect
+from .messages import NodeInfo, Peer, Role
+from .service import verb
+from .tap import Condition
+
+MOST_RECORDS = 1000
+"""Tap records in one answer: about 200 KiB without payload."""
+
+MOST_BYTES = 4 * 1024 * 1024
+LONGEST_WAIT = 10.0
+
+
+class BrokerService:
+    """The verbs of `bus`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    @verb()
+    def status(self) -> dict[str, Any]:
+        """Parties, links to peers, waiting requests, and a counter for every kind of refusal and loss."""
+        return {"node": msgspec.to_builtins(self._broker.router.node), **self._broker.status()}
+
+    @verb(Role.COMPONENT)
+    def configure(self, *, node: NodeInfo, peers: dict[int, Peer]) -> None:
+        """Set this node's place in its cluster and where its peers listen. The DCM calls it at every change."""
+        self._broker.configure(node, peers)
+
+    @verb()
+    def tap_attach(self, *, filter: list[Condition] = [], payload: bool = False) -> dict[str, Any]:  # noqa: B006
+        """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it."""
+        return {
+            "tap": self._broker.taps.attach(filter, payload, time.monotonic()),
+            "node": self._broker.router.node.number,
+        }
+
+    @verb()
+    async def tap_next(self, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
+        """Return what matched since the last fetch, waiting up to `wait` seconds for the first record."""
+        found = self._broker.taps.get(tap)
+        records = await found.take(MOST_RECORDS, min(max(wait, 0.0), LONGEST_WAIT), time.monotonic())
+        return {
+            "records": [msgspec.to_builtins(record, builtin_types=(bytes,)) for record in records],
+            "counters": found.counters(),
+        }
+
+    @verb()
+    def tap_detach(self, *, tap: int) -> dict[str, Any]:
+        """End a tap; returns its last counters."""
+        return {"counters": self._broker.taps.detach(tap)}
+
+
+@asynccontextmanager
+async def run_broker(settings: BrokerSettings) -> AsyncIterator[tuple[Broker, Client]]:
+    """Run a broker and its own service while the context lasts; yields them both."""
+    broker = Broker(settings)
+    try:
+        await broker.start()
+        async with (
+            connect(name="bus", component=True, endpoints=broker.endpoints) as client,
+            client.serve("bus", BrokerService(broker)),
+        ):
+            yield broker, client
+    finally:
+        broker.close()
+        await asyncio.sleep(0)  # lets callbacks that were due see the closed ports

@@ -1,0 +1,193 @@
+"""A service's verbs: registered by name with a role and typed arguments, and called only so.
+
+There is no way from a message to a method that was not registered. Arguments are decoded straight into a struct made
+from the function's keyword-only parameters, so a wrong or unknown argument is refused before any code of the service
+runs. Every service also answers `ping` and `describe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..errors import BadArguments, CoveyError, Denied, InternalError, NoVerb, Timeout, WrongCluster
+from .messages import Header, Role, split_address
+
+log = logging.getLogger(__name__)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+current_cause: ContextVar[str] = ContextVar("current_cause", default="")
+"""The cause of what is being handled: calls made meanwhile inherit it, so that the tap can show the whole story."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Who asks: `service` and `node` of the caller, its role, the story it belongs to, and the call's own ids."""
+
+    service: str
+    node: int
+    role: Role
+    cause: str = ""
+    request_id: str = ""
+    cluster: str = ""
+    budget: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """The caller as `service@node`."""
+        return f"{self.service}@{self.node}"
+
+
+def verb(role: Role = Role.LOOK) -> Callable[[Function], Function]:
+    """Mark a method as a verb that callers of at least `role` may use.
+
+    Its keyword-only parameters are its arguments; a positional parameter named `request` gets the `Request`.
+    """
+
+    def mark(function: Function) -> Function:
+        function.__covey_role__ = role  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Verb:
+    """One registered verb."""
+
+    def __init__(self, name: str, function: Callable[..., Any], role: Role) -> None:
+        self.name = name
+        self.role = role
+        self.summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+        self._function = function
+        parameters = inspect.signature(function).parameters.values()
+        self._wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
+        hints = typing.get_type_hints(function)
+        fields = []
+        for parameter in parameters:
+            if parameter.name == "request" or parameter.kind in (
+                parameter.VAR_KEYWORD,
+                parameter.VAR_POSITIONAL,
+            ):
+                continue
+            annotation = hints.get(parameter.name, Any)
+            if parameter.default is parameter.empty:
+                fields.append((parameter.name, annotation))
+            else:
+                fields.append((parameter.name, annotation, parameter.default))
+        self._open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.arguments = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=not self._open)
+        self._decoder = msgspec.msgpack.Decoder(self.arguments)
+
+    async def __call__(self, request: Request, body: bytes) -> Any:
+        """Decode the arguments and run; raises BadArguments before anything ran."""
+        try:
+            decoded = self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+            raise BadArguments(
+                f"'{self.name}' cannot take these arguments: {problem}", self.usage()
+            ) from None
+        arguments = {field: getattr(decoded, field) for field in self.arguments.__struct_fields__}
+        if self._open:
+            arguments = msgspec.msgpack.decode(body) | arguments
+        result = self._function(request, **arguments) if self._wants_request else self._function(**arguments)
+        return await result if isinstance(result, Awaitable) else result
+
+    def usage(self) -> str:
+        """Return the verb as a person would write it: `get(key, consistency=…)`."""
+        required = set(self.arguments.__struct_fields__) - {
+            field.name for field in msgspec.structs.fields(self.arguments) if not field.required
+        }
+        names = [name if name in required else f"{name}=…" for name in self.arguments.__struct_fields__]
+        return f"{self.name}({', '.join(names)})"
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, summary, role and the JSON Schema of the arguments."""
+        schema = msgspec.json.schema(self.arguments)
+        definition = schema.get("$defs", {}).get(self.name, schema)
+        arguments = {key: definition[key] for key in ("properties", "required") if key in definition}
+        return {
+            "verb": self.name,
+            "summary": self.summary,
+            "role": self.role.name.lower(),
+            "arguments": arguments,
+        }
+
+
+class Service:
+    """A named set of verbs, made from an object with `@verb` methods or from a dict of functions."""
+
+    def __init__(self, name: str, verbs: Mapping[str, Callable[..., Any]] | object) -> None:
+        self.name = name
+        self.cluster_id = ""
+        """When set, requests that believe in another cluster are refused."""
+        found: dict[str, tuple[Callable[..., Any], Role]] = {}
+        if isinstance(verbs, Mapping):
+            for key, function in verbs.items():
+                found[key] = (function, getattr(function, "__covey_role__", Role.LOOK))
+        else:
+            for key in dir(type(verbs)):
+                role = getattr(getattr(type(verbs), key, None), "__covey_role__", None)
+                if role is not None:
+                    found[key] = (getattr(verbs, key), role)
+        found.setdefault("ping", (self.ping, Role.LOOK))
+        found.setdefault("describe", (self.describe, Role.LOOK))
+        self.verbs = {key: Verb(key, function, role) for key, (function, role) in sorted(found.items())}
+
+    def ping(self) -> dict[str, Any]:
+        """Answer at once: the service's loop runs."""
+        return {"service": self.name}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """List the verbs with their arguments and roles."""
+        return [each.describe() for each in self.verbs.values()]
+
+    async def handle(self, header: Header, body: bytes) -> Any:
+        """Run one request within its budget; raises only CoveyError."""
+        service, node = split_address(header.source)
+        request = Request(
+            service,
+            node if isinstance(node, int) else 0,
+            Role(min(max(header.role, 0), Role.COMPONENT)),
+            header.cause,
+            header.request_id,
+            header.cluster,
+            header.budget,
+        )
+        current_cause.set(header.cause)
+        try:
+            found = self.verbs.get(header.topic)
+            if found is None:
+                raise NoVerb(
+                    f"'{self.name}' has no verb '{header.topic}'", f"it has: {', '.join(self.verbs)}"
+                )
+            if request.role < found.role:
+                raise Denied(
+                    f"'{self.name}.{found.name}' needs the role {found.role.name.lower()}, you have {request.role.name.lower()}"
+                )
+            if self.cluster_id and header.cluster not in ("", self.cluster_id):
+                raise WrongCluster(
+                    f"this node is in cluster {self.cluster_id}, the request is for {header.cluster}"
+                )
+            async with asyncio.timeout(header.budget or None):
+                return await found(request, body)
+        except CoveyError:
+            raise
+        except TimeoutError:
+            raise Timeout(
+                f"'{self.name}.{header.topic}' did not end within {header.budget:.3g} s",
+                "it may still happen",
+            ) from None
+        except Exception as problem:
+            log.exception("%s.%s failed", self.name, header.topic)
+            where = traceback.extract_tb(problem.__traceback__)[-1]
+            raise InternalError(
+                f"'{self.name}.{header.topic}' failed: {type(problem).__name__}: {problem} ({where.name}, line {where.lineno})",
+                "this is a bug; the daemon's log has the traceback",
+            ) from None
