@@ -1,7 +1,8 @@
 """Every hook of covey, grouped by moment. A plugin marks its functions with `covey.hookimpl`.
 
-Each implementation is called apart from the others: one that raises is listed as failed with its reason and changes
-nothing for the rest (pluggy alone stops at the first that raises). Knows nothing of the bus or of any component.
+Each implementation is called apart from the others: one that raises is listed as failed with its reason and
+changes nothing for the rest (pluggy alone stops at the first that raises). Knows nothing of the bus or of any
+component.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ class Component:
     """What a component declares of itself. The order of start is computed from all declarations together.
 
     `offers` maps each function the component offers to the functions that one needs, of whatever component
-    (SPEC 2.2); `data` names the components whose data it reads; `main` is `package.module:coroutine`, imported only in
-    the process that runs the component and called with one `ComponentContext`. It returns when cancelled.
+    (SPEC 2.2); `data` names the components whose data it reads; `main` is `package.module:coroutine`,
+    imported only in the process that runs the component and called with one `ComponentContext`. It returns
+    when cancelled.
     """
 
     name: str
@@ -36,8 +38,9 @@ class Component:
 class IdentitySource:
     """A way to read the original id of this operating system instance (SPEC 5.1).
 
-    `read` gets the value written after the source's name in the node's YAML (None when there is none) and the state
-    folder; it returns the id as text, or raises `OSError` or `covey.IdentityUnreadable`. It may block for a short while.
+    `read` gets the value written after the source's name in the node's YAML (None when there is none) and the
+    state folder; it returns the id as text, or raises `OSError` or `covey.IdentityUnreadable`. It may block
+    for a short while.
     """
 
     name: str
@@ -48,8 +51,8 @@ class IdentitySource:
 def covey_component() -> Component:  # type: ignore[empty-body]
     """Declare a component.
 
-    Called when a node's daemon starts and by `covey components`; all results count; must not block. A declaration
-    that raises, or that reuses a name, is listed as failed and the component is not started.
+    Called when a node's daemon starts and by `covey components`; all results count; must not block. A
+    declaration that raises, or that reuses a name, is listed as failed and the component is not started.
     """
 
 
@@ -57,6 +60,6 @@ def covey_component() -> Component:  # type: ignore[empty-body]
 def covey_identity_source() -> IdentitySource:  # type: ignore[empty-body]
     """Add a source of node ids, usable as `identity: NAME` or `identity: {NAME: VALUE}` in a node's YAML.
 
-    Called when a node's daemon starts; all results count; must not block (`read` may). One that raises is listed as
-    failed; a YAML that names it is then refused with the list of sources there are.
+    Called when a node's daemon starts; all results count; must not block (`read` may). One that raises is
+    listed as failed; a YAML that names it is then refused with the list of sources there are.
     """
