@@ -401,8 +401,48 @@ class CycleError(CoveyError):
     code = "plugin.cycle"
 
 
+# Codes of findings in files, which are reported together and never raised alone. Those of `_ANY_FILE` exist once for
+# each kind of file: `config.unknown_key` in a node's YAML, `description.unknown_key` in a resource description.
+_ANY_FILE: dict[str, str] = {
+    "no_file": "There is no file of that name. Check the path; relative ones count from where the command runs.",
+    "unreadable": "The file exists and cannot be read: a folder, or no permission. The message gives the reason.",
+    "too_large": "The file is too long, too deeply nested, or grows too much through aliases. Write it simpler.",
+    "not_text": "Bytes that are no UTF-8, or a character that YAML forbids, stand there. Save the file as UTF-8 text.",
+    "empty": "The file holds nothing but comments. Write the sections it needs.",
+    "documents": "A line `---` begins a second document. A file holds one: remove the line, or split the file.",
+    "syntax": "The text is not YAML from this place on, so nothing behind it was read. Mend it and check again.",
+    "tab": "A tab stands where YAML allows only spaces. Indent with spaces.",
+    "tag": "An explicit tag (`!name`, `!!int`) stands there. Tags mean nothing here; quote what must be text.",
+    "bad_key": "A key is not text (a number, true, null, a list). Quote it if it is meant.",
+    "duplicate_key": "A key stands twice in one section; the message names both lines. Keep one of them.",
+    "merge_key": "`<<` merges sections in YAML 1.1 only. Write the keys out; anchors and aliases of values work.",
+    "bad_variable": "A `${env:…}` is malformed, or its value is no UTF-8. Write `${env:NAME}` or `${env:NAME:-default}`.",
+    "unset_variable": "An environment variable is not set. Set it, or give a default: `${env:NAME:-default}`.",
+    "unknown_key": "No such key exists in this section. The hint lists the keys there are and the nearest one.",
+    "missing": "A key that must be written is not there. The hint shows it.",
+    "wrong_type": "The value is of another kind than the key needs, for example text for a number. Only `true` and "
+    "`false` are truth values (`no`, `on` are text), and a quoted number is text.",
+    "bad_value": "The value is not one of those allowed, or not of the form needed. The hint shows the right ones.",
+    "out_of_range": "The number, duration or size is too small or too large. The message gives the limit.",
+    "bad_length": "The text or list is too short or too long. The message gives the limit.",
+    "needs_unit": "A duration or size stands there as a bare number. Write its unit: `3s`, `10MiB`.",
+    "bad_duration": "Not a duration. Write a number and a unit without a space: `250ms`, `3s`, `5m`, `2h`, `1d`.",
+    "bad_size": "Not a size. Write a number and a unit without a space: `512B`, `64KiB`, `10MiB`, `1GB`.",
+}
+
 FINDINGS: dict[str, str] = {
-    # codes of findings in files, which are reported together and never raised alone
+    **{f"{kind}.{code}": text for kind in ("config", "description") for code, text in _ANY_FILE.items()},
+    "config.bad_name": "A node's name has letters, digits, `-`, `_` and `.`, at most 63, and is never all digits.",
+    "config.bad_address": "An adapter is written ADDRESS/PREFIX: the node's own address and the prefix length of its "
+    "subnetwork, for example `10.1.2.3/24` or `fd00::3/64`.",
+    "config.duplicate_address": "The same address is listed twice. Each adapter has its own.",
+    "config.not_loopback": "Without encryption (`security: {mode: open}`) only loopback addresses are allowed: "
+    "127.0.0.0/8 and ::1. Anybody who can reach another address could control the node.",
+    "config.path_too_long": "The state folder's path is so long that its bus socket DIR/run/bus.sock does not fit into "
+    "the 107 bytes that the system allows for one. Choose a shorter path.",
+    "config.unknown_source": "No such source of node ids is installed. The hint lists those there are.",
+    "config.unknown_controller": "No such controller is installed on this node. The hint lists those there are; "
+    "`covey plugin ls` shows packages that failed.",
 }
 
 
