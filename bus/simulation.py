@@ -23,7 +23,6 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -34,7 +33,6 @@ from .machine import (
     Address,
     Asked,
     Effect,
-    Machine,
     Message,
     Notify,
     Persist,
@@ -44,6 +42,20 @@ from .machine import (
     Reply,
     Send,
 )
+from .simulation_parts import Birth, Disk, Factory, Link, Node, Occurrence, Operation, describe
+
+__all__ = [
+    "Birth",
+    "Disk",
+    "Factory",
+    "Link",
+    "Node",
+    "Occurrence",
+    "Operation",
+    "SimulationFailure",
+    "World",
+    "describe",
+]
 
 LOCAL_DELAY = 0.00005
 STUCK = 2000  # timer steps of one machine at one instant, after which it is called a loop
@@ -51,122 +63,6 @@ STUCK = 2000  # timer steps of one machine at one instant, after which it is cal
 
 class SimulationFailure(AssertionError):
     """Something that must always hold did not, or something that must happen did not. The text tells the story."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """How messages fare from one node to another. Delays are in seconds, the rest are chances from 0 to 1.
-
-    Messages keep their order unless `reorder` strikes; one that it strikes takes up to `late` longer.
-    """
-
-    loss: float = 0.0
-    low: float = 0.0002
-    high: float = 0.002
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    late: float = 0.2
-
-
-@dataclass
-class Disk:
-    """The durable half of one machine. `synced` is what a machine built after a crash may read, in order."""
-
-    low: float = 0.0002
-    high: float = 0.002
-    synced: list[Any] = field(default_factory=list)
-    pending: list[tuple[int, Any]] = field(default_factory=list)
-    ready_at: float = 0.0
-
-    def sync(self, number: int) -> None:
-        """Make everything up to `number` durable."""
-        self.synced += [data for given, data in self.pending if given <= number]
-        self.pending = [(given, data) for given, data in self.pending if given > number]
-
-    def crash(self, random: Random) -> None:
-        """Lose what was not synced, but for a random first part of it."""
-        self.synced += [data for _, data in self.pending[: random.randint(0, len(self.pending))]]
-        self.pending = []
-
-
-@dataclass(frozen=True)
-class Birth:
-    """What a factory gets to build a machine from: which node, which life of it, what its disk holds.
-
-    `boot_id` is new in each life of the node; `now` is the time on the node's own clock; `random` is the
-    machine's own.
-    """
-
-    node: int
-    service: str
-    life: int
-    boot_id: str
-    now: float
-    disk: Disk
-    random: Random
-
-
-Factory = Callable[[Birth], Machine]
-
-
-@dataclass
-class Operation:
-    """A question of a client and what became of it. `unknown`: the node died first, so it may or may not be done."""
-
-    number: int
-    node: int
-    service: str
-    question: Any
-    asked_at: float
-    answered_at: float | None = None
-    result: Any = None
-    unknown: bool = False
-
-    @property
-    def done(self) -> bool:
-        """An answer came."""
-        return self.answered_at is not None
-
-    @property
-    def error(self) -> CoveyError | None:
-        """The error that was answered, if it was one."""
-        return self.result if isinstance(self.result, CoveyError) else None
-
-
-@dataclass(frozen=True)
-class Occurrence:
-    """Something a machine let the world hear: an event it published or a `Notify`."""
-
-    at: float
-    node: int
-    service: str
-    what: str
-    body: Any
-
-
-class Node:
-    """One node: its machines by service name while it runs, and what outlives them."""
-
-    def __init__(self, number: int, factories: dict[str, Factory], offset: float) -> None:
-        self.number = number
-        self.factories = factories
-        self.offset = offset
-        self.machines: dict[str, Machine] = {}
-        self.disks: dict[str, Disk] = {service: Disk() for service in factories}
-        self.births: dict[str, int] = dict.fromkeys(factories, 0)
-        self.life = 0
-        self.paused = False
-        self.held: list[tuple[str, int, Any]] = []
-
-    @property
-    def running(self) -> bool:
-        """The node has been started and has not crashed (it may be paused)."""
-        return bool(self.machines)
-
-    @property
-    def boot_id(self) -> str:
-        """The boot id of this life."""
-        return f"n{self.number}.{self.life}"
 
 
 class World:
@@ -230,9 +126,7 @@ class World:
         node = self.nodes[number]
         node.births[service] += 1
         chance = Random(f"machine {self.seed} {number} {service} {node.births[service]}")
-        birth = Birth(
-            number, service, node.life, node.boot_id, self.now + node.offset, node.disks[service], chance
-        )
+        birth = Birth(number, service, node.life, node.boot_id, self.now + node.offset, node.disks[service], chance)
         node.machines[service] = node.factories[service](birth)
         self._persisted.pop((number, service), None)
         self._armed.pop((number, service), None)
@@ -289,7 +183,7 @@ class World:
     # --- the network ------------------------------------------------------------------------------------------
 
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
-        """Lose everything from `a` to `b`, and from `b` to `a` unless `one_way`; also what is under way."""
+        """Lose all from `a` to `b`, and from `b` to `a` unless `one_way`; also what is under way."""
         self._fault(f"cut {a} {'->' if one_way else '<->'} {b}")
         self._cut |= {(a, b)} if one_way else {(a, b), (b, a)}
 
@@ -357,7 +251,7 @@ class World:
         self.now = end
 
     def eventually(self, holds: Callable[[], bool], within: float, what: str = "") -> float:
-        """Let time pass until `holds()`; return how long that took. It is a failure if `within` seconds do not do."""
+        """Let time pass until `holds()`; return how long that took, or fail after `within` seconds."""
         start = self.now
         while not holds():
             if not self._heap or self._heap[0][0] > start + within:
@@ -469,9 +363,7 @@ class World:
         except Exception as error:
             raise self.failure(f"{service}@{node.number}: {type(error).__name__}: {error}", cause) from error
         entry = (self.now, node.number, service, type(input).__name__, input)
-        self._digest.update(
-            self._encoder.encode((entry, [(type(effect).__name__, effect) for effect in effects]))
-        )
+        self._digest.update(self._encoder.encode((entry, [(type(effect).__name__, effect) for effect in effects])))
         if service in node.machines:
             self._arm(node, service)
 
@@ -542,31 +434,6 @@ class World:
             self._deliver(self.nodes[way[1]], service, None, received)
 
 
-def describe(thing: Any) -> str:
-    """Return an input or effect as one line of text: for failures, and for tests that compare with a text."""
-    if thing is None:
-        return "the deadline came"
-    if isinstance(thing, Received):
-        text = f"Received {_party(thing.source)} {thing.message}"
-    elif isinstance(thing, Send):
-        text = f"Send {_party(thing.to)} {thing.message}"
-    elif isinstance(thing, Asked):
-        text = f"Asked {thing.request} {thing.question}"
-    elif isinstance(thing, Reply):
-        text = f"Reply {thing.request} {thing.result!r}"
-    elif isinstance(thing, Publish):
-        text = f"Publish {thing.topic} {thing.body}"
-    elif isinstance(thing, Notify):
-        text = f"Notify {thing.what} {thing.body}"
-    else:
-        text = str(thing)
-    return text if len(text) <= 400 else f"{text[:400]}… ({len(text)} characters)"
-
-
-def _party(address: Address) -> str:
-    return f"{address.service}@{address.node}" if address.node else address.service
-
-
 def _through_codec(message: Message) -> Message:
     return msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(message))
 
@@ -574,6 +441,4 @@ def _through_codec(message: Message) -> Message:
 def _plain(value: Any) -> Any:
     if isinstance(value, CoveyError):
         return [value.code, value.message, value.hint]
-    raise TypeError(
-        f"{type(value).__name__} has no canonical bytes: use structs, dicts, lists and plain values"
-    )
+    raise TypeError(f"{type(value).__name__} has no canonical bytes: use structs, dicts, lists and plain values")
