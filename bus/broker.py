@@ -56,9 +56,7 @@ class BrokerSettings(msgspec.Struct, frozen=True):
 class Broker:
     """Run a node's broker on the running loop: `await start()`, then `close()`."""
 
-    def __init__(
-        self, settings: BrokerSettings, context: zmq.Context[zmq.Socket[bytes]] | None = None
-    ) -> None:
+    def __init__(self, settings: BrokerSettings, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
         self.settings = settings
         self.router = Router(settings.reserved)
         self.taps = Taps()
@@ -238,9 +236,7 @@ class Broker:
             if party:
                 header = msgspec.structs.replace(header, source=f"{party.name}@{self.router.node.number}")
             if outs and header.kind in (Kind.REPLY, Kind.ERROR):
-                header = msgspec.structs.replace(
-                    header, id=outs[0].header.id
-                )  # the number its request was shown with
+                header = msgspec.structs.replace(header, id=outs[0].header.id)  # the number its request was shown with
             self._show("out" if connection.port == "local" else "in", header, body.bytes)
             for out in outs:
                 if out.header.kind is Kind.ERROR and header.kind is Kind.REQUEST:
@@ -280,9 +276,7 @@ class Broker:
                 self._send(self.router.undeliverable(out, problem))
             except zmq.ZMQError:
                 # unroutable: that connection is closed; or its queue is full, which a dead party's soon is
-                reason = ServiceDied(
-                    f"'{out.header.destination or 'the caller'}' does not read its messages any more"
-                )
+                reason = ServiceDied(f"'{out.header.destination or 'the caller'}' does not read its messages any more")
                 self._send(self.router.undeliverable(out, reason))
 
     def _make_link(self, key: int | str) -> Link:
@@ -338,6 +332,4 @@ class Broker:
             try:
                 socket.bind(each)
             except zmq.ZMQError as problem:
-                raise CoveyError(
-                    f"cannot listen on {each}: {problem}", "is another daemon using it?"
-                ) from None
+                raise CoveyError(f"cannot listen on {each}: {problem}", "is another daemon using it?") from None

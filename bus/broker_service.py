@@ -1,6 +1,6 @@
 """The service `bus` that every broker offers: its status, its place in the cluster, its taps.
 
-It runs in the broker's own process as an ordinary party over `inproc`, so the broker needs no second way of being asked.
+It runs in the broker's own process as an ordinary party over `inproc`: there is one way to ask, for all.
 """
 
 from __future__ import annotations

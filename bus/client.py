@@ -82,9 +82,7 @@ class Client:
         ):
             socket.setsockopt(option, value)
         self._port = Port(socket, self._heard)
-        self._monitor = (
-            None if self._endpoints[0].startswith("inproc:") else Monitor(socket, self._up, self._down)
-        )
+        self._monitor = None if self._endpoints[0].startswith("inproc:") else Monitor(socket, self._up, self._down)
         self._subscriptions = Subscriptions(context, self._endpoints[1])
         socket.connect(self._endpoints[0])
         if self._monitor is None:
@@ -99,15 +97,11 @@ class Client:
                     except NameTaken:
                         if not self._component:
                             raise
-                        await asyncio.sleep(
-                            0.05
-                        )  # a restarted component: the broker is about to see its old self gone
+                        await asyncio.sleep(0.05)  # a restarted component: the broker is about to see its old self gone
                         self._say_hello()
         except TimeoutError:
             await self.close()
-            raise NoDaemon(
-                f"the broker at {self._endpoints[0]} did not answer within {HELLO_LIMIT:g} s"
-            ) from None
+            raise NoDaemon(f"the broker at {self._endpoints[0]} did not answer within {HELLO_LIMIT:g} s") from None
         except BaseException:
             await self.close()
             raise
@@ -154,9 +148,7 @@ class Client:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
-            self._send(
-                Kind.REQUEST, arguments, number, destination, verb, cause, cluster, timeout, request_id
-            )
+            self._send(Kind.REQUEST, arguments, number, destination, verb, cause, cluster, timeout, request_id)
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
@@ -180,9 +172,7 @@ class Client:
         """Return an async iterator over the events of a topic, or with `name.*` of all topics below it."""
         return self._subscriptions.add(topic)
 
-    async def wait_for_service(
-        self, service: str, *, node: int | str | None = None, timeout: float = 30.0
-    ) -> None:
+    async def wait_for_service(self, service: str, *, node: int | str | None = None, timeout: float = 30.0) -> None:
         """Wait until a service answers; raises Timeout."""
         try:
             async with asyncio.timeout(timeout):
@@ -198,9 +188,7 @@ class Client:
     # --- serving --------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def serve(
-        self, name: str, verbs: Mapping[str, Callable[..., Any]] | object
-    ) -> AsyncIterator[Service]:
+    async def serve(self, name: str, verbs: Mapping[str, Callable[..., Any]] | object) -> AsyncIterator[Service]:
         """Serve verbs under a name while the context lasts; raises NameTaken, Denied."""
         service = Service(name, verbs)
         self._services[name] = service
@@ -231,11 +219,7 @@ class Client:
             result = await service.handle(header, codec.unpack_body(body, header.compressed))
             kind, data, compressed = Kind.REPLY, *codec.encode_body(result)
         except (CoveyError, TypeError) as problem:
-            error = (
-                problem
-                if isinstance(problem, CoveyError)
-                else CoveyError(f"the answer cannot be sent: {problem}")
-            )
+            error = problem if isinstance(problem, CoveyError) else CoveyError(f"the answer cannot be sent: {problem}")
             kind, data, compressed = Kind.ERROR, codec.encode_error(error), False
         if not header.id:
             return
@@ -292,9 +276,7 @@ class Client:
             service = self._services.get(header.destination.partition("@")[0])
             if len(self._tasks) >= MAX_SERVED:
                 refusal = Header(Kind.ERROR, header.id, "", header.source, header.topic, header.cause)
-                problem = Overloaded(
-                    f"{header.destination} works on {MAX_SERVED} requests already", "try again later"
-                )
+                problem = Overloaded(f"{header.destination} works on {MAX_SERVED} requests already", "try again later")
                 self._port.send([codec.encode_header(refusal), codec.encode_error(problem)])
                 return
             task = asyncio.get_running_loop().create_task(self._serve_one(service, header, body))
@@ -337,9 +319,7 @@ class Client:
     def _say_hello(self) -> None:
         hello = Hello(self._wished, self._component, tuple(sorted(self._services)))
         with suppress(zmq.ZMQError):
-            self._port.send(
-                [codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), msgspec.msgpack.encode(hello)]
-            )
+            self._port.send([codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), msgspec.msgpack.encode(hello)])
 
     def _up(self) -> None:
         self._lost = False

@@ -39,9 +39,7 @@ def encode_header(header: Header) -> bytes:
 def decode_header(frame: bytes) -> Header:
     """Read a header frame; raises Malformed for another protocol version and for anything that is no header."""
     if not frame or frame[0] != PROTOCOL:
-        raise Malformed(
-            f"unknown protocol version {frame[0] if frame else 'none'}; this node speaks {PROTOCOL}"
-        )
+        raise Malformed(f"unknown protocol version {frame[0] if frame else 'none'}; this node speaks {PROTOCOL}")
     if len(frame) > MAX_HEADER:
         raise Malformed(f"a header of {len(frame)} bytes, at most {MAX_HEADER} are allowed")
     try:
@@ -51,7 +49,7 @@ def decode_header(frame: bytes) -> Header:
 
 
 def encode_body(value: Any) -> tuple[bytes, bool]:
-    """Return the body's bytes and whether they are compressed; raises TooLarge, TypeError for what msgpack cannot say."""
+    """Return the body's bytes and whether they are compressed; raises TooLarge, TypeError."""
     data = _encoder.encode(value)
     if len(data) > MAX_BODY:
         raise TooLarge(f"a body of {len(data)} bytes, at most {MAX_BODY} are allowed", "send it in parts")
@@ -70,7 +68,7 @@ def unpack_body(data: bytes, compressed: bool) -> bytes:
     if size > MAX_BODY:
         raise Malformed(f"a compressed body says it holds {size} bytes, at most {MAX_BODY} are allowed")
     try:
-        return lz4.block.decompress(data)
+        return bytes(lz4.block.decompress(data))
     except (lz4.block.LZ4BlockError, ValueError, MemoryError) as problem:
         raise Malformed(f"a compressed body that does not unpack: {problem}") from None
 

@@ -100,9 +100,7 @@ class Link:
         self._port = Port(socket, self._on_frames)
         self._monitor = Monitor(socket, self._connected, self._broken)
         socket.connect(f"tcp://{self._source_for(address)}{address}")
-        self._timer = self._loop.call_later(
-            DIAL_LIMIT, self._broken, f"no answer from {address} in {DIAL_LIMIT:g} s"
-        )
+        self._timer = self._loop.call_later(DIAL_LIMIT, self._broken, f"no answer from {address} in {DIAL_LIMIT:g} s")
 
     def _source_for(self, address: str) -> str:
         host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
@@ -178,8 +176,7 @@ class Links:
     def state(self) -> list[dict[str, Any]]:
         """Return for each link `{peer, addresses, up}`."""
         return [
-            {"peer": str(key), "addresses": list(link.addresses), "up": link.up}
-            for key, link in self._links.items()
+            {"peer": str(key), "addresses": list(link.addresses), "up": link.up} for key, link in self._links.items()
         ]
 
     def close(self) -> None:

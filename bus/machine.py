@@ -16,7 +16,7 @@ import msgspec
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of everything machines send one another. A subclass says in its docstring: sender, hearer, loss, duplicate."""
+    """Base of what machines send one another. A subclass says: who sends, who hears, what loss or a duplicate does."""
 
 
 class Address(NamedTuple):

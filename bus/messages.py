@@ -88,7 +88,7 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """The broker's answer to `Hello`: the party's name on the bus and the node it is on. Sent again when that changes."""
+    """The broker's answer to `Hello`: the party's name and the node it is on. Sent again when that changes."""
 
     name: str
     node: NodeInfo

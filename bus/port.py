@@ -59,7 +59,10 @@ class Port:
         self._drain()
 
     def _look_again(self) -> None:
-        if not self._again and not self._closed and self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+        if self._again or self._closed:
+            return
+        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
+        if events & zmq.POLLIN:
             self._again = True
             self._loop.call_soon(self._drain)
 
@@ -75,9 +78,7 @@ class Port:
             try:
                 self._on_frames(frames)
             except Exception as problem:
-                self._loop.call_exception_handler(
-                    {"message": "a message could not be handled", "exception": problem}
-                )
+                self._loop.call_exception_handler({"message": "a message could not be handled", "exception": problem})
         self._look_again()
 
 
@@ -87,9 +88,7 @@ class Monitor:
     Only for sockets that connect to one endpoint. libzmq's own reconnection goes on behind it.
     """
 
-    def __init__(
-        self, socket: zmq.Socket[bytes], on_up: Callable[[], None], on_down: Callable[[str], None]
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], on_up: Callable[[], None], on_down: Callable[[str], None]) -> None:
         self._watched = socket
         self._on_up = on_up
         self._on_down = on_down
@@ -101,7 +100,7 @@ class Monitor:
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
-        self._port = Port(socket.get_monitor_socket(int(events)), self._heard)  # type: ignore[arg-type]
+        self._port = Port(socket.get_monitor_socket(int(events)), self._heard)
 
     def close(self) -> None:
         """Stop; to be called before the watched socket is closed (an unread monitor would block libzmq)."""

@@ -125,9 +125,7 @@ class Router:
                 self._next_client += 1
             name = hello.name or f"client-{self._next_client}"
             known = self.parties[connection] = Party(connection, name, role, uid, pid)
-            outs.append(
-                self._event(PARTY_TOPIC, {"party": name, "state": "joined", "reason": "", "pid": pid})
-            )
+            outs.append(self._event(PARTY_TOPIC, {"party": name, "state": "joined", "reason": "", "pid": pid}))
         for service in known.services:
             self.services.pop(service, None)
         known.services = hello.services
@@ -157,9 +155,7 @@ class Router:
             for service in party.services:
                 if self.services.get(service) == connection:
                     del self.services[service]
-            outs.append(
-                self._event(PARTY_TOPIC, {"party": name, "state": "gone", "reason": reason, "pid": party.pid})
-            )
+            outs.append(self._event(PARTY_TOPIC, {"party": name, "state": "gone", "reason": reason, "pid": party.pid}))
         return outs
 
     def link_down(self, key: int | str, reason: str) -> list[Out]:
@@ -252,9 +248,7 @@ class Router:
             self.counters["no_target"] += 1
             if not header.id:
                 return []
-            answer = Header(
-                Kind.ERROR, header.id, f"bus@{self.node.number}", header.source, header.topic, header.cause
-            )
+            answer = Header(Kind.ERROR, header.id, f"bus@{self.node.number}", header.source, header.topic, header.cause)
             return [Out(connection, answer, codec.encode_error(problem))]
         number = 0
         if header.id:
@@ -279,17 +273,13 @@ class Router:
         here = where is None or where in (0, self.node.number)
         if connection.port == "peer":
             if isinstance(where, int) and not here:
-                raise Unreachable(
-                    f"node {self.node.number} got a request for node {where}: the address table is stale"
-                )
+                raise Unreachable(f"node {self.node.number} got a request for node {where}: the address table is stale")
             here = True
         if here:
             found = self.services.get(service)
             if found is None:
                 there = ", ".join(sorted(self.services)) or "none"
-                raise NoService(
-                    f"no service '{service}' on node {self.node.number or 'here'}", f"there are: {there}"
-                )
+                raise NoService(f"no service '{service}' on node {self.node.number or 'here'}", f"there are: {there}")
             return found
         if isinstance(where, int) and where not in self.peers:
             known = ", ".join(str(number) for number in sorted(self.peers)) or "none"
@@ -323,9 +313,7 @@ class Router:
                 del self.pending[number]
         return outs
 
-    def _check_names(
-        self, connection: Connection, hello: Hello, role: Role, pid: int, outs: list[Out]
-    ) -> None:
+    def _check_names(self, connection: Connection, hello: Hello, role: Role, pid: int, outs: list[Out]) -> None:
         known = self.parties.get(connection)
         if known and hello.name not in ("", known.name):
             raise NameTaken(f"this connection is '{known.name}' already and cannot become '{hello.name}'")
@@ -336,12 +324,8 @@ class Router:
                     "small letters, digits, - _ . : and a letter first",
                 )
             if role < Role.OPERATOR:
-                raise Denied(
-                    f"serving '{name}' needs the role operator", "see security.roles in the node's YAML"
-                )
-            if role < Role.COMPONENT and (
-                name in self._reserved or name.startswith(("controller.", "client-"))
-            ):
+                raise Denied(f"serving '{name}' needs the role operator", "see security.roles in the node's YAML")
+            if role < Role.COMPONENT and (name in self._reserved or name.startswith(("controller.", "client-"))):
                 raise Denied(f"the name '{name}' is reserved for covey's own components")
             holder = next((p for p in self.parties.values() if p.name == name or name in p.services), None)
             if holder is None or holder.connection == connection:
@@ -352,9 +336,7 @@ class Router:
             raise NameTaken(f"'{name}' is served by process {holder.pid or 'of the daemon'} already")
 
     def _welcome(self, party: Party) -> Out:
-        return Out(
-            party.connection, Header(Kind.CONTROL, topic=WELCOME), _packed(Welcome(party.name, self.node))
-        )
+        return Out(party.connection, Header(Kind.CONTROL, topic=WELCOME), _packed(Welcome(party.name, self.node)))
 
     def _ask_hello(self, connection: Connection) -> list[Out]:
         self.counters["strangers"] += 1

@@ -69,7 +69,7 @@ class Verb:
         parameters = inspect.signature(function).parameters.values()
         self._wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
         hints = typing.get_type_hints(function)
-        fields = []
+        fields: list[Any] = []
         for parameter in parameters:
             if parameter.name == "request" or parameter.kind in (
                 parameter.VAR_KEYWORD,
@@ -90,9 +90,7 @@ class Verb:
         try:
             decoded = self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-            raise BadArguments(
-                f"'{self.name}' cannot take these arguments: {problem}", self.usage()
-            ) from None
+            raise BadArguments(f"'{self.name}' cannot take these arguments: {problem}", self.usage()) from None
         arguments = {field: getattr(decoded, field) for field in self.arguments.__struct_fields__}
         if self._open:
             arguments = msgspec.msgpack.decode(body) | arguments
@@ -164,17 +162,12 @@ class Service:
         try:
             found = self.verbs.get(header.topic)
             if found is None:
-                raise NoVerb(
-                    f"'{self.name}' has no verb '{header.topic}'", f"it has: {', '.join(self.verbs)}"
-                )
+                raise NoVerb(f"'{self.name}' has no verb '{header.topic}'", f"it has: {', '.join(self.verbs)}")
             if request.role < found.role:
-                raise Denied(
-                    f"'{self.name}.{found.name}' needs the role {found.role.name.lower()}, you have {request.role.name.lower()}"
-                )
+                needed, has = found.role.name.lower(), request.role.name.lower()
+                raise Denied(f"'{self.name}.{found.name}' needs the role {needed}, you have {has}")
             if self.cluster_id and header.cluster not in ("", self.cluster_id):
-                raise WrongCluster(
-                    f"this node is in cluster {self.cluster_id}, the request is for {header.cluster}"
-                )
+                raise WrongCluster(f"this node is in cluster {self.cluster_id}, the request is for {header.cluster}")
             async with asyncio.timeout(header.budget or None):
                 return await found(request, body)
         except CoveyError:
@@ -186,8 +179,9 @@ class Service:
             ) from None
         except Exception as problem:
             log.exception("%s.%s failed", self.name, header.topic)
-            where = traceback.extract_tb(problem.__traceback__)[-1]
+            last = traceback.extract_tb(problem.__traceback__)[-1]
+            what = f"{type(problem).__name__}: {problem} ({last.name}, line {last.lineno})"
             raise InternalError(
-                f"'{self.name}.{header.topic}' failed: {type(problem).__name__}: {problem} ({where.name}, line {where.lineno})",
+                f"'{self.name}.{header.topic}' failed: {what}",
                 "this is a bug; the daemon's log has the traceback",
             ) from None

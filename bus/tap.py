@@ -60,13 +60,9 @@ class Condition(msgspec.Struct, frozen=True):
         numeric = self.field in ("size", "id")
         table = _NUMBER_OPERATORS if numeric else _TEXT_OPERATORS
         if self.operator not in table:
-            raise UsageError(
-                f"'{self.operator}' does not fit the field '{self.field}'", f"allowed: {' '.join(table)}"
-            )
+            raise UsageError(f"'{self.operator}' does not fit the field '{self.field}'", f"allowed: {' '.join(table)}")
         if isinstance(self.value, str) == numeric:
-            raise UsageError(
-                f"'{self.field}' is compared with a {'number' if numeric else 'text'}, not {self.value!r}"
-            )
+            raise UsageError(f"'{self.field}' is compared with a {'number' if numeric else 'text'}, not {self.value!r}")
         if isinstance(self.value, str) and len(self.value) > MAX_PATTERN:
             raise UsageError(f"a pattern of {len(self.value)} characters, at most {MAX_PATTERN} are allowed")
         return self.field, table[self.operator], self.value
@@ -157,9 +153,7 @@ class Taps:
         if len(self._taps) >= MAX_TAPS:
             raise Overloaded(f"{MAX_TAPS} taps are attached to this broker already", "end one of them")
         if len(conditions) > MAX_CONDITIONS:
-            raise UsageError(
-                f"a filter of {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed"
-            )
+            raise UsageError(f"a filter of {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
         number = next(self._numbers)
         self._taps[number] = Tap(conditions, payload, now)
         return number

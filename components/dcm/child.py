@@ -1,0 +1,173 @@
+"""What runs in each forked process of a node, by its name.
+
+Each child dies with its parent, takes its orders by SIGTERM only (Ctrl-C is the parent's), and ends its loop in order.
+The code of a third party is imported only in the process that was forked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import grp
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...bus.broker import BrokerSettings
+from ...bus.broker_service import run_broker
+from ...bus.client import Client, connect
+from ...bus.context import ComponentContext, Local
+from ...bus.messages import Role
+from ...errors import CoveyError
+from ...plugins.manager import PluginManager
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+
+def run(name: str, parent: int, work: Callable[[], None]) -> int:
+    """Make this process a child of `parent`, then do the work; returns its exit code."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"covey:{name}".encode()[:15], 0, 0, 0)
+    if os.getppid() != parent:
+        return 1
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    set_up_logging(name)
+    try:
+        work()
+    except CoveyError as problem:
+        print(f"covey {name}: error[{problem.code}]: {problem}", file=sys.stderr, flush=True)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def set_up_logging(name: str) -> None:
+    """Log to standard error, with the process's name."""
+    form = f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, force=True)
+
+
+def until_told(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine until it ends or SIGTERM comes, which cancels it in order."""
+
+    async def guarded() -> None:
+        task = asyncio.ensure_future(main)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+
+    asyncio.run(guarded())
+
+
+def broker(config: Any, told: socket.socket) -> None:
+    """The broker alone: nothing may hold its loop. Says through `told` that it listens, or why not."""
+
+    async def main() -> None:
+        try:
+            async with run_broker(broker_settings(config)):
+                told.sendall(b"ready")
+                told.close()
+                await asyncio.Event().wait()
+        except CoveyError as problem:
+            told.sendall(str(problem).encode())
+            raise
+
+    until_told(main())
+
+
+def dcm(config: Any, link: socket.socket, running: list[str]) -> None:
+    """The DCM, which has the processes forked that it needs."""
+    from .link import ForkSpawner
+
+    async def main() -> None:
+        spawner = ForkSpawner(link, running)
+        async with connect(endpoints=endpoints(config), name="dcm", component=True) as bus:
+            await run_dcm(config, bus, spawner, spawner.shutdown)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its orders come over the link
+    asyncio.run(main())
+
+
+async def run_dcm(config: Any, bus: Client, spawner: Any, shutdown: asyncio.Event) -> None:
+    """Run the DCM's service until `shutdown` is set and the node has left in order."""
+    from .service import DcmContext, main
+
+    await main(DcmContext(config, Path(config.node.state_dir), spawner, bus, PluginManager(), shutdown))
+
+
+def component(config: Any, name: str) -> None:
+    """A component, all shipped controllers, or one third-party controller."""
+
+    async def main() -> None:
+        async with connect(endpoints=endpoints(config), name=name, component=True) as bus:
+            await run_component(name, bus, PluginManager())
+
+    until_told(main())
+
+
+async def run_component(name: str, bus: Client, plugins: PluginManager) -> None:
+    """Run what a process is named after, with a connection of its own."""
+    await bus.wait_for_service("dcm")
+    context = ComponentContext(name, bus, msgspec.convert(await bus.call("dcm", "local"), Local))
+    if name == "controllers" or name.startswith("controller:"):
+        from ...controllers.runner import run_controllers
+
+        await run_controllers(context, plugins, name.partition(":")[2])
+        return
+    plugins.load("covey.components")
+    declared = {found.name: found for _, found in plugins.call("covey_component")}
+    module, _, function = declared[name].main.partition(":")
+    await getattr(import_module(module), function)(context)
+
+
+def endpoints(config: Any) -> tuple[str, str]:
+    """Where the node's broker listens for its own processes."""
+    folder = Path(config.node.state_dir).absolute() / "run"
+    return f"ipc://{folder}/bus.sock", f"ipc://{folder}/events.sock"
+
+
+def broker_settings(config: Any) -> BrokerSettings:
+    """Read the node file's part that concerns the broker."""
+    reserved = [one.name for one in PluginManager().candidates("covey.components")]
+    return BrokerSettings(
+        folder=str(Path(config.node.state_dir).absolute() / "run"),
+        adapters=tuple(str(adapter) for adapter in config.node.adapters),
+        port=config.node.port,
+        roles={
+            **{uid: Role.OPERATOR for name in config.security.roles.operator for uid in _uids(name)},
+            **{uid: Role.ADMIN for name in config.security.roles.admin for uid in _uids(name)},
+        },
+        reserved=(*reserved, "bus", "controllers"),
+    )
+
+
+def _uids(name: str) -> list[int]:
+    """Return the uid of a user, or those of a group's members; none when the machine knows no such name."""
+    try:
+        return [pwd.getpwnam(name).pw_uid]
+    except KeyError:
+        pass
+    try:
+        members = grp.getgrnam(name).gr_mem
+    except KeyError:
+        logging.getLogger(__name__).warning("security.roles: there is no user or group '%s' here", name)
+        return []
+    return [pwd.getpwnam(member).pw_uid for member in members]
