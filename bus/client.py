@@ -198,19 +198,16 @@ class Client:
         finally:
             del self._services[name]
             if not self._closed:
-                with suppress(CoveyError):
-                    await self._announce()
+                self._say_hello()
 
     async def _announce(self) -> None:
-        while True:
-            self._welcomed = asyncio.get_running_loop().create_future()
-            self._say_hello()
-            try:
-                async with asyncio.timeout(HELLO_LIMIT):
-                    await self._welcomed
-                return
-            except TimeoutError:
-                raise NoDaemon("the broker did not answer") from None
+        self._welcomed = asyncio.get_running_loop().create_future()
+        self._say_hello()
+        try:
+            async with asyncio.timeout(HELLO_LIMIT):
+                await self._welcomed
+        except TimeoutError:
+            raise NoDaemon(f"the broker did not answer within {HELLO_LIMIT:g} s") from None
 
     async def _serve_one(self, service: Service | None, header: Header, body: bytes) -> None:
         try:

@@ -1,0 +1,35 @@
+# Each target works alone as the first command after a clone: it makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test check clean
+
+help:
+	@echo "make demo    a three-node cluster on this machine, shown at work (under a minute)"
+	@echo "make test    all tests, in parallel"
+	@echo "make check   lint, types, floors"
+	@echo "make clean   remove the environment and what tools left"
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n auto
+
+# mypy must see the package under its own name: a link gives the root of the checkout that name.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/covey
+	cd $(VENV)/src && MYPYPATH=. ../bin/mypy --strict --explicit-package-bases --exclude '/(tests|examples|bench|docs|build|\.venv)/' covey
+	$(BIN)/pytest -q tests/test_meta.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
