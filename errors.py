@@ -416,7 +416,7 @@ _ANY_FILE: dict[str, str] = {
     "bad_key": "A key is not text (a number, true, null, a list). Quote it if it is meant.",
     "duplicate_key": "A key stands twice in one section; the message names both lines. Keep one of them.",
     "merge_key": "`<<` merges sections in YAML 1.1 only. Write the keys out; anchors and aliases of values work.",
-    "bad_variable": "A `${env:…}` is malformed, or its value is no UTF-8. Write `${env:NAME}` or `${env:NAME:-default}`.",
+    "bad_variable": "A `${env:…}` is malformed, or its value no UTF-8. Write `${env:NAME}` or `${env:NAME:-default}`.",
     "unset_variable": "An environment variable is not set. Set it, or give a default: `${env:NAME:-default}`.",
     "unknown_key": "No such key exists in this section. The hint lists the keys there are and the nearest one.",
     "missing": "A key that must be written is not there. The hint shows it.",
@@ -429,6 +429,27 @@ _ANY_FILE: dict[str, str] = {
     "bad_duration": "Not a duration. Write a number and a unit without a space: `250ms`, `3s`, `5m`, `2h`, `1d`.",
     "bad_size": "Not a size. Write a number and a unit without a space: `512B`, `64KiB`, `10MiB`, `1GB`.",
 }
+
+# --- the command line ----------------------------------------------------------------------------------------
+
+
+class BadExpression(UsageError):
+    """A filter expression cannot be understood. The message shows the place and what is allowed there."""
+
+    code = "expression.invalid"
+
+
+class LabFailed(CoveyError):
+    """A node of a lab did not start or did not go away. The message shows the end of its log."""
+
+    code = "lab.failed"
+
+
+class NoLab(NotFound):
+    """There is no lab in that folder, or no such node in it. `covey lab up` makes one."""
+
+    code = "lab.not_found"
+
 
 FINDINGS: dict[str, str] = {
     **{f"{kind}.{code}": text for kind in ("config", "description") for code, text in _ANY_FILE.items()},

@@ -1,0 +1,18 @@
+"""The `covey` command: one file a noun; it speaks with the local node's bus and renders what comes back.
+
+Nobody imports it. It knows services and verbs by name only, and nothing of how a component works inside. `verbs.py` is
+the frame every command stands in, `connection.py` the way to the bus, `output.py` the one place that renders.
+What is odd: nothing heavy is imported at the top of any file here (click only), so that `--help` is quick; a test
+holds the list of modules that must not be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `covey ARGUMENTS` (default: those of the process) and end the process with its exit code."""
+    from .root import root
+
+    root.main(args=arguments, prog_name="covey")

@@ -1,0 +1,166 @@
+"""`covey cluster`: define it, see its state, wait for a state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .connection import Session, answer
+from .options import Converter
+from .output import Block, Fields, Table
+from .registry import registry_blocks
+from .verbs import Noun
+from .waiting import until
+
+command = Noun(
+    "cluster",
+    help="The cluster as a whole. A node is defined to clusters and online in at most one of them; what its members "
+    "agree on is a sequence of numbered views, and without a quorum nothing is agreed.",
+)
+
+NODE_COLUMNS = ("number", "name", "state", "addresses", "id")
+
+
+def node_rows(nodes: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return nodes as rows under `NODE_COLUMNS`."""
+    return [tuple(node.get(column) for column in NODE_COLUMNS) for node in nodes]
+
+
+@command.verb("status", examples=["covey cluster status", "covey --state covey-lab/n2 cluster status -o json"])
+def status() -> int:
+    """Show the cluster as this node sees it: nodes, view, registry.
+
+    The exit code is 3 when this side has no quorum: what is shown may then be old.
+    """
+
+    def ask(session: Session) -> Any:
+        return session.call("dcm", "cluster_status")
+
+    return answer(ask, status_blocks, code=lambda data: 0 if data["quorate"] else 3)
+
+
+def status_blocks(data: dict[str, Any]) -> list[Block]:
+    """Return how a person sees the state of a cluster."""
+    view = data.get("view") or {}
+    online = sum(node["state"] == "online" for node in data["nodes"])
+    summary = [
+        ("quorate", data["quorate"]),
+        ("nodes", f"{online} of {len(data['nodes'])} online"),
+        ("view", view_text(view)),
+    ]
+    return [
+        Fields(summary),
+        "",
+        Table(NODE_COLUMNS, node_rows(data["nodes"]), "no nodes are known"),
+        "",
+        "registry",
+        *registry_blocks(data["registry"]),
+    ]
+
+
+def view_text(view: dict[str, Any]) -> str:
+    """Return a view in a few words: its number and its members."""
+    if not view.get("id"):
+        return "none yet"
+    members = [str(member["number"] if isinstance(member, dict) else member) for member in view.get("members", [])]
+    return f"{'.'.join(str(part) for part in view['id'])}, members {', '.join(members) or 'none'}"
+
+
+@command.verb("define", examples=["covey --state ./n1 cluster define lab"])
+@click.argument("name")
+def define(name: str) -> int:
+    """Create a cluster with this node as its first node and registry server.
+
+    A local administrator's call, on a node whose daemon runs and that is in no cluster. The cluster gets a new id; to
+    define it again under the same name later gives another cluster. Add nodes with `covey node define`.
+    """
+
+    def ask(session: Session) -> Any:
+        return session.call("dcm", "cluster_define", name=name)
+
+    return answer(ask, lambda data: [Fields(list(data.items()))], timeout=30)
+
+
+@command.verb("ls", examples=["covey cluster ls", "covey cluster ls -o json"])
+def ls() -> int:
+    """List the clusters this node is defined to.
+
+    `current` marks the one it is online in or goes online in; `target` differs from it only while a node moves.
+    """
+
+    def text(data: list[dict[str, Any]]) -> list[Block]:
+        rows = [(found["name"], found["id"], found["current"], found["target"]) for found in data]
+        return [Table(("name", "id", "current", "target"), rows, "this node is defined to no cluster")]
+
+    return answer(lambda session: session.call("dcm", "cluster_ls"), text)
+
+
+@command.verb("views", examples=["covey cluster views --last 5", "covey cluster views -o json"])
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many.")
+def views(last: int) -> int:
+    """Show the last views: who was a member, who joined and who left.
+
+    Every member has the same sequence; ten nodes lost at once are one view change.
+    """
+
+    def text(data: list[dict[str, Any]]) -> list[Block]:
+        rows = [(".".join(map(str, v["id"])), v["members"], v["joined"], v["left"], v["at"]) for v in data]
+        return [Table(("view", "members", "joined", "left", "at"), rows, "no views yet")]
+
+    return answer(lambda session: session.call("liveness", "views", last=last), text)
+
+
+def _all_online(data: dict[str, Any]) -> bool:
+    return bool(data["nodes"]) and all(node["state"] == "online" for node in data["nodes"])
+
+
+class Predicate(Converter):
+    """`online`, `quorate`, `writable` or `members=N`, as a function of the cluster's status."""
+
+    name = "predicate"
+    plain: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "online": _all_online,
+        "quorate": lambda data: bool(data["quorate"]),
+        "writable": lambda data: bool(data["registry"]["writable"]),
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if callable(value):
+            return value
+        if value in self.plain:
+            return _named(value, self.plain[value])
+        members = re.fullmatch(r"members=(\d+)", value)
+        if members is None:
+            self.fail(f"{value!r} is none of {', '.join(self.plain)}, members=N", param, ctx)
+        number = int(members[1])
+        return _named(value, lambda data: len((data.get("view") or {}).get("members", [])) == number)
+
+
+def _named(name: str, holds: Callable[[dict[str, Any]], bool]) -> Any:
+    def predicate(data: dict[str, Any]) -> bool:
+        return holds(data)
+
+    predicate.__name__ = name
+    return predicate
+
+
+@command.verb("wait-for", examples=["covey cluster wait-for online --timeout 30s", "covey cluster wait-for members=3"])
+@click.argument("predicate", type=Predicate(), metavar="online|quorate|writable|members=N")
+def wait_for(predicate: Callable[[dict[str, Any]], bool]) -> int:
+    """Wait until the cluster is as you want it, and print its status.
+
+    online: every defined node is online. quorate: this side has the quorum. writable: the registry takes writes.
+    members=N: the view has exactly N members. Waits for 60s unless --timeout says otherwise; then the exit code is 7.
+    """
+
+    def state(data: dict[str, Any]) -> str:
+        nodes = ", ".join(f"{node['name']} {node['state']}" for node in data["nodes"])
+        return f"{nodes}; registry {data['registry']['phase']}; {'' if data['quorate'] else 'not '}quorate"
+
+    def ask(session: Session) -> Any:
+        return until(session, lambda: session.call("dcm", "cluster_status"), state, predicate, predicate.__name__)
+
+    return answer(ask, status_blocks, timeout=60)

@@ -1,0 +1,234 @@
+"""The verbs of `covey lab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import NotImplementedYet, Refused
+from ..connection import offline
+from ..options import settings
+from ..output import Block, Fields, Stream, note
+from ..verbs import Noun
+
+command = Noun(
+    "lab",
+    help="A whole cluster on this machine, for trying things: every node has real processes, files and loopback "
+    "addresses on two networks. Node k's state is DIR/n<k>, its YAML DIR/n<k>.yaml, its log DIR/n<k>.log; talk to it "
+    "with `covey --state DIR/n<k> …`. Only processes that the lab itself started are ever touched.",
+)
+
+UP_SECONDS = 60.0
+
+
+def _dir(function: Any) -> Any:
+    return click.option(
+        "--dir",
+        "folder",
+        type=click.Path(path_type=Path),
+        default="covey-lab",
+        show_default=True,
+        help="The lab's folder.",
+    )(function)
+
+
+@command.verb("up", examples=["covey lab up --nodes 3 --detach", "covey lab up --dir /tmp/two --nodes 2"])
+@click.option("--nodes", type=int, metavar="N", help="How many (default: 3, or as many as the lab has).")
+@click.option("--servers", type=int, metavar="N", help="How many registry servers; more than 1 is not built yet.")
+@_dir
+@click.option(
+    "--isolation",
+    type=click.Choice(["process", "inline"]),
+    default="process",
+    show_default=True,
+    help="One process for each component, or all of a node in one.",
+)
+@click.option("--detach", is_flag=True, help="Return when all nodes are online, and leave them running.")
+def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, detach: bool) -> int:
+    """Bring up a cluster on this machine, and wait until all its nodes are online.
+
+    It writes a YAML file for each node, starts the daemons, defines a cluster named lab on n1 (the one registry server
+    until clusters with several are built) and the other nodes into it. Of a lab that exists, it starts what does not
+    run; with more --nodes it grows.
+
+    With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
+    Ctrl-C, and then stops the lab; the files stay. Waits for 60s unless --timeout says otherwise.
+    """
+    from . import folder as folders
+    from . import ports
+    from .launch import bring_up
+    from .processes import leave
+    from .table import blocks, look_at
+
+    if servers is not None and servers != 1:
+        raise NotImplementedYet(
+            f"a lab with {servers} registry servers is not built yet (SPEC 9.5)", "leave --servers out: there is one"
+        )
+    choice = None
+    if folders.exists(folder):
+        lab = folders.load(folder)
+        folders.check(folder, nodes or lab.nodes)
+        lab = folders.grown(lab, nodes or lab.nodes, isolation)
+    else:
+        folders.check(folder, nodes or 3)
+        choice = ports.choose(range(1, (nodes or 3) + 1))
+        lab = folders.create(folder, nodes or 3, choice.port, isolation)
+
+    import asyncio
+
+    started = asyncio.run(bring_up(lab, settings().seconds(UP_SECONDS), _report))
+    if choice is not None:
+        choice.release()
+    if not detach:
+        return _attended(lab)
+    data = asyncio.run(look_at(lab))
+    leave(started)
+    return offline(data, lambda found: [*blocks(found), "", _next(lab)])
+
+
+def _report(text: str) -> None:
+    note(f"lab: {text}")
+
+
+def _next(lab: Any) -> str:
+    from .folder import DEFAULT_DIR
+
+    where = "" if lab.folder == Path(DEFAULT_DIR).absolute() else f" --dir {lab.folder}"
+    return (
+        f"try: covey --state {lab.folder}/n1 cluster status\n"
+        f"     covey --state {lab.folder}/n2 resource ls Host\n"
+        f"     covey lab kill 3{where}\n"
+        f"     covey lab down{where}"
+    )
+
+
+def _attended(lab: Any) -> int:
+    import asyncio
+    import signal
+
+    from .launch import bring_down
+    from .table import show_until
+
+    async def attend() -> None:
+        ended = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        _report("all nodes are online; Ctrl-C stops the lab")
+        await show_until(lab, ended, Stream(settings()))
+        _report("stopping the lab; `covey lab up --detach` leaves one running")
+        await bring_down(lab, _report)
+
+    asyncio.run(attend())
+    return 0
+
+
+@command.verb("down", examples=["covey lab down", "covey lab down --dir /tmp/two"])
+@_dir
+def down(folder: Path) -> int:
+    """Stop all nodes of the lab, the registry server last. The files stay: `covey lab up` goes on with them.
+
+    A node that does not stop in time is killed. To remove the lab, remove its folder afterwards.
+    """
+    import asyncio
+
+    from .folder import load
+    from .launch import bring_down
+
+    lab = load(folder)
+    ends = asyncio.run(bring_down(lab, _report))
+
+    def text(data: list[dict[str, Any]]) -> list[Block]:
+        said = "the lab is down" if data else "the lab was down already"
+        return [f"{said}; its files stay, and go with: rm -r {lab.folder}"]
+
+    return offline(ends, text)
+
+
+@command.verb("status", examples=["covey lab status", "covey lab status -o json"])
+@_dir
+def status(folder: Path) -> int:
+    """Show the nodes of the lab: process, whether it runs, and what the cluster says of it."""
+    import asyncio
+
+    from .folder import load
+    from .table import blocks, look_at
+
+    return offline(asyncio.run(look_at(load(folder))), blocks)
+
+
+def _found(folder: Path, typed: str) -> Any:
+    from .folder import load
+    from .processes import running
+
+    node = load(folder).node(typed)
+    daemon = running(node)
+    if daemon is None:
+        raise Refused(f"{node.name} does not run", f"`covey lab start {node.number}` starts it")
+    return daemon
+
+
+def _fields(data: dict[str, Any]) -> list[Block]:
+    return [Fields(list(data.items()))]
+
+
+@command.verb("kill", examples=["covey lab kill 3"])
+@click.argument("node", metavar="N")
+@_dir
+def kill(node: str, folder: Path) -> int:
+    """Kill a node's daemon with SIGKILL, as a crash of the machine would.
+
+    Only the daemon's parent process is killed; all its others must go with it, and the command fails when one stays.
+    """
+    import time
+
+    from . import processes
+
+    daemon = _found(folder, node)
+    began = time.monotonic()
+    count = processes.kill(daemon)
+    data = {
+        "node": daemon.node.number,
+        "name": daemon.node.name,
+        "pid": daemon.pid,
+        "processes": count,
+        "ms": round((time.monotonic() - began) * 1000, 1),
+    }
+    return offline(data, lambda found: [f"{found['name']} killed; its {found['processes']} processes are gone"])
+
+
+@command.verb("stop", examples=["covey lab stop 3"])
+@click.argument("node", metavar="N")
+@_dir
+def stop(node: str, folder: Path) -> int:
+    """Stop a node's daemon in order with SIGTERM, and wait until it is gone. It is killed if it does not stop."""
+    from .launch import STOP_SECONDS, end
+
+    return offline(end(_found(folder, node), _report, settings().seconds(STOP_SECONDS)), _fields)
+
+
+@command.verb("start", examples=["covey lab start 3"])
+@click.argument("node", metavar="N")
+@_dir
+def start(node: str, folder: Path) -> int:
+    """Start a node's daemon, and wait until its bus answers.
+
+    A node that is defined joins by itself: `covey --state DIR/n1 cluster wait-for online` waits for that.
+    """
+    import asyncio
+
+    from . import processes
+    from .folder import load
+    from .launch import greeted
+
+    found = load(folder).node(node)
+    daemon = processes.start(found)
+
+    async def wait() -> None:
+        await greeted(daemon, asyncio.get_running_loop().time() + settings().seconds(30.0))
+
+    asyncio.run(wait())
+    processes.leave([daemon])
+    data = {"node": found.number, "name": found.name, "pid": daemon.pid, "log": str(found.log)}
+    return offline(data, _fields)

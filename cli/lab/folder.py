@@ -1,0 +1,170 @@
+"""What a lab is on the disk: `lab.yaml`, one YAML file a node, and beside it the node's state, log and process record.
+
+Knows no process and no bus. A node's YAML is written once and never again, so that a person can change it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InvalidFile, NoLab, Refused, UsageError
+
+DEFAULT_DIR = "covey-lab"
+CLUSTER = "lab"
+NETWORKS = ("127.1.0", "127.2.0")
+MOST_NODES = 250
+_LONGEST_SOCKET = 107  # bytes of a path that the kernel takes for a local socket
+
+_LAB = """\
+# A lab: {nodes} covey nodes on this machine. `covey lab --help` says what can be done with it.
+# The port was chosen free on all addresses when the lab was made; n1.yaml and so on are yours to change.
+lab: 1
+cluster: {cluster}
+nodes: {nodes}
+port: {port}
+"""
+
+_NODE = """\
+# Node {number} of the lab in this folder. Change what you like; it counts from the next `covey lab start {number}` on.
+node:
+  name: n{number}
+  state_dir: ./n{number}
+  identity: generated            # made once and kept: the nodes of a lab share one machine's own id
+  adapters: [{adapters}]
+  port: {port}
+security:
+  mode: open                     # no encryption: allowed on loopback addresses only
+isolation: {isolation}             # process: one a component; inline: all in one
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a lab and the paths of what belongs to it."""
+
+    number: int
+    folder: Path
+    port: int
+
+    @property
+    def name(self) -> str:
+        """Its name until a person gives it another."""
+        return f"n{self.number}"
+
+    @property
+    def state(self) -> Path:
+        """The node's state folder, for `--state`."""
+        return self.folder / self.name
+
+    @property
+    def file(self) -> Path:
+        """The node's YAML."""
+        return self.folder / f"{self.name}.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What its daemon prints."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def record(self) -> Path:
+        """Which process was started for it."""
+        return self.folder / f"{self.name}.pid"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Its adapters' addresses, one a network."""
+        return addresses(self.number)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab on the disk."""
+
+    folder: Path
+    nodes: int
+    port: int
+    cluster: str = CLUSTER
+
+    def __iter__(self) -> Iterator[Node]:
+        for number in range(1, self.nodes + 1):
+            yield Node(number, self.folder, self.port)
+
+    def node(self, typed: str) -> Node:
+        """Return the node a person means by `2` or `n2`; raises NoLab when the lab has no such node."""
+        for node in self:
+            if typed in (str(node.number), node.name):
+                return node
+        raise NoLab(f"the lab in {self.folder} has no node {typed!r}", f"it has n1 to n{self.nodes}")
+
+
+def addresses(number: int) -> list[str]:
+    """Return the addresses of a node of any lab."""
+    return [f"{network}.{number}" for network in NETWORKS]
+
+
+def exists(folder: Path) -> bool:
+    """Say whether there is a lab in a folder."""
+    return (folder / "lab.yaml").exists()
+
+
+def load(folder: Path) -> Lab:
+    """Read the lab of a folder; raises NoLab, InvalidFile."""
+    import yaml
+
+    path = folder / "lab.yaml"
+    try:
+        found: Any = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise NoLab(f"there is no lab in {folder}", "`covey lab up` makes one; --dir names another folder") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as problem:
+        raise InvalidFile(f"{path} cannot be read: {problem}") from None
+    try:
+        return Lab(folder.absolute(), int(found["nodes"]), int(found["port"]), str(found["cluster"]))
+    except (TypeError, KeyError, ValueError):
+        raise InvalidFile(
+            f"{path} is not what `covey lab up` writes: it needs nodes, port and cluster",
+            "if the lab's processes are gone, remove the folder and make the lab anew",
+        ) from None
+
+
+def check(folder: Path, nodes: int) -> None:
+    """Raise UsageError when a lab of that size cannot live in that folder."""
+    if not 1 <= nodes <= MOST_NODES:
+        raise UsageError(f"a lab has 1 to {MOST_NODES} nodes, not {nodes}")
+    longest = os.fsencode(folder.absolute() / f"n{nodes}" / "run" / "events.sock")
+    if len(longest) > _LONGEST_SOCKET:
+        raise UsageError(
+            f"{folder.absolute()} is too long a path: the nodes' local sockets would have {len(longest)} bytes, and "
+            f"the kernel takes {_LONGEST_SOCKET}",
+            "use --dir with a shorter one",
+        )
+
+
+def create(folder: Path, nodes: int, port: int, isolation: str) -> Lab:
+    """Write the files of a new lab, or those that are missing of a lab that grows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lab = Lab(folder.absolute(), nodes, port)
+    for node in lab:
+        if not node.file.exists():
+            adapters = ", ".join(f"{address}/16" for address in node.addresses)
+            text = _NODE.format(number=node.number, adapters=adapters, port=port, isolation=isolation)
+            node.file.write_text(text)
+    aside = folder / "lab.yaml.new"
+    aside.write_text(_LAB.format(nodes=nodes, cluster=CLUSTER, port=port))
+    aside.replace(folder / "lab.yaml")
+    return lab
+
+
+def grown(lab: Lab, nodes: int, isolation: str) -> Lab:
+    """Return the lab with as many nodes as wanted; raises Refused when that is fewer than it has."""
+    if nodes < lab.nodes:
+        raise Refused(
+            f"the lab in {lab.folder} has {lab.nodes} nodes, and {nodes} are asked for",
+            "a lab only grows: undefine a node with `covey node undefine`, or make another lab with --dir",
+        )
+    return lab if nodes == lab.nodes else create(lab.folder, nodes, lab.port, isolation)

@@ -1,0 +1,190 @@
+"""`covey node`: start this node's daemon, define other nodes, put them online and offline, see how they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .cluster import NODE_COLUMNS, node_rows
+from .connection import Session, answer
+from .names import node_number
+from .output import Block, Fields, Table, cell
+from .unbuilt import unbuilt_option
+from .verbs import Noun
+from .waiting import confirm, until, wait_option, waits, yes_option
+
+command = Noun(
+    "node",
+    help="Nodes of the cluster. A node is defined once (its number, name and id are then in the registry) and online "
+    "while the other members see it working. NODE is a number or a name.",
+)
+
+
+@command.verb("start", examples=["covey node start n1.yaml"])
+@click.argument("file", type=click.Path(dir_okay=False))
+def start(file: str) -> int:
+    """Start the node's daemon from a YAML file and stay in the foreground until it ends.
+
+    Every mistake in the file is reported at once, with line and column, and nothing is started (exit code 10). A node
+    that is defined to a cluster joins it by itself, unless an operator put it offline. SIGTERM or Ctrl-C stops the
+    node in order. To run it in the background use a service manager, or `covey lab` to try things.
+    """
+    from .config import load_or_fail
+
+    config = load_or_fail(file)
+    from ..components.dcm import supervisor
+
+    return int(supervisor.run(config))
+
+
+@command.verb("ls", examples=["covey node ls", "covey node ls -o json"])
+def ls() -> int:
+    """List the nodes of the cluster with their states and addresses.
+
+    online: a member that is configured. pending online: a member whose configuration is not done. offline: defined,
+    and not a member now.
+    """
+
+    def text(data: list[dict[str, Any]]) -> list[Block]:
+        return [Table(NODE_COLUMNS, node_rows(data), "this node is in no cluster")]
+
+    return answer(lambda session: session.call("dcm", "node_ls"), text)
+
+
+def _fields(data: dict[str, Any]) -> list[Block]:
+    return [Fields(list(data.items()))]
+
+
+def _about(verb: str, typed: str | None) -> Any:
+    async def ask(session: Session) -> Any:
+        return await session.call("dcm", verb, number=await node_number(session, typed))
+
+    return ask
+
+
+@command.verb("show", examples=["covey node show n2", "covey node show -o json"])
+@click.argument("node", required=False)
+def show(node: str | None) -> int:
+    """Show one node: number, name, id, boot id, state and addresses. Without NODE, this one."""
+    return answer(_about("node_show", node), _fields)
+
+
+@command.verb("define", examples=["covey node define 127.1.0.2:7400", "covey node define 127.1.0.2:7400 --number 2"])
+@click.argument("address", metavar="HOST:PORT")
+@click.option("--name", help="The node's name (default: the one in its YAML).")
+@click.option("--number", type=click.IntRange(min=1), help="The node's number (default: the lowest free one).")
+@click.option("--id", "node_id", help="A check: refuse when the node reports another id.")
+@unbuilt_option("--token", spec="6.3", summary="The join token that `covey node prepare` printed there.")
+@wait_option
+def define(address: str, name: str | None, number: int | None, node_id: str | None, wait: bool | None) -> int:
+    """Add the node that listens on HOST:PORT to this cluster; its daemon must run.
+
+    Both sides agree or nothing is left behind: an old definition of the node is erased, a number, name or address
+    that is taken is refused. The node then joins by itself; with --wait the command returns when it is online.
+    """
+
+    async def ask(session: Session) -> Any:
+        made = await session.call(
+            "dcm", "node_define", address=address, name=name, number=number, id=node_id, token=None
+        )
+        if waits(wait):
+            await _until_state(session, int(made["number"]), "online")
+        return made
+
+    return answer(ask, _fields, timeout=30)
+
+
+@command.verb("undefine", examples=["covey node undefine n3 --yes"])
+@click.argument("node")
+@yes_option
+def undefine(node: str, yes: bool) -> int:
+    """Remove a node from the cluster: its definition everywhere, and its local data of this cluster.
+
+    A node that is online is first put offline in order. One that is away learns it when it comes back. The last
+    registry server cannot be removed.
+    """
+    confirm(f"Remove node {node} from the cluster, with its local data?", yes)
+    return answer(_about("node_undefine", node), _result, timeout=30)
+
+
+@command.verb("online", examples=["covey node online n3 --wait"])
+@click.argument("node", required=False)
+@wait_option
+def online(node: str | None, wait: bool | None) -> int:
+    """Put a node online: it joins now, and again at every start of its daemon. Without NODE, this one."""
+    return _switch("online", node, wait)
+
+
+@command.verb("offline", examples=["covey node offline n3 --wait"])
+@click.argument("node", required=False)
+@wait_option
+def offline(node: str | None, wait: bool | None) -> int:
+    """Put a node offline: its components stop in reverse order, its daemon stays. Without NODE, this one.
+
+    It stays offline over restarts, until `covey node online`.
+    """
+    return _switch("offline", node, wait)
+
+
+def _switch(state: str, typed: str | None, wait: bool | None) -> int:
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, typed)
+        accepted = await session.call("dcm", f"node_{state}", number=number)
+        return await _until_state(session, number, state) if waits(wait) else accepted
+
+    return answer(ask, _result, timeout=30)
+
+
+async def _until_state(session: Session, number: int, state: str) -> Any:
+    return await until(
+        session,
+        lambda: session.call("dcm", "node_show", number=number),
+        lambda data: f"node {number} is {data['state']}",
+        lambda data: bool(data["state"] == state),
+        f"node {number} to be {state}",
+    )
+
+
+def _result(data: Any) -> list[Block]:
+    return _fields(data) if isinstance(data, dict) and data else ["done"]
+
+
+@command.verb("verdict", examples=["covey node verdict", "covey --state ./n3 node verdict -o json"])
+def verdict() -> int:
+    """Show what the last check of this node's identity found, and what to do; it changes nothing.
+
+    Three ids are compared: the original (read from the machine), the local one and the global one. Scenario 1: all
+    agree, it joins. 2: undefined while away. 3: its identity hardware was replaced. 4: both. None: it could not be
+    decided, and the reason says why.
+    """
+    return answer(lambda session: session.call("dcm", "node_verdict"), _fields)
+
+
+@command.verb("boot-log", examples=["covey node boot-log", "covey node boot-log n2 -o json"])
+@click.argument("node", required=False)
+def boot_log(node: str | None) -> int:
+    """Print the last boot of a node as a timeline: steps 0 to 24, who did what, when, and for whom it waited.
+
+    `remote` steps were another node's to do; they are logged when this one learned of them. Without NODE, this one.
+    """
+
+    async def ask(session: Session) -> Any:
+        target = await node_number(session, node) if node is not None else None
+        return await session.call("dcm", "node_boot_log", node=target)
+
+    return answer(ask, timeline)
+
+
+def timeline(data: list[dict[str, Any]]) -> list[Block]:
+    """Return a boot log as rows with the time since the one before."""
+    rows = []
+    before = 0.0
+    for entry in data:
+        ms = entry.get("ms")
+        took = None if ms is None else f"+{ms - before:.0f}"
+        before = before if ms is None else ms
+        rows.append(
+            (entry["step"], entry["component"], cell(entry["event"]), ms, took, entry["how"], entry.get("waiting_for"))
+        )
+    return [Table(("step", "component", "event", "ms", "took", "how", "waiting for"), rows, "no boot yet")]

@@ -1,0 +1,166 @@
+"""`covey resource`: what the controllers of all nodes found, by class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .connection import Session, answer, run
+from .names import node_number
+from .options import settings
+from .output import Block, Fields, Stream, Table, cell
+from .registry import patient
+from .unbuilt import unbuilt_option
+from .verbs import Noun
+
+command = Noun(
+    "resource",
+    help="Resources: what controllers found and watch, such as hosts, file systems and adapters. Each has a class, "
+    "which declares its attributes, and a key, which tells it from others of its class on its node.",
+)
+
+_node_option = click.option("--node", metavar="NODE", help="Of this node only, by number or name.")
+_select = unbuilt_option("-s", "--select", "select", spec="12.2", summary="Only those for which EXPR holds.")
+
+
+@command.verb("classes", examples=["covey resource classes", "covey resource classes -o json"])
+def classes() -> int:
+    """List the resource classes of the cluster: version, controller, and the nodes that have it."""
+
+    def text(data: list[dict[str, Any]]) -> list[Block]:
+        columns = ("class", "version", "controller", "nodes")
+        return [Table(columns, [tuple(found.get(c) for c in columns) for found in data], "no classes yet")]
+
+    return answer(lambda session: session.call("resources", "classes"), text)
+
+
+@command.verb("class", examples=["covey resource class FileSystem"])
+@click.argument("name", metavar="CLASS")
+def describe(name: str) -> int:
+    """Show what a class declares: its attributes with type, unit and meaning, and its actions."""
+
+    async def ask(session: Session) -> Any:
+        return await session.call("resources", "describe_class", name=name)
+
+    return answer(ask, _class_text)
+
+
+def _class_text(data: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    single = [(name, value) for name, value in data.items() if name not in ("attributes", "actions")]
+    if single:
+        blocks.append(Fields(single))
+    for part, noun in (("attributes", "attribute"), ("actions", "action")):
+        found = data.get(part) or {}
+        if isinstance(found, dict):
+            found = [{"name": name, **entry} for name, entry in found.items()]
+        if found:
+            columns = list(dict.fromkeys(["name", *(key for entry in found for key in entry)]))
+            rows = [tuple(entry.get(column) for column in columns) for entry in found]
+            blocks += ["", Table([noun, *columns[1:]], rows)]
+    return blocks
+
+
+@command.verb("ls", examples=["covey resource ls Host", "covey resource ls FileSystem --node n2 --fresh -o json"])
+@click.argument("name", metavar="CLASS")
+@_select
+@_node_option
+@click.option("--fresh", is_flag=True, help="Read changing attributes now, instead of showing what was read last.")
+def ls(name: str, node: str | None, fresh: bool) -> int:
+    """List the resources of a class on all nodes, with their attributes.
+
+    The answer is the same through every node. `age` is how long ago the changing attributes were read.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node else None
+        return await session.call("resources", "ls", cls=name, of_node=number, fresh=fresh)
+
+    return answer(ask, _list)
+
+
+def _list(data: list[dict[str, Any]]) -> list[Block]:
+    names = list(dict.fromkeys(name for found in data for name in found["attributes"]))
+    keys = list(dict.fromkeys(name for found in data for name in found["key"]))
+    columns = ["node", *keys, *(name for name in names if name not in keys), "age"]
+    rows = []
+    for found in data:
+        values = {**found["attributes"], **found["key"]}
+        age = found.get("age_s")
+        rows.append(
+            (found["node"], *(values.get(name) for name in columns[1:-1]), None if age is None else f"{age:.0f}s")
+        )
+    return [Table(columns, rows, "no resources of this class")]
+
+
+@command.verb("show", examples=["covey resource show FileSystem /var --node n1"])
+@click.argument("name", metavar="CLASS")
+@click.argument("key")
+@_node_option
+def show(name: str, key: str, node: str | None) -> int:
+    """Show one resource with all its attributes.
+
+    KEY is the value of its key attribute, or NAME=VALUE,… when the class has several, or its id. When several nodes
+    have such a resource, --node says which is meant.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node else None
+        return await session.call("resources", "show", cls=name, key=key, of_node=number)
+
+    return answer(ask, _one)
+
+
+def _one(data: dict[str, Any]) -> list[Block]:
+    head = [(name, data.get(name)) for name in ("class", "id", "node", "key")]
+    age = data.get("age_s")
+    if age is not None:
+        head.append(("age", f"{age:.0f}s"))
+    return [Fields(head), "", Fields(list(data["attributes"].items()))]
+
+
+@command.verb("watch", examples=["covey resource watch FileSystem", "covey resource watch Host -o json"])
+@click.argument("name", metavar="CLASS")
+@_select
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N lines.")
+def watch(name: str, count: int | None) -> int:
+    """Print changes of resources of a class as they happen, on any node, until Ctrl-C."""
+    stream = Stream(settings())
+
+    async def follow(session: Session) -> int:
+        stream.remark(f"watching {name}; Ctrl-C ends it")
+        cursor: dict[str, Any] = {}
+        shown = 0
+        while True:
+            batch = await patient(session, stream, "resources", "watch", cls=name, **cursor)
+            for event in batch["events"]:
+                stream.line(event, _event(event))
+                shown += 1
+                if shown == count:
+                    return 0
+            cursor = {"from_revision": batch["to"] + 1}
+
+    return run(follow, endless=True)
+
+
+def _event(event: dict[str, Any]) -> str:
+    attributes = event.get("attributes") or {}
+    return f"{event.get('type', ''):<8} {event.get('class')}/{cell(event.get('key'))}@{event.get('node')}  " + cell(
+        attributes
+    )
+
+
+@command.verb("refresh", examples=["covey resource refresh"])
+def refresh() -> int:
+    """Have the controllers of this node discover anew what they control, and wait until they have.
+
+    It happens by itself at every join and at the intervals each class declares.
+    """
+    return answer(lambda session: session.call("resources", "refresh"), _refreshed, timeout=30)
+
+
+def _refreshed(data: Any) -> list[Block]:
+    if isinstance(data, dict):
+        return [Fields(list(data.items()))] if data else ["done"]
+    return _class_text({"attributes": data}) if data else ["done"]

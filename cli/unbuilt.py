@@ -1,0 +1,171 @@
+"""The verbs and options that are specified and not built yet: one table, so that `--help` can say so.
+
+Each answers with the error `core.not_implemented`, which names the point of the specification. A verb that gets built
+leaves this table in the same change; a test holds that none is in both places. Knows nothing of any component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from ..errors import NotImplementedYet
+
+MARK = "(not built yet)"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Unbuilt:
+    """One verb to come: its arguments, what it will do, and the point of the specification that says so."""
+
+    arguments: str
+    summary: str
+    spec: str
+
+
+# noun → verb → what it will be; a verb without a noun stands under ""
+VERBS: dict[str, dict[str, Unbuilt]] = {
+    "lab": {
+        "pause": Unbuilt("N", "Freeze all processes of a node.", "14.2"),
+        "resume": Unbuilt("N", "Let a frozen node go on.", "14.2"),
+        "cut": Unbuilt("A B [--one-way] [--network X]", "Cut the traffic between two nodes.", "14.2"),
+        "heal": Unbuilt("", "Undo every cut.", "14.2"),
+        "clone": Unbuilt("N", "Start a copy of a node's disk on a second machine.", "5.5"),
+        "swap-disk": Unbuilt("A B", "Exchange the state folders of two nodes.", "5.5"),
+        "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),
+    },
+    "node": {
+        "init": Unbuilt("", "Write a commented node.yaml and the node's keys.", "14.1"),
+        "prepare": Unbuilt("", "Print a one-time join token of this node.", "6.3"),
+        "forget": Unbuilt("CLUSTER", "Erase this node's local data of a cluster that is gone.", "5.7"),
+        "modify": Unbuilt("NODE [--name NAME]", "Change a node's name and other attributes.", "4"),
+        "move": Unbuilt("NODE --to CLUSTER", "Move a node to another of its clusters without a restart.", "7.2"),
+        "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
+    },
+    "cluster": {
+        "undefine": Unbuilt("NAME", "Remove a cluster from all its nodes.", "4"),
+        "modify": Unbuilt("NAME", "Rename a cluster or change its settings.", "4"),
+        "online": Unbuilt("", "Ask all defined nodes to go online.", "4"),
+        "offline": Unbuilt("", "Ask all defined nodes to go offline.", "4"),
+        "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
+    },
+    "registry": {
+        "define-server": Unbuilt("N…", "Make nodes registry servers.", "9.5"),
+        "undefine-server": Unbuilt("N", "Make a node a registry client again.", "9.5"),
+        "online": Unbuilt("N", "Start the registry server of a node.", "4"),
+        "offline": Unbuilt("N", "Stop the registry server of a node.", "4"),
+        "export": Unbuilt("", "Print the registry's content.", "9.7"),
+        "import": Unbuilt("FILE", "Read exported content back in.", "9.7"),
+        "backup": Unbuilt("FILE", "Write a backup while the registry runs.", "9.7"),
+        "restore": Unbuilt("FILE", "Start a registry from a backup on an empty machine.", "9.7"),
+        "force": Unbuilt("", "Go on with the copies that are left after a majority was lost for good.", "9.2"),
+    },
+    "network": {
+        "define": Unbuilt("NAME", "Define a network.", "8.1"),
+        "modify": Unbuilt("NAME", "Change a network.", "8.1"),
+        "undefine": Unbuilt("NAME", "Remove a network.", "8.1"),
+        "ls": Unbuilt("", "List networks with their subnetworks and priorities.", "8.1"),
+        "priority": Unbuilt("NET SERVICE=N …", "Set which services prefer, or never use, a network.", "8.1"),
+        "explain": Unbuilt("SERVICE [--from NODE]", "Show in which order a service's addresses are tried.", "8.2"),
+        "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
+        "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
+    },
+    "subnet": {
+        "define": Unbuilt("NAME", "Define a subnetwork.", "8.1"),
+        "modify": Unbuilt("NAME", "Change a subnetwork, or move it to another network.", "8.1"),
+        "undefine": Unbuilt("NAME", "Remove a subnetwork.", "8.1"),
+        "ls": Unbuilt("", "List subnetworks.", "8.1"),
+    },
+    "address": {
+        "define": Unbuilt("ADDRESS", "Define an address of a node.", "8.1"),
+        "modify": Unbuilt("ADDRESS", "Change an address of a node.", "8.1"),
+        "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
+        "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
+    },
+    "liveness": {
+        "paths": Unbuilt("[--network X]", "Show the state of the path between any two adapters.", "10.1"),
+    },
+    "group": {
+        "watch": Unbuilt("NAME", "Print what happens in a group as it happens.", "11.1"),
+        "join": Unbuilt("NAME", "Join a group until Ctrl-C.", "11.1"),
+        "expel": Unbuilt("NAME MEMBER", "Put a member out of a group.", "11.1"),
+        "state": Unbuilt("NAME [VALUE]", "Show or change a group's state value.", "11.1"),
+        "propose": Unbuilt("NAME TEXT --phases N", "Put a proposal to the vote of a group's members.", "11.2"),
+        "broadcast": Unbuilt("NAME TEXT", "Send a message to all members, in one order.", "11.2"),
+        "transcript": Unbuilt("NAME", "Print what was proposed, voted and decided.", "11.2"),
+    },
+    "resource": {
+        "set": Unbuilt("CLASS KEY NAME=VALUE …", "Change attributes of a resource.", "12.2"),
+        "define": Unbuilt("CLASS NAME=VALUE …", "Define a resource.", "12.2"),
+        "undefine": Unbuilt("CLASS KEY", "Remove a resource.", "12.2"),
+        "run": Unbuilt("CLASS KEY ACTION …", "Run an action of a resource.", "12.2"),
+    },
+    "condition": {
+        "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
+        "undefine": Unbuilt("NAME", "Remove a condition.", "12.3"),
+        "ls": Unbuilt("", "List conditions.", "12.3"),
+        "show": Unbuilt("NAME", "Show a condition and what it last did.", "12.3"),
+        "test": Unbuilt("NAME", "Show what a condition would do with present values.", "12.3"),
+    },
+    "response": {
+        "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
+        "undefine": Unbuilt("NAME", "Remove a response.", "12.3"),
+        "ls": Unbuilt("", "List responses.", "12.3"),
+        "show": Unbuilt("NAME", "Show a response and when it last ran.", "12.3"),
+        "test": Unbuilt("NAME", "Run a response once with made-up values.", "12.3"),
+    },
+    "plugin": {
+        "block": Unbuilt("NAME --reason TEXT", "Keep a plugin from being used, with a note why.", "12.5"),
+        "unblock": Unbuilt("NAME", "Let a blocked plugin be used again.", "12.5"),
+        "new": Unbuilt("controller NAME --class CLASS", "Write a new controller package.", "12.6"),
+        "check": Unbuilt("[DIR]", "Check a controller package, with every finding at once.", "12.6"),
+        "test": Unbuilt("[DIR]", "Run a package's contract tests.", "12.6"),
+        "docs": Unbuilt("[DIR]", "Write a package's documentation from its descriptions.", "12.6"),
+    },
+    "log": {
+        "audit": Unbuilt("[-s 'EXPR']", "Show who asked for what, when, and how it ended.", "4"),
+        "show": Unbuilt("", "Show the logs of a node's components.", "3.1"),
+    },
+    "": {
+        "top": Unbuilt("", "A live screen of nodes, resources and traffic.", "13.4"),
+        "reload": Unbuilt("", "Make a node read its YAML file again.", "14.1"),
+        "doctor": Unbuilt("", "Check a node and its cluster, and name what to do.", "16"),
+    },
+}
+
+# the verbs of `tap` stand where its filter does
+TAP: dict[str, Unbuilt] = {
+    "read": Unbuilt("FILE", "Show a recording.", "13.4"),
+    "play": Unbuilt("FILE [--into NODE]", "Replay a recording.", "13.4"),
+    "snap": Unbuilt("[--last 5m]", "Write what the flight recorder holds.", "13.4"),
+    "hist": Unbuilt("", "Latency histograms by topic.", "13.4"),
+}
+
+# nouns of which nothing is built
+SUMMARIES = {
+    "network": "Networks: which services prefer, or never use, which one.",
+    "subnet": "Subnetworks and the network each belongs to.",
+    "address": "Addresses of nodes.",
+    "condition": "Conditions over resources' attributes.",
+    "response": "What is done when a condition fires.",
+    "log": "The audit log and the components' logs.",
+}
+
+
+def refuse(what: str, spec: str) -> NoReturn:
+    """Raise the error that names what is missing and the point of the specification."""
+    raise NotImplementedYet(f"`{what}` is not built yet (SPEC {spec})", "nothing was done")
+
+
+def unbuilt_option(*declarations: str, spec: str, summary: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a decorator for an option that is specified and not built: shown in `--help`, refused when used."""
+
+    def refused(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value not in (None, False):
+            refuse(f"{context.command_path} {parameter.opts[0]}", spec)
+
+    return click.option(*declarations, expose_value=False, callback=refused, help=f"{summary} {MARK}", **attributes)
