@@ -108,10 +108,8 @@ class Walker:
             return
         key = str(step.path[-1])
         field = fields_at(self.model, parent).get(key)
-        example = f": {field.examples[0]}" if field is not None and field.examples else ""
-        hint = f"write {key}{example or ': …'}"
-        if field is not None and field.description:
-            hint += f"\n{field.description}"
+        example = wording.as_yaml(field.examples[0]) if field is not None and field.examples else "…"
+        hint = f"write {key}: {example}"
         # Several keys may be missing in one section and share its place, so it does not count as taken.
         place = self._place(parent, at_key=True)
         message = f"{wording.where(parent)} has no '{key}'"
@@ -163,15 +161,23 @@ def _child(tree: Tree | None, part: str | int) -> Tree | None:
 
 
 def _best_branches(steps: list[_Step]) -> list[_Step]:
-    """Of a union's branches keep those that fit best: an error deep in the value beats one of the whole."""
+    """Of each union keep the branches of the right kind with the fewest errors; all, if none is of the right kind."""
     points = {point for step in steps for point in step.branches}
-    for point in sorted(points, key=len, reverse=True):
-        depths: dict[str, int] = {}
+    for point in sorted(points, key=lambda path: (-len(path), str(path))):
+        errors: dict[str, int] = {}
+        unfit: set[str] = set()
         for step in steps:
             if point in step.branches:
                 branch = step.branches[point]
-                depth = len(step.path) + (step.error["type"] != "missing")
-                depths[branch] = max(depths.get(branch, 0), depth)
-        deepest = max(depths.values(), default=0)
-        steps = [step for step in steps if depths.get(step.branches.get(point, ""), deepest) == deepest]
+                errors[branch] = errors.get(branch, 0) + 1
+                if step.path == point and wording.is_mismatch(step.error["type"]):
+                    unfit.add(branch)
+        fit = {branch: number for branch, number in errors.items() if branch not in unfit}
+        if fit:
+            best = min(fit.values())
+            steps = [
+                step
+                for step in steps
+                if fit.get(step.branches.get(point, ""), best) == best and step.branches.get(point) not in unfit
+            ]
     return steps

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args
 
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from .findings import quoted
@@ -58,8 +58,8 @@ _LIMITS: dict[str, str] = {
 _LENGTHS: dict[str, str] = {
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
-    "too_short": "must have at least {min_length} items",
-    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} item(s)",
+    "too_long": "must have at most {max_length} item(s)",
 }
 _BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
@@ -84,12 +84,29 @@ def in_words(error: ErrorDetails, path: Path, found: Tree | None) -> Words:
         return wrong_type(name, _WANTED[kind], found)
     if kind in {"literal_error", "enum"}:
         return _wrong_choice(name, str(context.get("expected", "")), found)
-    for table, code, verb in ((_LIMITS, "out_of_range", "must be "), (_LENGTHS, "bad_length", "")):
-        if kind in table:
-            return Words(code, f"{name} {verb}{table[kind].format(**context)}, not {shown(found)}")
+    if kind in _LIMITS:
+        limit = _LIMITS[kind].format(**context)
+        return Words("out_of_range", f"{name} must be {limit}, not {shown(found)}", f"write a number that is {limit}")
+    if kind in _LENGTHS:
+        return Words("bad_length", f"{name} {_LENGTHS[kind].format(**context)}")
     if kind in {"value_error", "assertion_error"}:
         return Words("bad_value", str(context.get("error", error["msg"])))
     return Words("bad_value", f"{name}: {error['msg'].replace('Input should', 'it should')}")
+
+
+def is_mismatch(kind: str) -> bool:
+    """Say whether an error of pydantic means that something of quite another kind stands there."""
+    return kind in _WANTED or kind in {"literal_error", "enum"}
+
+
+def refusal(code: str, message: str, hint: str = "", *, at: Path = (), at_key: bool = False) -> PydanticCustomError:
+    """Return the error that a validator raises to make a finding of its own.
+
+    `code` without a dot gets the prefix of the kind of file. `at` moves the finding to a place inside the value (keys
+    and list positions), `at_key` from the value there to its key.
+    """
+    # The text goes in as an argument, last, so that braces in it are not taken for places of other arguments.
+    return PydanticCustomError(code, "{text}", {"hint": hint, "at": at, "key": at_key, "text": message})
 
 
 def _wrong_choice(name: str, expected: str, found: Tree | None) -> Words:
@@ -154,6 +171,17 @@ def nearest(found: str, allowed: Iterable[str]) -> str:
 
 def _simple(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def as_yaml(value: Any) -> str:
+    """Return a simple value as it stands on one line of a file."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(as_yaml(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
 
 
 def where(path: Path) -> str:

@@ -1,0 +1,27 @@
+"""What may be the name of a node or a cluster; apart from the models, so that any taker of a name can ask here.
+
+Odd: names end up in file paths and on command lines, hence no leading dot or dash.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .findings import quoted
+
+LONGEST = 63
+NAME_PATTERN = r"^(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
+
+
+def name_problem(name: str) -> tuple[str, str] | None:
+    """Return what is wrong with a name and what to write instead (message, hint); None if it is a good name."""
+    if re.fullmatch(NAME_PATTERN[1:-1], name):
+        return None
+    if re.fullmatch("[0-9]+", name):
+        return f"the name {quoted(name)} is all digits, like a number", f"write n{name[: LONGEST - 1]}"
+    if not 1 <= len(name) <= LONGEST:
+        return f"a name has 1 to {LONGEST} characters, this one {len(name)}", ""
+    better = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
+    hint = f"write {better}\n" if better and re.fullmatch(NAME_PATTERN[1:-1], better) else ""
+    allowed = "allowed: letters, digits, '_', and behind the first also '-' and '.'"
+    return f"{quoted(name)} is not a name", hint + allowed

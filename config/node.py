@@ -1,0 +1,256 @@
+"""The node's own YAML file: its model, what must hold across it, and the one code path that reads and checks it.
+
+`load_node` (what `covey node start` calls) and `check_node` (`covey config check`) differ only in what they return,
+so a file that passes the check never fails the start for its content. Which controllers and identity sources are
+installed is told by the caller; floor 0 cannot know. Each field's description is what users read: unit, range, why this
+default. Odd: relative paths count from the folder of the file, as it was named (a link is not followed first).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+
+from .document import load, read
+from .findings import Finding, quoted
+from .units import Duration, between
+from .values import Adapter, Name, PlacedPath, StateFolder, identity_fields
+from .walker import Problem
+from .wording import suggestion
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _as_written(text: str) -> Any:
+    """Return a default that is read like a value of the file, so that the schema shows it as people write it."""
+    return text
+
+
+def _identity(written: Any, info: ValidationInfo) -> Any:
+    return written if isinstance(written, Identity) else identity_fields(written, info)
+
+
+class Settings(BaseModel):
+    """What all sections share: no unknown keys, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Identity(Settings):
+    """Where the original id of this operating system instance comes from (SPEC 5.1)."""
+
+    source: str
+    value: Any = None
+
+
+class NodeSection(Settings):
+    """This node: what it is called, where it keeps its files, where its peers find it."""
+
+    name: Name = Field(
+        description="For people only. Letters, digits, '_', behind the first also '-' and '.'; at most 63, never all "
+        "digits (that is a node number). No default: two nodes with one name confuse everybody.",
+        examples=["n1"],
+    )
+    state_dir: StateFolder = Field(
+        default=_as_written("/var/lib/covey"),
+        description="Folder of all the node's files, relative to this file's folder; its bus socket DIR/run/bus.sock "
+        "must fit in 107 bytes. The default is the usual place for a system service.",
+        examples=["./n1"],
+    )
+    identity: Annotated[
+        Identity,
+        BeforeValidator(_identity),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "object", "minProperties": 1, "maxProperties": 1},
+                ]
+            }
+        ),
+    ] = Field(
+        default=_as_written("machine-id"),
+        description="Where this machine's id comes from: machine-id, dmi, generated, {file: PATH}, {command: [program, "
+        "argument]}, {value: TEXT}, or a source of a plugin. Default machine-id: every Linux has one, and a "
+        "reinstalled system gets another.",
+        examples=["machine-id"],
+    )
+    adapters: Literal["auto"] | Annotated[tuple[Adapter, ...], Field(min_length=1)] = Field(
+        description="The node's own addresses for system traffic, each as ADDRESS/PREFIX (IPv4 or IPv6), at least one, "
+        "each once; or auto: all that the system has. No default: what others may reach must be decided.",
+        examples=[["127.1.0.1/16"]],
+    )
+    port: Annotated[int, Field(ge=1, le=65534)] = Field(
+        default=7400,
+        description="TCP port for peers, 1 to 65534; the join port is the next one. The default is free on most "
+        "systems and needs no privilege.",
+        examples=[7400],
+    )
+
+
+class KeyFile(Settings):
+    """Where the node's private key lies."""
+
+    file: PlacedPath = Field(description="Path, relative to this file's folder; mode 0600.", examples=["n1.key"])
+
+
+class Roles(Settings):
+    """Which local users and groups may do more than look. Root and the daemon's user are always admins."""
+
+    admin: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="Users and groups that may do everything. Default: only root and the daemon's user."
+    )
+    operator: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="Users and groups that may run operations, not change definitions. Default: nobody."
+    )
+
+
+class Security(Settings):
+    """Who may speak with this node."""
+
+    mode: Literal["curve", "open"] = Field(
+        description="curve: everything between nodes is encrypted and authenticated (not built yet, SPEC 13.3). open: "
+        "nothing is, so only loopback adapters are accepted. No default: an open node must be wanted.",
+        examples=["open"],
+    )
+    key: KeyFile | None = Field(default=None, description="The node's private key; `mode: open` needs none.")
+    roles: Roles = Field(default_factory=Roles, description="Local users and groups; everyone else may look.")
+
+
+class Liveness(Settings):
+    """How the node watches its peers."""
+
+    interval: Annotated[Duration, between("100ms", "60s")] = Field(
+        default=_as_written("1s"),
+        description="Time between two heartbeats to a peer, 100ms to 60s. Default 1s: a dead peer is seen within 5s, "
+        "at a cost nobody notices.",
+        examples=["1s"],
+    )
+
+
+class ControllerSettings(Settings):
+    """What holds for one resource controller on this node."""
+
+    enabled: bool = Field(default=True, description="false: do not run it. Default true: what is installed is meant.")
+    poll: Annotated[Duration, between("100ms", "1d")] | None = Field(
+        default=None,
+        description="Time between two readings of its dynamic attributes, 100ms to 1d. Default: what its resource "
+        "description says for each class.",
+    )
+    discover: Annotated[Duration, between("1s", "7d")] | None = Field(
+        default=None,
+        description="Time between two searches for resources, 1s to 7d. Default: what its resource description says "
+        "for each class.",
+    )
+
+
+class NodeConfig(Settings):
+    """A node's YAML file, read and checked."""
+
+    node: NodeSection = Field(description="This node.", examples=[{"name": "n1", "adapters": ["127.1.0.1/16"]}])
+    security: Security = Field(description="Who may speak with this node.", examples=[{"mode": "open"}])
+    isolation: Literal["process", "inline"] = Field(
+        default="process",
+        description="process: one process a component. inline: all in one process, for tests, labs and small machines. "
+        "Default process: what fails in one component cannot harm another.",
+    )
+    liveness: Liveness = Field(default_factory=Liveness, description="How the node watches its peers.")
+    controllers: dict[str, ControllerSettings] = Field(
+        default_factory=dict,
+        description="Settings of resource controllers, by name. Controllers that are not named here run with theirs.",
+    )
+
+
+def load_node(
+    path: str | os.PathLike[str],
+    *,
+    controllers: Collection[str] | None = None,
+    identity_sources: Collection[str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> NodeConfig:
+    """Return a node's settings; raise `InvalidFile` with all findings. Arguments as of `check_node`."""
+    context = {"controllers": controllers, "identity_sources": identity_sources}
+    return load(path, NodeConfig, env=env, context=context, check=across)
+
+
+def check_node(
+    path: str | os.PathLike[str],
+    *,
+    controllers: Collection[str] | None = None,
+    identity_sources: Collection[str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """Return what is wrong with a node's YAML, by position; `load_node` refuses it if there is an error among it.
+
+    `controllers` and `identity_sources` are the names installed here (None: not known, so any name passes); `env` holds
+    the variables for `${env:…}` (None: those of the process).
+    """
+    context = {"controllers": controllers, "identity_sources": identity_sources}
+    return read(path, NodeConfig, env=env, context=context, check=across)[1]
+
+
+def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find what is wrong between several values of a file, whatever shape they have."""
+    adapters, mode = _dig(data, "node", "adapters"), _dig(data, "security", "mode")
+    yield from _twice(adapters)
+    if mode == "curve":
+        message = "encryption between nodes (mode: curve) is not built yet (SPEC 13.3)"
+        hint = "write mode: open, with loopback adapters only"
+        yield Problem(("security", "mode"), "core.not_implemented", message, hint)
+    elif mode == "open":
+        yield from _only_loopback(adapters)
+    if context.get("controllers") is not None:
+        yield from _not_installed(_dig(data, "controllers"), context["controllers"])
+
+
+def _twice(adapters: Any) -> Iterator[Problem]:
+    first: dict[Address, int] = {}
+    for position, address in _addresses(adapters):
+        if address in first:
+            message = f"{address} is listed twice, as items {first[address] + 1} and {position + 1}"
+            yield Problem(("node", "adapters", position), "duplicate_address", message, "keep one of them")
+        first.setdefault(address, position)
+
+
+def _only_loopback(adapters: Any) -> Iterator[Problem]:
+    example = "[127.1.0.1/16]"
+    if adapters == "auto":
+        message = "'auto' may find addresses that are not loopback, and mode: open allows no others"
+        yield Problem(("node", "adapters"), "not_loopback", message, f"write the addresses: {example}")
+    for position, address in _addresses(adapters):
+        if not address.is_loopback:
+            message = f"{address} is not a loopback address, and mode: open allows no others"
+            hint = f"use 127.0.0.0/8 or ::1, for example {example}; mode: curve is not built yet (SPEC 13.3)"
+            yield Problem(("node", "adapters", position), "not_loopback", message, hint)
+
+
+def _not_installed(settings: Any, installed: Collection[str]) -> Iterator[Problem]:
+    for name in settings if isinstance(settings, dict) else ():
+        if name in installed:
+            continue
+        path, hint = ("controllers", name), suggestion(name, installed)
+        message = f"no controller {quoted(name)} is installed"
+        if _dig(settings, name, "enabled") is False:
+            message += ", so there is nothing to switch off"
+            yield Problem(path, "unknown_controller", message, hint, "warning", at_key=True)
+        else:
+            yield Problem(path, "unknown_controller", message, hint, at_key=True)
+
+
+def _addresses(adapters: Any) -> Iterator[tuple[int, Address]]:
+    """Yield the addresses of a list with their positions; what is none has a finding of its own."""
+    for position, adapter in enumerate(adapters if isinstance(adapters, list) else ()):
+        try:
+            yield position, ipaddress.ip_address(str(adapter).partition("/")[0])
+        except ValueError:
+            continue
+
+
+def _dig(data: Any, *path: str) -> Any:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
