@@ -1,8 +1,9 @@
 """What the registry's machines send one another, what clients ask them, and what they hear of their own node.
 
-Any component may import this module. It knows only the shape of a message. `Leading` is also the body of the event
-`registry.leading`, so every machine of a node hears it as `Received(Address("registry", node), Leading(…))`.
-Odd: the index counts log entries, the revision counts user transactions; an epoch names one reign of one primary.
+Any component may import this module. It knows only the shape of a message. `Leading` is also the body of the
+event `registry.leading`, so every machine of a node hears it as `Received(Address("registry", node), Leading(…))`.
+Odd: the index counts log entries, the revision counts user transactions that changed something; an epoch names one
+reign of one primary.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ Phase = Literal["offline", "stale", "reads", "writes"]
 Consistency = Literal["linear", "stale"]
 SERVICE = "registry"
 LEADING_TOPIC = "registry.leading"
+PHASE_TOPIC = "registry.phase"
 
 
-# --- who is the primary ---------------------------------------------------------------------------------------
+# --- who is the primary ------------------------------------------------------------------------------------
 
 
 class Leading(Message, frozen=True):
     """Who leads the core log, as far as the sender knows; `primary` 0: nobody that it knows of.
 
-    Sent by a registry server in answer to `FindPrimary`; published on `registry.leading` by the server and by the
-    agent of a client node, on every change. A loss is mended by the next question; a duplicate changes nothing. One
-    with a lower epoch than a hearer knows is old and must be ignored, except `primary` 0 from the hearer's own node,
-    which says that contact was lost.
+    Sent by a registry server in answer to `FindPrimary`, and unasked to those who asked lately; published on
+    `registry.leading` by the server and by the agent of a client node, on every change. A loss is mended by the
+    next question; a duplicate changes nothing. One with a lower epoch than a hearer knows is old and must be
+    ignored, except `primary` 0 from the hearer's own node, which says that contact was lost.
     """
 
     epoch: int
@@ -41,7 +43,7 @@ class FindPrimary(Message, frozen=True):
     """Ask a registry server who leads. Agent to server; answered by `Leading`; repeated until answered."""
 
 
-# --- system entries: what liveness and groups commit ------------------------------------------------------------
+# --- system entries: what liveness and groups commit -------------------------------------------------------
 
 
 class AppendSystem(Message, frozen=True):
@@ -49,7 +51,8 @@ class AppendSystem(Message, frozen=True):
 
     Component to the registry of its own node, sent only where `Leading.primary` is that node. Answered by
     `SystemAppended` after the entry is durable, or by `SystemRefused`. After a loss the sender repeats it with the
-    same `id`: the entry is applied once and the answer is the same. Of each `(kind, slot)` the last `keep` are kept.
+    same `id`: the entry is applied once and the answer is the same. Of each `(kind, slot)` the last `keep` are
+    kept; `keep` 0 empties the slot.
     """
 
     id: str
@@ -69,7 +72,7 @@ class SystemAppended(Message, frozen=True):
 
 
 class SystemRefused(Message, frozen=True):
-    """`AppendSystem` or `ReadSystem` with this `id` was refused; `epoch` is the one that reigns now (0: none).
+    """`AppendSystem` or `ReadSystem` with this `id` was refused; `epoch` reigns now (0: none does).
 
     Nothing was appended under that id. `reason` is for people.
     """
@@ -80,16 +83,19 @@ class SystemRefused(Message, frozen=True):
 
 
 class ReadSystem(Message, frozen=True):
-    """Ask for the kept entries of one kind. Component to the registry of its own node; answered by `SystemRead`."""
+    """Ask for the kept entries of one kind. Component to the registry of its own node.
+
+    Answered by `SystemRead` or `SystemRefused`; after a loss it is asked again, a duplicate is answered again.
+    """
 
     id: str
     kind: str
 
 
 class SystemRead(Message, frozen=True):
-    """The kept entries `(slot, index, epoch, body)` of the kind asked for, by rising index; all of them are durable.
+    """The kept entries `(slot, index, epoch, body)` of the kind asked for, by rising index; all are durable.
 
-    `epoch` is the reign in which it was read.
+    `epoch` is the reign in which they were read.
     """
 
     id: str
@@ -100,7 +106,7 @@ class SystemRead(Message, frozen=True):
 AnyMessage = Leading | FindPrimary | AppendSystem | SystemAppended | SystemRefused | ReadSystem | SystemRead
 
 
-# --- what happened on this node: inputs of the machines ----------------------------------------------------------
+# --- what happened on this node: inputs of the machines ----------------------------------------------------
 
 
 class GroupFormed(msgspec.Struct, frozen=True):
@@ -113,13 +119,26 @@ class PeerDown(msgspec.Struct, frozen=True):
     node: int
 
 
+class SnapshotWritten(msgspec.Struct, frozen=True):
+    """The snapshot at `index` that the machine made is durable, and the log was trimmed behind it."""
+
+    index: int
+
+
+class SnapshotFailed(msgspec.Struct, frozen=True):
+    """The snapshot at `index` could not be written; the log is whole, so nothing is lost but room."""
+
+    index: int
+    reason: str
+
+
 class ServersChanged(msgspec.Struct, frozen=True):
     """The local configuration lists other registry servers now (the agent asks these)."""
 
     servers: tuple[int, ...]
 
 
-# --- what clients ask: `Asked(request, question)` ------------------------------------------------------------------
+# --- what clients ask: `Asked(request, question)` ----------------------------------------------------------
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -140,7 +159,8 @@ class Comparison(msgspec.Struct, frozen=True):
 class Transact(msgspec.Struct, frozen=True):
     """Do `then` if every comparison holds, else `otherwise`; all of it at one revision, or nothing.
 
-    Answered with `{revision, succeeded}` when durable. The same `id` again is not applied again and gets the same answer.
+    Answered with `{revision, succeeded}` when durable. The same `id` again is not applied again and gets the same
+    answer; an empty id is no id.
     """
 
     id: str
@@ -157,17 +177,20 @@ class Get(msgspec.Struct, frozen=True):
 
 
 class List(msgspec.Struct, frozen=True):
-    """Read every key that begins with `prefix`, in order."""
+    """Read every key that begins with `prefix`, in order: those behind `after`, at most `limit` (0: all)."""
 
     prefix: str
     consistency: Consistency = "linear"
+    after: str = ""
+    limit: int = 0
 
 
 class Watch(msgspec.Struct, frozen=True):
     """Wait for changes below `prefix` from `from_revision` on, at most `wait` seconds.
 
-    Answered with one contiguous batch `{from, to, events}`; the next question starts at `to + 1`. At the end of `wait`
-    the batch is empty, and still says how far the watcher has come.
+    Answered with one contiguous batch `{from, to, events}`; the next question starts at `to + 1`. At the end of
+    `wait` the batch is empty, and still says how far the watcher has come. From revision 0 means from now on: the
+    answer is an empty batch at once, which says where that is.
     """
 
     prefix: str

@@ -1,0 +1,73 @@
+"""From what a client asks to the body of a log entry: everything that can be refused is refused here. Pure.
+
+Knows no state but what the question says; comparisons are judged later, in log order, by the store.
+"""
+
+from __future__ import annotations
+
+from ...errors import BadArguments, NotImplementedYet, Refused, TooLarge
+from .entries import Committed, Transacted
+from .keys import check_key, pack_value
+from .messages import AppendSystem, Operation, Transact
+from .settings import OPERATIONS, TRANSACTION_BYTES, VALUE_BYTES
+
+SERVERS_KEY = "/cluster/servers"
+NAME_BYTES = 512
+KEEP = 4_096
+Packed = tuple[tuple[str, bytes | None], ...]
+
+
+def transaction(question: Transact) -> Transacted:
+    """Return the entry of a transaction; raises BadKey, BadArguments, TooLarge, NotImplementedYet, Refused."""
+    _check_id(question.id)
+    if max(len(question.compare), len(question.then), len(question.otherwise)) > OPERATIONS:
+        raise TooLarge(f"a transaction holds at most {OPERATIONS} comparisons and operations", "make several")
+    compare = tuple((check_key(one.key), one.mod_revision) for one in question.compare)
+    then, otherwise = _branch(question.then), _branch(question.otherwise)
+    size = sum(len(key) + len(value or b"") for key, value in (*then, *otherwise))
+    if size > TRANSACTION_BYTES:
+        raise TooLarge(f"the transaction has {size} bytes, at most {TRANSACTION_BYTES} are allowed", "make several")
+    return Transacted(question.id, compare, then, otherwise)
+
+
+def _branch(operations: tuple[Operation, ...]) -> Packed:
+    packed: dict[str, bytes | None] = {}
+    for operation in operations:
+        key = check_key(operation.key)
+        if key in packed:
+            raise BadArguments(f"the key {key!r} stands twice in one transaction", "what should come last, alone")
+        if key == SERVERS_KEY:
+            _check_servers(operation)
+        packed[key] = pack_value(key, operation.value) if operation.op == "put" else None
+    return tuple(packed.items())
+
+
+def _check_servers(operation: Operation) -> None:
+    value = operation.value
+    servers = value.get("servers") if operation.op == "put" and isinstance(value, dict) else None
+    if not isinstance(servers, list) or not servers:
+        raise Refused(f"{SERVERS_KEY} must list a registry server: the last one cannot go")
+    if len(servers) > 1:
+        raise NotImplementedYet(
+            f"registry servers {servers}: a second registry server is not built yet (SPEC 9.5, DESIGN 3)"
+        )
+
+
+def system_entry(question: AppendSystem) -> Committed:
+    """Return the entry of a component; raises BadArguments, TooLarge."""
+    _check_id(question.id)
+    for name, text in (("kind", question.kind), ("slot", question.slot)):
+        if len(text.encode()) > NAME_BYTES:
+            raise BadArguments(f"the {name} of a system entry has more than {NAME_BYTES} bytes")
+    if not question.kind:
+        raise BadArguments("a system entry needs a kind", "begin it with the component's name: `liveness.view`")
+    if not 0 <= question.keep <= KEEP:
+        raise BadArguments(f"keep={question.keep}: a slot keeps 0 to {KEEP} entries")
+    if len(question.body) > VALUE_BYTES:
+        raise TooLarge(f"the system entry has {len(question.body)} bytes, at most {VALUE_BYTES} are allowed")
+    return Committed(question.id, question.kind, question.slot, question.body, question.keep)
+
+
+def _check_id(request: str) -> None:
+    if len(request.encode()) > NAME_BYTES:
+        raise BadArguments(f"the request id has more than {NAME_BYTES} bytes")

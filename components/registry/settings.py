@@ -1,0 +1,47 @@
+"""The registry's numbers, each with its unit, its range and the reason for its default.
+
+Knows nothing but numbers. One frozen `Settings` is handed to the machine, the store, the disk and the agent; tests
+hand over small ones. Numbers that decide what an entry does to the state (those of the store) must be the same on
+all servers, so they are not for operators to change.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+KEY_BYTES = 512  # UTF-8 bytes of a key; more than any path of ours, few enough to keep 100,000 keys in memory
+VALUE_BYTES = 1 * MIB  # packed bytes of one value (INTERFACES: at most 1 MiB); larger things belong on a disk
+VALUE_DEPTH = 64  # levels of lists and objects in a value; deeper ones are a mistake or an attack
+OPERATIONS = 4_096  # comparisons, and operations of one branch, in one transaction: all resources of a big node
+TRANSACTION_BYTES = 4 * MIB  # packed bytes of one transaction: one entry must never stall the log for long
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that may differ between a test and a real server."""
+
+    # --- the store: the same on all servers ---
+    history_seconds: float = 600.0  # seconds of log time that changes are kept for watchers (SPEC 9.6); > 0
+    history_bytes: int = 64 * MIB  # bytes of changes kept, whichever bound is reached first (SPEC 9.6); > 0
+    history_changes: int = 100_000  # revisions kept; bounds the memory of very small changes; > 0
+    requests_kept: int = 16_384  # request ids remembered: minutes of retries at full speed, 3 MB of memory; > 0
+
+    # --- the machine ---
+    proposals: int = 4_096  # entries under way to the disk before `bus.overloaded` is answered; > 0
+    proposal_bytes: int = 32 * MIB  # bytes of these entries; one such heap takes a slow disk about a second
+    watches: int = 4_096  # watchers waiting at once; more get `bus.overloaded`; > 0
+    watch_wait: float = 60.0  # seconds a watcher may wait at most; it asks again, so longer brings nothing
+    watch_bytes: int = 1 * MIB  # bytes of changes in one batch; at least one revision is always whole
+    list_bytes: int = 8 * MIB  # bytes of one answer to `ls`; more must be read in parts (`after`, `limit`)
+    snapshot_bytes: int = 16 * MIB  # bytes of log that make a snapshot worth while, and at least half the last one
+    askers: int = 16_384  # nodes that asked for the primary and are told of a change; more than nodes there are
+    asker_seconds: float = 5.0  # seconds after its last question that a node is told of changes unasked
+
+    # --- the disk ---
+    segment_bytes: int = 8 * MIB  # bytes after which a new log file begins; trimming removes whole files
+
+    # --- the agent ---
+    find_interval: float = 0.5  # seconds between two questions for the primary; a fail-over takes about a second
+    find_misses: int = 4  # questions without answer before the primary counts as lost: 2 s, one lost packet is no loss
