@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -83,14 +84,22 @@ class Root(click.Group):
             sys.stdout.flush()
             code = result if isinstance(result, int) else 0
         except BrokenPipeError:
-            # the reader has what it wanted; a second try at exit would complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_output()
             code = 141
         except (KeyboardInterrupt, click.Abort):
             code = 130
         except Exception as error:
             code = _report(error, words)
         sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Send what is still buffered nowhere: the reader has gone, and a second try at exit would complain."""
+    with suppress(OSError):
+        output = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output)
+        os.close(nowhere)
 
 
 def _report(error: Exception, words: Sequence[str]) -> int:

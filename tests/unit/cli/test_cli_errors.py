@@ -1,0 +1,104 @@
+"""What a user sees when something fails: code, message, hint, exit code; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from covey import errors
+from covey.cli.root import root
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ReadOnly("writes are closed", "wait"),
+        errors.NotFound("no such thing"),
+        errors.Denied("not yours"),
+        errors.Timeout("too late"),
+        errors.IdentityClone("two of you"),
+        errors.NoDaemon("nobody there"),
+        errors.InvalidFile("bad file"),
+        errors.NotImplementedYet("later (SPEC 1)"),
+    ],
+)
+def test_errors_keep_their_code_and_exit_code(error: errors.CoveyError, covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["registry", "status"] = error
+    text = covey("registry", "status")
+    assert text.exit_code == error.exit_code
+    assert text.stdout == ""
+    assert text.stderr.startswith(f"error[{error.code}]: {error.message}")
+    assert ("hint: wait" in text.stderr) is bool(error.hint)
+
+    printed = covey("registry", "status", "-o", "json")
+    assert printed.exit_code == error.exit_code
+    assert printed.stderr == ""
+    assert json.loads(printed.stdout) == {
+        "schema": "covey/error/1",
+        "error": {"code": error.code, "message": error.message, "hint": error.hint},
+    }
+
+
+def test_usage_errors_are_json_too(covey) -> None:  # type: ignore[no-untyped-def]
+    for words in (["-o", "json", "nod"], ["registry", "get", "-o", "json"], ["tap", "--kind", "x", "--output=json"]):
+        answer = covey(*words)
+        assert answer.exit_code == 2
+        assert json.loads(answer.stdout)["error"]["code"] == "core.usage"
+
+
+def test_a_mistyped_word_gets_a_suggestion(covey) -> None:  # type: ignore[no-untyped-def]
+    assert "Did you mean registry?" in covey("regisry").stderr
+    assert "Did you mean status" in covey("cluster", "statsu").stderr
+
+
+def test_no_daemon(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    answer = covey("--state", str(tmp_path), "node", "ls")
+    assert answer.exit_code == 9
+    assert "error[bus.no_daemon]" in answer.stderr
+    assert str(tmp_path) in answer.stderr
+    assert covey("--state", str(tmp_path), "tap").exit_code == 9
+    assert covey("--state", str(tmp_path), "cluster", "wait-for", "online").exit_code == 9
+
+
+def test_a_bug_shows_no_traceback(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["liveness", "status"] = {"view": 7}
+    answer = covey("liveness", "status")
+    assert answer.exit_code == 1
+    assert "error[core.internal]" in answer.stderr
+    assert "log" in answer.stderr
+    assert "Traceback" not in answer.output
+
+
+def test_a_bug_shows_its_traceback_when_asked(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["liveness", "status"] = {"view": 7}
+    assert "Traceback" in covey("liveness", "status", env={"COVEY_DEBUG": "1"}).stderr
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
+def test_interrupts_are_quiet(raised: BaseException, code: int, covey, bus) -> None:  # type: ignore[no-untyped-def]
+    def fail(**given: object) -> None:
+        raise raised
+
+    bus.answers["registry", "status"] = fail
+    answer = covey("registry", "status")
+    assert (answer.exit_code, answer.output.strip()) == (code, "")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -P -m covey.cli explain | head -1; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert run.stdout.startswith("CODE")
+
+
+def test_every_exception_class_has_words_and_an_exit_code() -> None:
+    for code, known in errors.by_code().items():
+        assert known.exit_code in errors.EXIT_CODES, code
+        assert known.__doc__, code
+
+
+def test_the_root_is_a_command() -> None:
+    assert root.name == "covey"

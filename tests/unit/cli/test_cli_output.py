@@ -1,0 +1,105 @@
+"""The envelope, tables in a pipe and on a terminal, streams, and text that would drive a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import pytest
+import yaml
+
+from covey.cli.options import Settings
+from covey.cli.output import Envelope, Fields, Stream, Table, aligned, cell, plain, print_blocks, print_result
+
+
+def test_the_envelope(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["dcm", "node_ls"] = []
+    found = json.loads(covey("node", "ls", "-o", "json").stdout)
+    assert list(found) == ["schema", "generated_at", "cluster", "node", "data", "warnings"]
+    assert found["schema"] == "covey/node.ls/1"
+    assert datetime.fromisoformat(found["generated_at"]).tzinfo is not None
+    assert found["cluster"] == {"name": "lab", "id": "cluster-1"}
+    assert found["node"] == {"number": 1, "name": "n1", "id": "id-1"}
+    assert found["warnings"] == []
+
+
+def test_yaml_is_the_same_object(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["dcm", "node_ls"] = [{"number": 1, "name": "no"}]
+    found = yaml.safe_load(covey("node", "ls", "-o", "yaml").stdout)
+    assert found["schema"] == "covey/node.ls/1"
+    assert found["data"] == [{"number": 1, "name": "no"}]
+
+
+def test_offline_commands_have_no_cluster(covey) -> None:  # type: ignore[no-untyped-def]
+    found = json.loads(covey("version", "-o", "json").stdout)
+    assert (found["schema"], found["cluster"], found["node"]) == ("covey/version/1", None, None)
+    assert found["data"]["covey"]
+
+
+def test_tables_in_a_pipe_are_aligned() -> None:
+    table = Table(("name", "size"), [("a", 1), ("longer", None), ("b", 2.5)])
+    assert aligned(table) == ["NAME    SIZE", "a       1", "longer  -", "b       2.5"]
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_blocks([Table(("name",), [], "no nodes"), Fields([("a", True), ("long", [1, 2])]), "end"])
+    assert capsys.readouterr().out == "no nodes\na     yes\nlong  1, 2\nend\n"
+
+
+def test_a_terminal_gets_rich_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_blocks([Table(("state", "name"), [("online", "[bold]n1[/bold]")])])
+    out = capsys.readouterr().out
+    assert "STATE" in out
+    assert "[bold]n1[/bold]" in out  # what looks like markup is only text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        ("", "-"),
+        (False, "no"),
+        ([], "-"),
+        ({"a": 1, "b": None}, "a=1, b=-"),
+        (b"text", "text"),
+        (b"\xff\x00", "ff 00"),
+        (1234567.891, "1.23457e+06"),
+        ("bell\x07 \x1b[2Jgone", "bell\\x07 \\x1b[2Jgone"),
+    ],
+)
+def test_cells(value: Any, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_json_can_say_everything() -> None:
+    value = {"b": b"\xff", "nan": float("nan"), 3: {2, 1}, "t": (1, 2)}
+    assert json.loads(json.dumps(plain(value), allow_nan=False)) == {"b": "ff", "nan": None, "3": [1, 2], "t": [1, 2]}
+
+
+def test_warnings_reach_both(capsys: pytest.CaptureFixture[str]) -> None:
+    envelope = Envelope("x.y", warnings=["old"])
+    print_result(envelope, 1, ["one"], Settings())
+    assert capsys.readouterr() == ("one\n", "warning: old\n")
+    print_result(envelope, 1, ["one"], Settings(output="json"))
+    assert json.loads(capsys.readouterr().out)["warnings"] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("output", "terminal", "expected"),
+    [
+        (None, False, '{"a": 1}\n'),
+        (None, True, "text\n"),
+        ("json", True, '{"a": 1}\n'),
+        ("table", False, "text\n"),
+        ("yaml", False, "---\na: 1\n"),
+    ],
+)
+def test_streams(
+    output: str | None, terminal: bool, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    Stream(Settings(output=output)).line({"a": 1}, "text")
+    assert capsys.readouterr().out == expected
