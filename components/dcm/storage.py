@@ -1,0 +1,247 @@
+"""Keep the DCM's local files whole: written aside, synced, renamed, and read only when they are what was written.
+
+Knows the layout and the definitions, nothing of the bus or the registry. A file is JSON a person can read, with the
+kind of the document and a checksum; it is accepted only if writing its content again gives the same bytes, so a cut,
+a flip and an edit are all seen (`LocalDamaged`, naming the path). Nothing here repairs or deletes a damaged file.
+
+Odd: `Store.change` reads, changes and writes `clusters.json` under one lock; it is the only way to change that file,
+and each of its writes is the commit point of an operation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ...errors import LocalDamaged
+from .definitions import (
+    ClusterDefinition,
+    Clusters,
+    KnownCluster,
+    NodeDefinition,
+    NodeTable,
+    Replacement,
+    Replica,
+    ServerList,
+    plain,
+)
+from .layout import Layout
+
+FORMAT = 1
+T = TypeVar("T")
+
+
+def render(kind: str, content: Any) -> bytes:
+    """Return the bytes of a document: always the same for the same content."""
+    document: dict[str, Any] = {"covey": kind, "format": FORMAT, "content": content}
+    bare = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    document["checksum"] = "blake2b:" + hashlib.blake2b(bare, digest_size=16).hexdigest()
+    return (json.dumps(document, sort_keys=True, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (what a rename or a removal changed)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, durably, and its missing parents."""
+    if folder.is_dir():
+        return
+    if not folder.parent.is_dir():
+        make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones."""
+    aside = path.with_name(f".{path.name}.new")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        with os.fdopen(handle, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file durably; it may be gone already."""
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)
+
+
+def write_document(path: Path, kind: str, content: Any) -> None:
+    """Write a document; `content` is a definition or plain JSON data."""
+    write_file(path, render(kind, plain(content)))
+
+
+def read_document(path: Path, kind: str, type_: type[T]) -> T | None:
+    """Return a document's content as `type_`, None when there is no file; anything not whole is `LocalDamaged`."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(data)
+        if document["format"] != FORMAT:
+            raise ValueError(f"its format is {document['format']!r}, this covey reads format {FORMAT}")
+        if render(document["covey"], document["content"]) != data:
+            raise ValueError("its checksum is wrong: it was cut or edited")
+        if document["covey"] != kind:
+            raise ValueError(f"it is a {document['covey']}, not a {kind}")
+        return msgspec.convert(document["content"], type_, str_keys=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as why:
+        reason = f"{why}" if isinstance(why, (ValueError, msgspec.ValidationError)) else "it is no document of covey"
+        raise LocalDamaged(
+            f"{path} is damaged: {reason}; it was not used and not changed",
+            "put the file back from a copy, or move it away and define the node again",
+            path=str(path),
+        ) from None
+
+
+class Store:
+    """The local files of one state folder. Every method blocks for the disk; safe to call from several threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._lock = threading.RLock()
+
+    def prepare(self) -> None:
+        """Make the folders that every daemon has."""
+        for folder in self.layout.folders:
+            make_folder(folder)
+
+    # --- which clusters ---------------------------------------------------------------------------------------
+
+    def clusters(self) -> Clusters:
+        return read_document(self.layout.clusters_file, "clusters", Clusters) or Clusters()
+
+    def change(self, changed: Callable[[Clusters], Clusters]) -> Clusters:
+        """Write `changed(what is there)`, unless it is the same; return it."""
+        with self._lock:
+            before = self.clusters()
+            after = changed(before)
+            if after != before:
+                write_document(self.layout.clusters_file, "clusters", after)
+            return after
+
+    # --- one cluster ------------------------------------------------------------------------------------------
+
+    def cluster(self, cluster_id: str) -> ClusterDefinition | None:
+        return read_document(self.layout.cluster(cluster_id).cluster_file, "cluster definition", ClusterDefinition)
+
+    def node(self, cluster_id: str) -> NodeDefinition | None:
+        return read_document(self.layout.cluster(cluster_id).node_file, "node definition", NodeDefinition)
+
+    def servers(self, cluster_id: str) -> ServerList:
+        path = self.layout.cluster(cluster_id).servers_file
+        return read_document(path, "registry server list", ServerList) or ServerList()
+
+    def nodes(self, cluster_id: str) -> NodeTable:
+        return read_document(self.layout.cluster(cluster_id).nodes_file, "node table", NodeTable) or NodeTable()
+
+    def replacement(self, cluster_id: str) -> Replacement | None:
+        return read_document(self.layout.cluster(cluster_id).replacement_file, "identity replacement", Replacement)
+
+    def save(self, cluster_id: str, *values: Any) -> None:
+        """Write definitions of a cluster, each in its own file. The file follows from the value's type."""
+        layout = self.layout.cluster(cluster_id)
+        files: dict[type[Any], tuple[Path, str]] = {
+            ClusterDefinition: (layout.cluster_file, "cluster definition"),
+            NodeDefinition: (layout.node_file, "node definition"),
+            ServerList: (layout.servers_file, "registry server list"),
+            NodeTable: (layout.nodes_file, "node table"),
+            Replacement: (layout.replacement_file, "identity replacement"),
+        }
+        with self._lock:
+            for value in values:
+                path, kind = files[type(value)]
+                write_document(path, kind, value)
+
+    def drop_replacement(self, cluster_id: str) -> None:
+        with self._lock:
+            remove_file(self.layout.cluster(cluster_id).replacement_file)
+
+    def make_cluster(self, cluster: ClusterDefinition) -> None:
+        """Note that a cluster's folder is being made, then make it: after a crash it is swept away or finished."""
+        known = KnownCluster(cluster.name, "making")
+        self.change(lambda now: msgspec.structs.replace(now, clusters={**now.clusters, cluster.id: known}))
+        for folder in self.layout.cluster(cluster.id).folders:
+            make_folder(folder)
+
+    def commit_replica(self, replica: Replica) -> None:
+        """Write all files of a cluster below the folder that `make_cluster` made."""
+        self.save(replica.cluster.id, replica.cluster, replica.node, replica.servers, replica.nodes)
+
+    def commit_cluster(self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True) -> Clusters:
+        """Make a cluster defined, in one write: list it, end the pending define `finished`, move the pointers to it.
+
+        The pointers move only when `point` is true or when they point nowhere.
+        """
+
+        def changed(now: Clusters) -> Clusters:
+            move = point or now.current is None
+            return msgspec.structs.replace(
+                now,
+                clusters={**now.clusters, cluster.id: KnownCluster(cluster.name)},
+                current=cluster.id if move else now.current,
+                target=cluster.id if move else now.target,
+                pending={key: value for key, value in now.pending.items() if key != finished},
+            )
+
+        return self.change(changed)
+
+    def erase_cluster(self, cluster_id: str) -> Clusters:
+        """Remove a cluster from this node: from the list, from the pointers, then its folder. Can be repeated."""
+
+        def leave(now: Clusters) -> Clusters:
+            known = now.clusters.get(cluster_id, KnownCluster(""))
+            erasing = {**now.clusters, cluster_id: msgspec.structs.replace(known, state="erasing")}
+            current = None if now.current == cluster_id else now.current
+            target = current if now.target == cluster_id else now.target
+            return msgspec.structs.replace(now, clusters=erasing, current=current, target=target)
+
+        def forget(now: Clusters) -> Clusters:
+            kept = {key: value for key, value in now.clusters.items() if key != cluster_id}
+            return msgspec.structs.replace(now, clusters=kept)
+
+        with self._lock:
+            self.change(leave)
+            folder = self.layout.cluster(cluster_id).folder
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                sync_folder(folder.parent)
+            return self.change(forget)
+
+    def sweep(self) -> list[str]:
+        """Finish what a crash left half done; return the ids of the folders that went.
+
+        A folder `making` whose define is still in doubt stays: the define machine decides over it.
+        """
+        now = self.clusters()
+        doubtful = {pending.cluster.id for pending in now.pending.values()}
+        swept = [
+            cluster_id
+            for cluster_id, known in sorted(now.clusters.items())
+            if known.state == "erasing" or (known.state == "making" and cluster_id not in doubtful)
+        ]
+        for cluster_id in swept:
+            self.erase_cluster(cluster_id)
+        return swept
