@@ -1,0 +1,124 @@
+"""Hold a controller to what its classes declare, before anything of its answers is kept.
+
+Knows no bus and no time. The controller's own process checks too, but it runs other people's code: nothing that comes
+from there is believed. What fits is kept, what does not becomes a complaint. Odd: where something was found whose key
+cannot be understood, its class is `unclear`: it may be a resource known from before, so none of that class is taken for
+gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ...controllers.classes import ClassDescription, from_wire, resource_id, resource_path
+from ...controllers.conformance import Misfit, check_key, check_reported, redacted
+from .settings import Settings
+from .stored import Resource
+
+
+class KnownClass(msgspec.Struct, frozen=True):
+    """A class of a controller: as it came (`wire`), and what the Resource Manager needs of it.
+
+    `poll_every` is None where nothing is dynamic; 0 for either interval: only with a discovery, or when asked.
+    """
+
+    description: ClassDescription
+    wire: dict[str, Any]
+    discover_every: float
+    poll_every: float | None
+
+    @property
+    def version(self) -> int:
+        """The version its description declares."""
+        return self.description.version
+
+    @property
+    def hash(self) -> str:
+        """Equal where values of the class mean the same."""
+        return self.description.fingerprint
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What of a discovery holds: resources and their dynamic attributes by path, and what was wrong in words."""
+
+    resources: dict[str, Resource]
+    values: dict[str, dict[str, Any]]
+    unclear: frozenset[str]
+    complaints: tuple[str, ...]
+
+
+def known_classes(controller: str, wires: Iterable[Any], settings: Settings) -> dict[str, KnownClass]:
+    """Read the descriptions a controller gave. Raises ValueError: without its classes it cannot be used at all."""
+    classes: dict[str, KnownClass] = {}
+    for wire in wires:
+        try:
+            description = from_wire(wire)
+        except msgspec.ValidationError as problem:
+            raise ValueError(str(problem)) from None
+        if description.name in classes:
+            raise ValueError(f"class {description.name} is described twice")
+        dynamic = any(attribute.kind == "dynamic" for attribute in description.attributes)
+        poll = settings.polls.get(controller, description.poll_every)
+        classes[description.name] = KnownClass(description, wire, description.discover_every, poll if dynamic else None)
+    return classes
+
+
+def checked_found(node: int, classes: Mapping[str, KnownClass], found: Iterable[Any]) -> Checked:
+    """Check everything that one discovery found."""
+    resources: dict[str, Resource] = {}
+    values: dict[str, dict[str, Any]] = {}
+    unclear: set[str] = set()
+    complaints: list[str] = []
+    for item in found:
+        cls = item.get("class") if isinstance(item, Mapping) else None
+        known = classes.get(cls) if isinstance(cls, str) else None
+        if known is None:
+            complaints.append(f"found something of a class it does not have: {cls!r}"[:200])
+            continue
+        description = known.description
+        key, misfits = check_key(description, item.get("key"))
+        if key is None:
+            unclear.add(description.name)
+            complaints += _texts(misfits)
+            continue
+        # In the declared order, whatever order the controller used: it is how the key is shown and typed.
+        key = {name: key[name] for name in description.key}
+        identity = resource_id(node, key)
+        path = resource_path(description.name, identity)
+        if path in resources:
+            complaints.append(f"found {description.name} {key} twice; the first one counts"[:200])
+            continue
+        attributes = item.get("attributes")
+        good, misfits = check_reported(description, {} if attributes is None else attributes)
+        complaints += _texts(misfits)
+        persistent, dynamic = _split(description, good)
+        resources[path] = Resource(description.name, identity, key, persistent, description.version)
+        values[path] = dynamic
+    return Checked(resources, values, frozenset(unclear), tuple(complaints))
+
+
+def checked_values(known: KnownClass, attributes: Any) -> tuple[dict[str, Any], str]:
+    """Return the dynamic attributes of a read that fit, and a complaint about the rest (empty: none)."""
+    good, misfits = check_reported(known.description, attributes)
+    return _split(known.description, good)[1], "; ".join(_texts(misfits))
+
+
+def _split(description: ClassDescription, good: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the persistent attributes beside the key, without sensitive ones, and the dynamic ones, those hidden."""
+    persistent = {}
+    dynamic = {}
+    for attribute in description.attributes:
+        if attribute.name not in good or attribute.name in description.key:
+            continue
+        if attribute.kind == "dynamic":
+            dynamic[attribute.name] = good[attribute.name]
+        elif not attribute.sensitive:
+            persistent[attribute.name] = good[attribute.name]
+    return persistent, redacted(description, dynamic)
+
+
+def _texts(misfits: Iterable[Misfit]) -> list[str]:
+    return [misfit.message[:200] for misfit in misfits]

@@ -1,0 +1,120 @@
+"""Questions that cannot be answered at once: a discovery for all, and fresh reads.
+
+Knows no bus and no clock. Each question is answered exactly once: when the last thing it waits for is there, or when
+its own time is over, with what is known by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ...bus.machine import Effect, Reply
+from .messages import DiscoverAll, ReadLocal
+from .supervision import Supervision
+
+
+class DiscoverWaiter(msgspec.Struct):
+    """`attempts`: by controller, the attempt whose outcome is waited for; None: the first one since it came up."""
+
+    request: int
+    until: float
+    cause: str
+    attempts: dict[str, int] | None = None
+
+    def done(self, supervision: Supervision) -> bool:
+        """Whether this controller is waited for no longer."""
+        if self.attempts is None:
+            return supervision.outcome is not None
+        return supervision.settled >= self.attempts.get(supervision.name, 0)
+
+
+class ReadWaiter(msgspec.Struct):
+    """A fresh `ReadLocal`."""
+
+    request: int
+    until: float
+    cause: str
+    question: ReadLocal
+
+
+class Waiters:
+    """The questions that wait."""
+
+    def __init__(self, controllers: Mapping[str, Supervision]) -> None:
+        self._controllers = controllers
+        self.discovers: list[DiscoverWaiter] = []
+        self.reads: list[ReadWaiter] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` must run next."""
+        times = [waiter.until for waiter in self.discovers]
+        return min(times + [waiter.until for waiter in self.reads], default=None)
+
+    def discover(self, now: float, request: int, question: DiscoverAll, cause: str) -> None:
+        """Wait for every controller's discovery; begin one first if `again`."""
+        attempts = None
+        if question.again and self._controllers:
+            attempts = {name: found.refresh(now) for name, found in sorted(self._controllers.items())}
+        self.discovers.append(DiscoverWaiter(request, now + question.wait, cause, attempts))
+
+    def read(self, now: float, request: int, question: ReadLocal, cause: str) -> None:
+        """Begin to read the resources asked for, and wait for them."""
+        owner = owner_of(self._controllers, question.cls)
+        for path in paths(owner, question):
+            assert owner is not None
+            owner.poller.want(path)
+        self.reads.append(ReadWaiter(request, now + question.wait, cause, question))
+
+    def tick(self, now: float, listed: bool) -> list[Effect]:
+        """Answer what can be answered; `listed`: it is known which controllers there are."""
+        effects: list[Effect] = []
+        for discover in list(self.discovers):
+            late = {name for name, found in self._controllers.items() if not discover.done(found)}
+            if (listed and not late) or discover.until <= now:
+                self.discovers.remove(discover)
+                effects.append(Reply(discover.request, self._outcomes(late), discover.cause))
+        for read in list(self.reads):
+            owner = owner_of(self._controllers, read.question.cls)
+            waiting = owner is not None and any(map(owner.poller.waiting, paths(owner, read.question)))
+            if not waiting or read.until <= now:
+                self.reads.remove(read)
+                effects.append(Reply(read.request, values(now, owner, read.question), read.cause))
+        return effects
+
+    def _outcomes(self, late: set[str]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "state": "late" if name in late else found.outcome, "reason": found.reason}
+            for name, found in sorted(self._controllers.items())
+        ]
+
+
+def owner_of(controllers: Mapping[str, Supervision], cls: str) -> Supervision | None:
+    """Return the controller of this node that has a class."""
+    return next((found for found in controllers.values() if cls in found.classes), None)
+
+
+def paths(owner: Supervision | None, question: ReadLocal) -> list[str]:
+    """Return the paths of the resources a question is about, in order."""
+    if owner is None:
+        return []
+    return sorted(
+        path
+        for path, polled in owner.poller.resources.items()
+        if polled.resource.cls == question.cls and (not question.ids or polled.resource.id in question.ids)
+    )
+
+
+def values(now: float, owner: Supervision | None, question: ReadLocal) -> list[dict[str, Any]]:
+    """Return `{id, attributes, age_s, reason}` of each resource a question is about, as last read."""
+    rows = []
+    for path in paths(owner, question):
+        assert owner is not None
+        polled = owner.poller.resources[path]
+        reason = polled.reason or (owner.reason if owner.state == "failed" else "")
+        age = round(polled.age(now), 3)
+        rows.append({"id": polled.resource.id, "attributes": polled.values, "age_s": age, "reason": reason})
+    return rows
