@@ -48,6 +48,7 @@ class Scan(msgspec.Struct):
     salt: bytes  # of the last segment
     batch: int  # number of the last batch in it
     tail: int  # from here on the last segment was never marked as synced
+    read: int  # first index of the segment read last
     torn: list[Damage]
     damaged: list[Damage]
 
@@ -79,7 +80,7 @@ def encode_batch(number: int, first: int, entries: list[bytes], salt: bytes) -> 
 def scan(folder: Path, cluster_id: str, gen: int, mark: Synced) -> Scan:
     """Read all segments; damage and torn tails are listed, not raised. What follows a damage is not read."""
     firsts = first_indexes(folder)
-    result = Scan([], 1, records.START, firsts, 0, 0, b"", 0, 0, [], [])
+    result = Scan([], 1, records.START, firsts, 0, 0, b"", 0, 0, 0, [], [])
     if not firsts:
         path = path_of(folder, mark.segment)
         result.damaged.append(Damage(str(path), 0, f"the file is missing; it was synced up to byte {mark.offset}"))
@@ -89,10 +90,13 @@ def scan(folder: Path, cluster_id: str, gen: int, mark: Synced) -> Scan:
     for first in firsts:
         path = path_of(folder, first)
         if first != following:
-            missing = path_of(folder, following)
-            why = f"the file is missing: entries {following} to {first - 1} are nowhere"
-            result.damaged.append(Damage(str(missing), 0, why))
+            why = (
+                f"it ends with entry {following - 1}, and the next file begins with entry {first}: "
+                "it was cut short, or a file between them is missing"
+            )
+            result.damaged.append(Damage(str(path_of(folder, result.read)), result.end, why))
             return result
+        result.read = first
         reader = _Reader(path, path.read_bytes(), mark, first == firsts[-1])
         chain, following = reader.read(result, cluster_id, gen, chain)
         if result.damaged:
