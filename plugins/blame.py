@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from ..errors import CoveyError
+
 _LONGEST = 300
 _TAIL_LINES = 40
 
@@ -85,7 +87,7 @@ def sentence(error: BaseException) -> str:
         text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     except Exception:
         text = "(its text cannot be made)"
-    if isinstance(error, (ImportError, OSError)) and text:
+    if isinstance(error, (ImportError, OSError, CoveyError)) and text:
         return text[:_LONGEST]
     return f"{kind}: {text}"[:_LONGEST] if text else kind
 

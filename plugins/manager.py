@@ -157,7 +157,8 @@ class PluginManager:
         except BaseException as error:
             self._fail(plugin, reason(step, error, plugin.home), tail(error, plugin.home))
         else:
-            plugin.loaded, plugin.state = loaded, "running"
+            if plugin.state == "found":  # else its loader lost patience meanwhile
+                plugin.loaded, plugin.state = loaded, "running"
 
     def _register(self, plugin: _Plugin, loaded: Any) -> None:
         if inspect.isclass(loaded):

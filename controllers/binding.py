@@ -1,0 +1,147 @@
+"""A controller class and its description file, compared: do they say the same?
+
+Knows no bus and runs none of the controller's methods. Everything that is wrong is told at once, since the author fixes
+it in one go. `bind` is what a loaded controller must pass before it runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import PluginError
+from .classes import Action, ClassDescription
+from .contract import Controller, actions_of
+from .description import Description, load_description
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A controller class that fits its description. `actions` maps (class, action) to the method's name."""
+
+    name: str
+    controller: type[Controller]
+    description: Description
+    actions: dict[tuple[str, str], str]
+
+    @property
+    def classes(self) -> tuple[ClassDescription, ...]:
+        """The classes it owns."""
+        return self.description.classes
+
+
+def bind(name: str, found: Any) -> Bound:
+    """Return the controller with its description; `name` is that of its entry point ("": any).
+
+    Raises PluginError naming all that is wrong with the class, InvalidFile showing all findings of the file.
+    """
+    if not inspect.isclass(found) or not issubclass(found, Controller):
+        kind = "the class" if inspect.isclass(found) else f"a {type(found).__name__}"
+        what = f"{kind} {getattr(found, '__name__', '')}".strip()
+        raise PluginError(f"{what} is not a covey.Controller", "name a subclass of covey.Controller in the entry point")
+    path = description_file(found)
+    description = load_description(path)
+    marked = actions_of(found)
+    problems = list(_problems(name, found, description, marked))
+    if problems:
+        hint = f"compare it with {path.name}"
+        raise PluginError(f"{found.__name__} does not fit its description: {'; '.join(problems)}", hint)
+    return Bound(
+        name=name or description.controller,
+        controller=found,
+        description=description,
+        actions={pair: methods[0] for pair, methods in marked.items()},
+    )
+
+
+def description_file(controller: type[Controller]) -> Path:
+    """Return the path of the description file beside the controller's module. Raises PluginError."""
+    if not isinstance(controller.description, str) or not controller.description:
+        raise PluginError(
+            f"{controller.__name__} names no description file",
+            f'write description = "{controller.__name__.lower()}.yaml" in the class, and the file beside the module',
+        )
+    owner = next(one for one in controller.__mro__ if "description" in vars(one))
+    file = getattr(sys.modules.get(owner.__module__), "__file__", None)
+    if not file:
+        raise PluginError(f"the module {owner.__module__} of {controller.__name__} has no file to look beside")
+    path = Path(file).parent / controller.description
+    if not path.is_file():
+        files = sorted(one.name for one in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        near = get_close_matches(path.name, files, n=1)
+        raise PluginError(
+            f"the description file {path} of {controller.__name__} is not there",
+            f"did you mean {near[0]}?" if near else "does the package ship its YAML files? (package-data)",
+        )
+    return path
+
+
+def _problems(
+    name: str, controller: type[Controller], description: Description, marked: dict[tuple[str, str], list[str]]
+) -> Iterator[str]:
+    if name and description.controller != name:
+        yield f"the description is of the controller {description.controller!r}, the entry point is named {name!r}"
+    if controller.discover is Controller.discover:
+        yield "it has no method discover"
+    needed: list[tuple[str, Callable[..., Any], Callable[..., Any], bool]] = [
+        ("read", controller.read, Controller.read, any(_has(one, "dynamic") for one in description.classes)),
+        ("set", controller.set, Controller.set, any(_has(one, "writable") for one in description.classes)),
+    ]
+    for method, own, base, wanted in needed:
+        if wanted and own is base:
+            kind = "dynamic" if method == "read" else "writable"
+            yield f"attributes are declared {kind}, and it has no method {method}"
+    for (class_name, action_name), methods in sorted(marked.items()):
+        yield from _marked(controller, description, class_name, action_name, methods)
+    for one in description.classes:
+        for action in one.actions:
+            if (one.name, action.name) not in marked:
+                yield f"the action {one.name}.{action.name} is declared, and no method is marked with it"
+
+
+def _marked(
+    controller: type[Controller], description: Description, class_name: str, action_name: str, methods: list[str]
+) -> Iterator[str]:
+    place = f"the action {class_name}.{action_name} of method {methods[0]}"
+    found = description.get(class_name)
+    if found is None:
+        yield f"{place}: there is no class {class_name!r}{_near(class_name, [one.name for one in description.classes])}"
+        return
+    action = found.action(action_name)
+    if action is None:
+        yield f"{place} is not declared{_near(action_name, [one.name for one in found.actions])}"
+        return
+    if len(methods) > 1:
+        yield f"the action {class_name}.{action_name} is marked on several methods: {', '.join(methods)}"
+    for method in methods:
+        yield from _signature(place, getattr(controller, method), action)
+
+
+def _signature(place: str, method: Callable[..., Any], action: Action) -> Iterator[str]:
+    parameters = list(inspect.signature(method).parameters.values())[1:]  # without self
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if not positional and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        yield f"{place}: its first parameter must take the resource"
+    named = {one.name: one for one in parameters[1:] if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    declared = [one.name for one in action.arguments]
+    for argument in declared:
+        if argument not in named and not takes_all:
+            yield f"{place}: it does not take the declared argument {argument!r}"
+    for name, parameter in named.items():
+        if name not in declared and parameter.default is parameter.empty:
+            yield f"{place}: it needs {name!r}, which is no declared argument{_near(name, declared)}"
+
+
+def _has(one: ClassDescription, what: str) -> bool:
+    return any(found.kind == what or (what == "writable" and found.writable) for found in one.attributes)
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,86 @@
+"""Runs controllers in this process: loads each, makes it, and serves it on the bus as `controller.<name>`.
+
+The shipped ones share one process, a third-party one has its own; `isolation: inline` runs the same coroutines in one.
+Knows no Resource Manager: that asks the services. A controller that does not import, does not fit its description or
+cannot be made is served as failed with its reason, and the others run. Odd: even importing is done apart from the
+loop and under a deadline, since a module can hang as well as a method.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from ..bus.client import Client
+from ..bus.context import ComponentContext
+from ..errors import CoveyError
+from ..plugins.blame import home_of, tail
+from ..plugins.manager import PluginManager
+from .binding import Bound, bind
+from .caller import Caller
+from .contract import Controller
+from .served import ServedController
+
+GROUP = "covey.controllers"
+LOAD_DEADLINE = 10.0
+"""Seconds an import, and then the making of the controller, may take."""
+
+
+async def run_controllers(context: ComponentContext, plugins: PluginManager, name: str = "") -> None:
+    """Serve the third-party controller `name`, or all shipped ones that are enabled, until cancelled."""
+    settings = context.local.settings.get("controllers") or {}
+    enabled = [one for one in shipped(plugins) if (settings.get(one) or {}).get("enabled", True)]
+    names = [name] if name else enabled
+    async with serving(context.bus, plugins, names):
+        await asyncio.Event().wait()
+
+
+def shipped(plugins: PluginManager) -> list[str]:
+    """Return the names of covey's own controllers that are not blocked."""
+    return [one.name for one in plugins.loadable(GROUP) if one.shipped]
+
+
+@asynccontextmanager
+async def serving(bus: Client, plugins: PluginManager, names: Sequence[str]) -> AsyncIterator[list[ServedController]]:
+    """Load and serve the controllers of these names while the context lasts; yields them, failed ones too."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for one in await asyncio.gather(*(_made(bus, plugins, name, stack) for name in names)):
+            await stack.enter_async_context(bus.serve(f"controller.{one.name}", one))
+            made.append(one)
+        yield made
+
+
+async def _made(bus: Client, plugins: PluginManager, name: str, stack: AsyncExitStack) -> ServedController:
+    """Load one controller and make its object; never raises for what the plugin does."""
+    candidate = next((one for one in plugins.loadable(GROUP) if one.name == name), None)
+    home = home_of(candidate.value.partition(":")[0]) if candidate else None
+    caller = Caller(name, home or home_of(name))
+    stack.callback(caller.close)
+
+    def node() -> int:
+        return bus.node.number
+
+    def load() -> Bound | None:
+        bound: list[Bound] = []
+        plugins.load(GROUP, only=[name], accept=lambda entry, found: bound.append(bind(entry, found)))
+        running = plugins.load(GROUP, only=[name])
+        return (bound or [bind(name, running[name])])[0] if name in running else None
+
+    try:
+        bound = await caller.call(load, deadline=LOAD_DEADLINE)
+        if bound is None:
+            status = next(one for one in plugins.status(GROUP) if one.name == name)
+            return ServedController(name, node, home=home, reason=status.reason, why=plugins.why(name))
+        found: Bound = bound
+
+        def make() -> Controller:
+            return found.controller()
+
+        controller = await caller.call(make, deadline=LOAD_DEADLINE)
+    except CoveyError as error:
+        why = tail(error.__cause__ or error, caller.home)
+        plugins.fail(GROUP, name, error.message, why)
+        return ServedController(name, node, home=home, reason=error.message, why=why)
+    return ServedController(name, node, home=home, bound=bound, controller=controller, caller=caller)
