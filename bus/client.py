@@ -368,3 +368,12 @@ def find_endpoints(state: str | os.PathLike[str] | None) -> tuple[str, str]:
             why = problem.strerror or str(problem)
             raise NoDaemon(f"no daemon answers on {path}: {why}", hint) from None
     return f"ipc://{path}", f"ipc://{folder}/events.sock"
+
+
+async def describe(
+    service: str, *, state: str | os.PathLike[str] | None = None, node: int | str | None = None
+) -> list[dict[str, Any]]:
+    """Return the verbs of a service, each as `{verb, summary, role, arguments}`; arguments as `connect` and `call`."""
+    async with connect(state) as bus:
+        found: list[dict[str, Any]] = await bus.call(service, "describe", node=node)
+        return found
