@@ -1,0 +1,353 @@
+"""The coordinator's half of a groups machine: asleep everywhere but on the primary's node.
+
+States: off → taking (its `Takeover` is on the way to the log) → loading (reads what was decided) → leading → off.
+The takeover makes every entry void that a dead predecessor still had under way, and what is read after it is all
+there is. While leading it drafts one decision per group at a time, commits it, applies it to its own node's replica
+and only then announces it. Knows nothing of clients; it repeats what is not answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from ...bus.machine import Address, Effect, Message, Send
+from ..liveness.messages import ViewChanged
+from ..registry.messages import AppendSystem, ReadSystem, SystemAppended, SystemRead, SystemRefused
+from .drafting import Draft, Queued, draft
+from .entries import read_back
+from .messages import (
+    KIND,
+    SERVICE,
+    TAKEOVER_SLOT,
+    Announce,
+    Beat,
+    Caught,
+    Decision,
+    Entry,
+    Fetch,
+    Key,
+    Outdated,
+    Propose,
+    Snapshot,
+    Takeover,
+    ViewId,
+)
+from .replica import Group, Replica
+from .settings import Settings
+
+REGISTRY = Address("registry")
+State = Literal["off", "taking", "loading", "leading"]
+
+
+class _Desk:
+    """One group's work: what waits, what was taken in of each node, what is on its way to the log."""
+
+    def __init__(self) -> None:
+        self.queue: list[Queued] = []
+        self.accepted: dict[int, tuple[int, int]] = {}
+        self.lost: set[Key] = set()
+        self.flight: _Flight | None = None
+        self.ready = False
+
+
+class _Flight:
+    """One decision on its way to the log."""
+
+    def __init__(self, append: AppendSystem, decision: Decision, cause: str, now: float) -> None:
+        self.append = append
+        self.decision = decision
+        self.cause = cause
+        self.sent = now
+
+
+class Coordinator:
+    """Serialise the proposals of each group, commit decisions, then announce them.
+
+    Invariants (check_invariants): 1. at most one decision of a group is under way; 2. what is under way is the next
+    version of its group and of the present term; 3. queues and flights are bounded.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        session: int,
+        settings: Settings,
+        replica: Replica,
+        out: list[Effect],
+        decided: Callable[[Decision], object],
+        restored: Callable[[Snapshot], None],
+    ) -> None:
+        """`decided` and `restored` are called for what the log says, and bring it into the replica."""
+        self._node = node
+        self._session = session
+        self._settings = settings
+        self._replica = replica
+        self._out = out
+        self._decided = decided
+        self._restored = restored
+        self.state: State = "off"
+        self.epoch = 0
+        self.term = 0
+        self._takeovers = 0
+        self.number = 0
+        self._view: ViewId = (0, 0)
+        self._nodes: dict[int, str] = {}
+        self._desks: dict[str, _Desk] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._waiting: deque[str] = deque()
+        self._asked: AppendSystem | ReadSystem | None = None
+        self._asked_at = 0.0
+        self._beat_at = 0.0
+
+    # --- who leads, who is there -------------------------------------------------------------------------------
+
+    def lead(self, now: float, epoch: int) -> None:
+        """The core log's primary of `epoch` is this node: take over."""
+        if self.state != "off" and self.epoch == epoch:
+            return
+        self.retire()
+        self.epoch = epoch
+        self._take_over(now)
+
+    def _take_over(self, now: float) -> None:
+        self.state = "taking"
+        self._takeovers += 1  # a second one in the same epoch must be an entry of its own
+        body = msgspec.msgpack.encode(Takeover(self._node, self.epoch, self._session, self._takeovers))
+        name = f"groups/{self.epoch}/{self._node}/{self._session}/takeover-{self._takeovers}"
+        self._ask(now, AppendSystem(name, self.epoch, KIND, TAKEOVER_SLOT, body, self._settings.keep))
+
+    def retire(self) -> None:
+        """This node does not lead any more. What was under way is decided by the next coordinator, or proposed anew."""
+        self.state = "off"
+        self._desks.clear()
+        self._flights.clear()
+        self._waiting.clear()
+        self._asked = None
+
+    def view_changed(self, now: float, view: ViewChanged) -> None:
+        """Take note of a membership view; members whose node's boot is not in it are lost."""
+        if view.id < self._view:
+            return
+        before, self._view = self._nodes, view.id
+        self._nodes = {member.number: member.boot_id for member in view.members}
+        if self.state != "leading":
+            return
+        for number, boot_id in sorted(self._nodes.items()):
+            if before.get(number) != boot_id:
+                self._send(number, Beat(self.term, self.number))
+        for name in sorted(self._replica.groups):
+            self._recheck(name)
+        for name in sorted(self._desks):
+            self._ready(name)
+        self._pump(now)
+
+    def _recheck(self, name: str) -> None:
+        """Find members that a view newer than their join does not hold."""
+        lost = {
+            key
+            for key, member in self._replica.get(name).members.items()
+            if self._nodes.get(member.node) != member.boot_id and member.view <= self._view
+        }
+        if lost or name in self._desks:
+            self._desk(name).lost = lost
+        if lost:
+            self._ready(name)
+
+    # --- taking over ---------------------------------------------------------------------------------------------
+
+    def _ask(self, now: float, question: AppendSystem | ReadSystem) -> None:
+        self._asked, self._asked_at = question, now
+        self._out.append(Send(REGISTRY, question))
+
+    def registry_said(self, now: float, answer: SystemAppended | SystemRefused | SystemRead, cause: str) -> None:
+        """Take an answer of this node's registry; one to a question not asked (any more) is dropped."""
+        flight = self._flights.get(answer.id)
+        if flight is None and (self._asked is None or self._asked.id != answer.id):
+            return
+        if isinstance(answer, SystemRefused):
+            if answer.epoch not in (0, self.epoch):
+                self.retire()
+        elif isinstance(answer, SystemRead):
+            self._load(now, answer)
+        elif flight is not None:
+            self._commit(now, flight)
+        elif self.state == "taking":
+            self.state = "loading"
+            self.term = answer.index
+            self._ask(now, ReadSystem(f"groups/{self.epoch}/{self.term}/read", KIND))
+
+    def _load(self, now: float, read: SystemRead) -> None:
+        if self.state != "loading":
+            return
+        told = read_back(read.entries)
+        if told.takeovers[-1:] != [self.term]:  # a later life of this machine, or a clock that went back
+            if told.latest and told.latest.epoch == self.epoch:
+                self._session = max(self._session, told.latest.session + 1)
+            self._take_over(now)
+            return
+        for _, entries in sorted(told.groups.items()):
+            self._adopt(entries)
+        self.state, self._asked, self.number = "leading", None, 0
+        for name in sorted(self._replica.groups):
+            self._recheck(name)
+        self._beat(now)
+        self._pump(now)
+
+    def _adopt(self, entries: list[Entry]) -> None:
+        """Bring one group of this node's replica to what the log says, event by event where the log reaches back."""
+        latest = entries[-1].state
+        held = self._replica.get(latest.name).version
+        if held == latest.version:
+            return
+        news = [entry.decision for entry in entries if entry.decision.version > held]
+        if news and news[0].version == held + 1 and len(news) == latest.version - held:
+            for decision in news:
+                self._decided(decision)
+        else:
+            self._restored(Snapshot(latest, tuple(entry.decision for entry in entries)))
+
+    # --- proposals -----------------------------------------------------------------------------------------------
+
+    def _desk(self, name: str) -> _Desk:
+        return self._desks.setdefault(name, _Desk())
+
+    def proposed(self, now: float, node: int, message: Propose, cause: str) -> None:
+        """Take proposals in, each number of a node once and in order; what is too early is repeated by its sender."""
+        if self.state != "leading" or self._nodes.get(node) != message.boot_id:
+            return
+        group = self._replica.get(message.group)
+        if group.version == 0 and len(self._replica.groups) >= self._settings.groups:
+            return
+        frontier = group.frontiers.get(node)
+        settled = (frontier.session, frontier.number) if frontier else (0, 0)
+        desk = self._desks.get(message.group)
+        session, last = max(desk.accepted.get(node, settled) if desk else settled, settled)
+        if message.session < session:
+            self._send(node, Outdated(message.group, session), cause)
+            return
+        desk = self._desk(message.group)
+        if message.session > session:
+            desk.queue = [item for item in desk.queue if item.node != node]
+            last = 0
+        for proposal in message.proposals:
+            if proposal.number == last + 1 and len(desk.queue) < self._settings.queue:
+                desk.queue.append(Queued(node, message.boot_id, message.session, proposal, cause))
+                last = proposal.number
+            elif proposal.op == "void" and proposal.number <= last:
+                self._withdraw(desk, node, proposal.number)
+        desk.accepted[node] = (message.session, last)
+        if message.proposals and message.proposals[-1].number <= settled[1] and message.session == settled[0]:
+            self._send(node, Beat(self.term, self.number), cause)
+        self._ready(message.group)
+        self._pump(now)
+
+    @staticmethod
+    def _withdraw(desk: _Desk, node: int, number: int) -> None:
+        for place, item in enumerate(desk.queue):
+            if item.node == node and item.proposal.number == number:
+                void = msgspec.structs.replace(item.proposal, op="void", body=b"")
+                desk.queue[place] = item._replace(proposal=void)
+
+    # --- decisions -----------------------------------------------------------------------------------------------
+
+    def _ready(self, name: str) -> None:
+        desk = self._desk(name)
+        if not desk.ready and desk.flight is None:
+            desk.ready = True
+            self._waiting.append(name)
+
+    def _pump(self, now: float) -> None:
+        while self._waiting and len(self._flights) < self._settings.appends:
+            name = self._waiting.popleft()
+            desk = self._desks[name]
+            desk.ready = False
+            group = self._replica.get(name)
+            drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
+            if drafted is None:
+                del self._desks[name]
+            else:
+                self._take_off(now, desk, group, drafted)
+
+    def _take_off(self, now: float, desk: _Desk, group: Group, drafted: Draft) -> None:
+        decision = drafted.decision
+        kept = {item.node for item in drafted.rest} | {settled.node for settled in decision.settled}
+        desk.accepted = {node: last for node, last in desk.accepted.items() if node in kept}
+        desk.queue = drafted.rest
+        after = Group(group.snapshot(), self._settings)
+        after.apply(decision)
+        body = msgspec.msgpack.encode(Entry(self.term, after.snapshot(), decision))
+        name = f"groups/{self.epoch}/{self.term}/{decision.group}/{decision.version}"
+        append = AppendSystem(name, self.epoch, KIND, decision.group, body, self._settings.keep)
+        desk.flight = self._flights[name] = _Flight(append, decision, drafted.cause, now)
+        self._out.append(Send(REGISTRY, append, drafted.cause))
+
+    def _commit(self, now: float, flight: _Flight) -> None:
+        """The decision is durable: from here on, and not before, it may be told."""
+        name = flight.decision.group
+        del self._flights[flight.append.id]
+        self._desks[name].flight = None
+        self._decided(flight.decision)
+        self.number += 1
+        announce = Announce(self.term, self.number, flight.decision)
+        for node in sorted(self._nodes):
+            self._send(node, announce, flight.cause)
+        if any(event.kind != "message" for event in flight.decision.events):
+            self._recheck(name)
+        self._ready(name)
+        self._pump(now)
+
+    # --- what other nodes are told -------------------------------------------------------------------------------
+
+    def fetched(self, node: int, message: Fetch, cause: str) -> None:
+        """Send a node what it lacks."""
+        if self.state == "leading" and node in self._nodes:
+            decisions, snapshots, complete = self._replica.missing(message.have)
+            caught = Caught(message.session, self.term, self.number, complete, tuple(decisions), tuple(snapshots))
+            self._send(node, caught, cause)
+
+    def _send(self, node: int, message: Message, cause: str = "") -> None:
+        if node != self._node or isinstance(message, Outdated):
+            self._out.append(Send(Address(SERVICE, node), message, cause))
+
+    def _beat(self, now: float) -> None:
+        self._beat_at = now + self._settings.beat
+        for node in sorted(self._nodes):
+            self._send(node, Beat(self.term, self.number))
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` must be called next."""
+        if self.state == "off":
+            return None
+        if self.state != "leading":
+            return self._asked_at + self._settings.repeat
+        return min([self._beat_at, *(f.sent + self._settings.repeat for f in self._flights.values())])
+
+    def tick(self, now: float) -> None:
+        """Repeat what was not answered, and beat."""
+        if self._asked is not None and now >= self._asked_at + self._settings.repeat:
+            self._ask(now, self._asked)
+        for flight in self._flights.values():
+            if now >= flight.sent + self._settings.repeat:
+                flight.sent = now
+                self._out.append(Send(REGISTRY, flight.append, flight.cause))
+        if self.state == "leading" and now >= self._beat_at:
+            self._beat(now)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when an invariant of the class does not hold."""
+        under_way = [flight.decision.group for flight in self._flights.values()]
+        assert len(under_way) == len(set(under_way)), f"1: two decisions of a group under way: {under_way}"
+        for flight in self._flights.values():
+            group = self._replica.get(flight.decision.group)
+            assert flight.decision.version == group.version + 1, f"2: {flight.decision} at {group.version}"
+            assert flight.append.epoch == self.epoch, f"2: {flight.append.id} in epoch {self.epoch}"
+        assert len(self._flights) <= self._settings.appends, f"3: {len(self._flights)} appends under way"
+        for name, desk in self._desks.items():
+            assert len(desk.queue) <= self._settings.queue, f"3: {len(desk.queue)} proposals wait in {name}"

@@ -1,0 +1,308 @@
+"""What groups machines say to one another, what they commit, and what they are asked and told.
+
+Knows no component; every other component may import this file. A *proposal* is one wish of one member, numbered by
+its node; a *decision* is what the coordinator made of some proposals at once, and exists only once it is durable in
+the core log. Two counters order a group: `version` counts its decisions, `sequence` counts the events its members
+see. The *term* of a coordinator is the log index of the entry with which it took over, so a later coordinator always
+has a higher one.
+
+Odd: bodies are bytes here; only the service knows what is in them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ...bus.machine import Message
+
+SERVICE = "groups"
+KIND = "group"  # of the system entries in the core log; the slot is the group's name
+TAKEOVER_SLOT = "/coordinator"  # no group can have this name
+
+ViewId = tuple[int, int]
+Key = tuple[int, str, str]
+Op = Literal["join", "leave", "failed", "message", "state", "void"]
+Kind = Literal["joined", "left", "failed", "expelled", "message", "state", "decided", "frozen", "thawed"]
+
+# --- what a group is made of ----------------------------------------------------------------------------------
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """One party of one boot of one node, in a group.
+
+    `joined` is the sequence of the event that told of it, `view` the membership view it was let in under: the node's
+    absence from a later view proves that the member is gone, its absence from an older one says nothing.
+    """
+
+    node: int
+    boot_id: str
+    party: str
+    joined: int = 0
+    view: ViewId = (0, 0)
+
+    @property
+    def key(self) -> Key:
+        """What makes this member one and the same: node, boot id, party."""
+        return (self.node, self.boot_id, self.party)
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One thing that happened to a group. All members see the same events in the same order.
+
+    `who`: those that joined, left or failed together; of a message or state the one member that sent it. `number` is
+    that sender's proposal. `frozen` and `thawed` are made by each node for itself and count no sequence.
+    """
+
+    kind: Kind
+    sequence: int
+    view: int
+    who: tuple[Member, ...] = ()
+    body: bytes = b""
+    number: int = 0
+
+
+class Frontier(msgspec.Struct, frozen=True, array_like=True):
+    """How far one node's proposals are settled: all of `session` up to `number`, in order, each once.
+
+    `undone` lists the recent ones among them that came to nothing (withdrawn, or of a party that was no member).
+    """
+
+    session: int
+    number: int
+    undone: tuple[int, ...] = ()
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True):
+    """What a decision adds to the frontier of one node."""
+
+    node: int
+    session: int
+    number: int
+    undone: tuple[int, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True, array_like=True):
+    """One step of a group, from `version - 1` to `version`: what the members see, and which proposals it settles.
+
+    Durable in the core log before anybody hears of it. `view` is the group's view number after it.
+    """
+
+    group: str
+    version: int
+    view: int
+    events: tuple[Event, ...] = ()
+    settled: tuple[Settled, ...] = ()
+
+
+class GroupState(msgspec.Struct, frozen=True):
+    """A whole group after decision `version`: enough to go on from. Members are in the order in which they joined."""
+
+    name: str
+    version: int = 0
+    view: int = 0
+    sequence: int = 0
+    members: tuple[Member, ...] = ()
+    state: bytes = b""
+    frontiers: tuple[tuple[int, Frontier], ...] = ()  # by node number
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A group for a node that lags too far, with the latest decisions that led to it.
+
+    `instead_of` is the version that the node held: a higher one than is true, after the log was rolled back by force.
+    """
+
+    state: GroupState
+    recent: tuple[Decision, ...] = ()
+    instead_of: int = 0
+
+
+# --- bodies of the system entries -----------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Slot: the group. The last entry alone restores the group; those before it tell how it came about.
+
+    Void if a `Takeover` lies in the log between index `term` and the entry: then its coordinator was dead already.
+    """
+
+    term: int
+    state: GroupState
+    decision: Decision
+
+
+class Takeover(msgspec.Struct, frozen=True):
+    """Slot `/coordinator`: from this index on, node `node` coordinates, and entries of lower terms are void.
+
+    It counts only if `(epoch, session, count)` is higher than that of every one before it in the log: a takeover of a
+    dead machine may land late, too.
+    """
+
+    node: int
+    epoch: int
+    session: int
+    count: int
+
+
+# --- between nodes --------------------------------------------------------------------------------------------
+
+
+class Proposal(msgspec.Struct, frozen=True, array_like=True):
+    """One wish: `number` counts those of its node in that group and session; `void` fills a withdrawn number."""
+
+    number: int
+    op: Op
+    party: str = ""
+    body: bytes = b""
+
+
+class Propose(Message, frozen=True):
+    """A node to the coordinator: these proposals, by rising number without a gap, await a decision.
+
+    Repeated from the lowest unsettled number until settled; the coordinator takes each number once, so a duplicate
+    or a repetition to a new coordinator decides nothing twice. `session` is higher at every start of the sender.
+    """
+
+    group: str
+    boot_id: str
+    session: int
+    proposals: tuple[Proposal, ...]
+
+
+class Outdated(Message, frozen=True):
+    """The coordinator to a proposer whose session is older than one it knows of: number anew, above `session`.
+
+    Sent for every such `Propose`, so a loss is mended by the next one.
+    """
+
+    group: str
+    session: int
+
+
+class Announce(Message, frozen=True):
+    """The coordinator to every node of the view: announcement `number` of this term is this decision.
+
+    Sent once; a node that lost one sees it by the number of the next, or of the next `Beat`, and fetches.
+    """
+
+    term: int
+    number: int
+    decision: Decision
+
+
+class Beat(Message, frozen=True):
+    """The coordinator to every node of the view, once an interval: I lead, and have announced up to `number`.
+
+    Also the answer to proposals that are settled already. It is what a node knows as contact to the quorum.
+    """
+
+    term: int
+    number: int
+
+
+class Fetch(Message, frozen=True):
+    """A node to the coordinator: I hold each of these groups at this version; send what is missing.
+
+    Sent at the first word of a new term and after a gap; repeated until a complete `Caught` comes. `session` is the
+    sender's: an answer meant for its former life is of no use to it.
+    """
+
+    session: int
+    have: dict[str, int]
+
+
+class Caught(Message, frozen=True):
+    """The coordinator's answer to `Fetch`. If `complete`, the node then holds all up to announcement `number`.
+
+    If not, the node applies it and fetches again. A duplicate adds nothing.
+    """
+
+    session: int
+    term: int
+    number: int
+    complete: bool
+    decisions: tuple[Decision, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+
+
+GroupsMessage = Propose | Outdated | Announce | Beat | Fetch | Caught
+
+# --- local facts ----------------------------------------------------------------------------------------------
+
+
+class PartyGone(msgspec.Struct, frozen=True):
+    """A party of this node's bus is dead: its connection went."""
+
+    party: str
+
+
+class PartiesAlive(msgspec.Struct, frozen=True):
+    """All parties on this node's bus just now; told at the start, since deaths before it went unheard."""
+
+    parties: tuple[str, ...]
+
+
+class NodeRejoined(msgspec.Struct, frozen=True):
+    """This node came back into the cluster under a new boot id; its members of the old one are lost."""
+
+    boot_id: str
+
+
+# --- asked by clients -----------------------------------------------------------------------------------------
+
+
+class JoinGroup(msgspec.Struct, frozen=True):
+    """Make `party` a member. `state` becomes the group's value if the group is empty. Joining twice is joining once."""
+
+    group: str
+    party: str
+    state: bytes = b""
+    component: bool = False
+
+
+class LeaveGroup(msgspec.Struct, frozen=True):
+    """End the membership of `party`."""
+
+    group: str
+    party: str
+
+
+class Broadcast(msgspec.Struct, frozen=True):
+    """Send `body` to all members, durably and in the same order for all."""
+
+    group: str
+    party: str
+    body: bytes
+
+
+class SetState(msgspec.Struct, frozen=True):
+    """Change the group's state value."""
+
+    group: str
+    party: str
+    value: bytes
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """Wait for events after `since` (None: from now on), at most `wait` seconds.
+
+    `frozen` is what the asker believes; if the node knows otherwise it answers at once with that event (None: the
+    asker wants to hear of a change only while it waits).
+    """
+
+    group: str
+    since: int | None
+    wait: float
+    frozen: bool | None = None
+
+
+class Show(msgspec.Struct, frozen=True):
+    """One group as this node knows it."""
+
+    group: str
+
+
+class ListGroups(msgspec.Struct, frozen=True):
+    """All groups that have members."""
