@@ -6,14 +6,12 @@ number and 8 no text) → each error walked back to its place in the tree and sa
 `read` is for checking, `load` for use; they are the same code.
 
 What a model's author has at hand for errors of their own:
-- in a validator `PydanticCustomError("description.unknown_type", message, {"hint": …, "at": [path below the
-  value], "key": True})`: a type with a dot is the finding's code, one without gets the prefix of the file
-  kind; `at` moves the finding to a place inside the value, `key` to the key instead of the value. The hint's
-  further lines, and one that begins with `allowed:`, go below the carets.
-- a `check(data, context)`, for what concerns several fields: it gets the plain values of the whole file,
-  whatever their shape (also when the model refused them), and yields `Problem`s.
-- the validation context holds `folder`, the folder of the file, for relative paths, besides what the caller
-  gives.
+- in a validator, `raise refusal(code, message, hint, at=…, at_key=…)` (a `PydanticCustomError`): a code with a dot is
+  the finding's, one without gets the prefix of the kind of file; `at` moves the finding to a place inside the value,
+  `at_key` to the key there. The hint's further lines, and one that begins with `allowed:`, go below the carets.
+- a `check(data, context)`, for what concerns several values: it gets the plain values of the whole file, whatever
+  their shape (also when the model refused them), and yields `Problem`s.
+- the validation context holds `folder`, the folder of the file, for relative paths, besides what the caller gives.
 
 Odd: findings at a place that has one already are left out, and so are missing keys that a misspelt one
 explains.
@@ -33,6 +31,9 @@ from .. import errors
 from .findings import Finding, Place, Source, in_order, render_all
 from .tree import MAX_BYTES, parse, plain
 from .walker import Problem, Walker
+from .wording import refusal
+
+__all__ = ["Check", "Problem", "load", "read", "read_bytes", "refusal"]
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -27,7 +27,7 @@ _TABLE: list[tuple[str, str, str, bool]] = [
     (
         "mapping values are not allowed here",
         "a ':' stands where no key can be",
-        "quote a value that holds ': ', or check the indentation",
+        "quote a value that holds ': ', or see whether the line above lacks its ':'",
         False,
     ),
     ("could not find expected ':'", "no ':' behind this key", "write KEY: VALUE", True),

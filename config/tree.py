@@ -87,6 +87,7 @@ def parse(data: bytes, source: Source, env: Mapping[str, str]) -> tuple[Tree | N
     except UnicodeDecodeError as error:
         before = Source("", data[: error.start].decode("utf-8-sig", "replace")).lines
         place = Place(len(before), len(before[-1]) + 1)
+        source.lines = Source("", data.decode("utf-8-sig", "replace")).lines
         return None, [source.finding("not_text", place, "the file is not UTF-8 text", "save it as UTF-8")]
     source.lines = Source("", text).lines
     strange = _UNPRINTABLE.search(text)

@@ -103,7 +103,7 @@ def identity_fields(written: Any, info: ValidationInfo) -> dict[str, Any]:
     sources = (info.context or {}).get("identity_sources")
     if sources is not None and name not in sources:
         hint = suggestion(name, sources)
-        raise refusal("unknown_source", f"there is no identity source {quoted(name)}", hint, at=at, at_key=True)
+        raise refusal("unknown_source", f"there is no identity source {quoted(name)}", hint, at=at, at_key=bool(at))
     wanted = BUILT_IN_SOURCES.get(name)
     hint = f"write {{{name}: {wanted}}}"
     if wanted == "" and value is not None:

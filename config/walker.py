@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from . import wording
 from .annotations import fields_at, home_of
 from .findings import Finding, Place, Severity, Source
-from .tree import Section, Sequence, Tree
+from .tree import Scalar, Section, Sequence, Tree
 
 
 class Problem(NamedTuple):
@@ -61,8 +61,10 @@ class Walker:
 
     def problem(self, problem: Problem) -> None:
         """Add what a check found, unless its place has a finding already."""
-        place = self._place(problem.path, problem.at_key)
-        self._report(place, problem.code, problem.message, problem.hint, problem.severity)
+        found = self._tree(problem.path)
+        if not _is_broken(found):
+            place = self._place(problem.path, problem.at_key)
+            self._report(place, problem.code, problem.message, problem.hint, problem.severity)
 
     def _report(self, place: Place, code: str, message: str, hint: str, severity: Severity = "error") -> None:
         if place[:2] in self.taken:
@@ -104,6 +106,9 @@ class Walker:
     def _missing(self, step: _Step, meant: set[wording.Path | None]) -> None:
         parent = step.path[:-1]
         section = self._tree(parent)
+        if isinstance(step.path[-1], int):
+            self._report(self._place(parent, False), "bad_length", f"{wording.where(parent)} has too few items", "")
+            return
         if step.path in meant or (isinstance(section, Section) and section.incomplete):
             return
         key = str(step.path[-1])
@@ -117,6 +122,8 @@ class Walker:
 
     def _value(self, step: _Step, wanted: dict[wording.Path, list[str]]) -> None:
         found = self._tree(step.path)
+        if _is_broken(found) or _only_seems_short(step.error, found):
+            return
         words = wording.in_words(step.error, step.path, found)
         place = self._place(step.path, step.at_key)
         if words.wanted and wanted.get(step.path):
@@ -150,6 +157,16 @@ class Walker:
         if at_key and key is not None:
             return key
         return tree.place
+
+
+def _is_broken(found: Tree | None) -> bool:
+    return isinstance(found, Scalar) and found.broken
+
+
+def _only_seems_short(error: ErrorDetails, found: Tree | None) -> bool:
+    """Say whether a list is long enough after all: pydantic counts only the items that are right."""
+    least = error.get("ctx", {}).get("min_length", 0)
+    return error["type"] == "too_short" and isinstance(found, Sequence) and len(found.items) >= least
 
 
 def _child(tree: Tree | None, part: str | int) -> Tree | None:

@@ -88,7 +88,8 @@ def in_words(error: ErrorDetails, path: Path, found: Tree | None) -> Words:
         limit = _LIMITS[kind].format(**context)
         return Words("out_of_range", f"{name} must be {limit}, not {shown(found)}", f"write a number that is {limit}")
     if kind in _LENGTHS:
-        return Words("bad_length", f"{name} {_LENGTHS[kind].format(**context)}")
+        limit = _LENGTHS[kind].format(**context)
+        return Words("bad_length", f"{name} {limit}")
     if kind in {"value_error", "assertion_error"}:
         return Words("bad_value", str(context.get("error", error["msg"])))
     return Words("bad_value", f"{name}: {error['msg'].replace('Input should', 'it should')}")
