@@ -1,9 +1,9 @@
 """Hold a controller to what its classes declare, before anything of its answers is kept.
 
-Knows no bus and no time. The controller's own process checks too, but it runs other people's code: nothing that comes
-from there is believed. What fits is kept, what does not becomes a complaint. Odd: where something was found whose key
-cannot be understood, its class is `unclear`: it may be a resource known from before, so none of that class is taken for
-gone.
+Knows no bus and no time. The controller's own process checks too and says what it left out (`findings`), but it runs
+other people's code: nothing that comes from there is believed. What fits is kept, what does not becomes a complaint.
+Odd: where something was found whose key cannot be understood, its class is `unclear`: it may be a resource known from
+before, so none of that class is taken for gone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import Any
 import msgspec
 
 from ...controllers.classes import ClassDescription, from_wire, resource_id, resource_path
-from ...controllers.conformance import Misfit, check_key, check_reported, redacted
+from ...controllers.conformance import REDACTED, Misfit, check_key, check_reported
 from .settings import Settings
 from .stored import Resource
+
+BAD_KEY = "plugin.bad_key"
+LONGEST = 200
+"""Characters of one complaint: it quotes what a controller said."""
 
 
 class KnownClass(msgspec.Struct, frozen=True):
@@ -66,17 +70,23 @@ def known_classes(controller: str, wires: Iterable[Any], settings: Settings) -> 
     return classes
 
 
-def checked_found(node: int, classes: Mapping[str, KnownClass], found: Iterable[Any]) -> Checked:
-    """Check everything that one discovery found."""
+def checked_found(
+    node: int, classes: Mapping[str, KnownClass], found: Iterable[Any], findings: Iterable[Any] = ()
+) -> Checked:
+    """Check everything that one discovery found, and what the controller's process said against it."""
     resources: dict[str, Resource] = {}
     values: dict[str, dict[str, Any]] = {}
     unclear: set[str] = set()
-    complaints: list[str] = []
+    complaints = _messages(findings)
+    for finding in findings:
+        known = classes.get(str(finding.get("class_name"))) if isinstance(finding, Mapping) else None
+        if known and (finding.get("code") == BAD_KEY or finding.get("attribute") in known.description.key):
+            unclear.add(known.description.name)
     for item in found:
         cls = item.get("class") if isinstance(item, Mapping) else None
         known = classes.get(cls) if isinstance(cls, str) else None
         if known is None:
-            complaints.append(f"found something of a class it does not have: {cls!r}"[:200])
+            complaints.append(f"found something of a class it does not have: {cls!r}"[:LONGEST])
             continue
         description = known.description
         key, misfits = check_key(description, item.get("key"))
@@ -89,10 +99,10 @@ def checked_found(node: int, classes: Mapping[str, KnownClass], found: Iterable[
         identity = resource_id(node, key)
         path = resource_path(description.name, identity)
         if path in resources:
-            complaints.append(f"found {description.name} {key} twice; the first one counts"[:200])
+            complaints.append(f"found {description.name} {key} twice; the first one counts"[:LONGEST])
             continue
         attributes = item.get("attributes")
-        good, misfits = check_reported(description, {} if attributes is None else attributes)
+        good, misfits = check_reported(description, _open(description, attributes))
         complaints += _texts(misfits)
         persistent, dynamic = _split(description, good)
         resources[path] = Resource(description.name, identity, key, persistent, description.version)
@@ -100,14 +110,27 @@ def checked_found(node: int, classes: Mapping[str, KnownClass], found: Iterable[
     return Checked(resources, values, frozenset(unclear), tuple(complaints))
 
 
-def checked_values(known: KnownClass, attributes: Any) -> tuple[dict[str, Any], str]:
+def checked_values(known: KnownClass, attributes: Any, findings: Iterable[Any] = ()) -> tuple[dict[str, Any], str]:
     """Return the dynamic attributes of a read that fit, and a complaint about the rest (empty: none)."""
-    good, misfits = check_reported(known.description, attributes)
-    return _split(known.description, good)[1], "; ".join(_texts(misfits))
+    good, misfits = check_reported(known.description, _open(known.description, attributes))
+    complaint = "; ".join([*_messages(findings), *_texts(misfits)])
+    dynamic = _split(known.description, good)[1]
+    if isinstance(attributes, Mapping):
+        hidden = [one.name for one in known.description.attributes if one.sensitive and one.kind == "dynamic"]
+        dynamic |= {name: REDACTED for name in hidden if attributes.get(name) is not None}
+    return dynamic, complaint
+
+
+def _open(description: ClassDescription, attributes: Any) -> Any:
+    """Leave out sensitive attributes: they come hidden already, and what stands for them fits no type."""
+    if not isinstance(attributes, Mapping):
+        return {} if attributes is None else attributes
+    hidden = {one.name for one in description.attributes if one.sensitive}
+    return {name: value for name, value in attributes.items() if name not in hidden}
 
 
 def _split(description: ClassDescription, good: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the persistent attributes beside the key, without sensitive ones, and the dynamic ones, those hidden."""
+    """Return the persistent attributes beside the key, and the dynamic ones; neither has sensitive ones."""
     persistent = {}
     dynamic = {}
     for attribute in description.attributes:
@@ -115,10 +138,14 @@ def _split(description: ClassDescription, good: Mapping[str, Any]) -> tuple[dict
             continue
         if attribute.kind == "dynamic":
             dynamic[attribute.name] = good[attribute.name]
-        elif not attribute.sensitive:
+        else:
             persistent[attribute.name] = good[attribute.name]
-    return persistent, redacted(description, dynamic)
+    return persistent, dynamic
 
 
 def _texts(misfits: Iterable[Misfit]) -> list[str]:
-    return [misfit.message[:200] for misfit in misfits]
+    return [misfit.message[:LONGEST] for misfit in misfits]
+
+
+def _messages(findings: Iterable[Any]) -> list[str]:
+    return [str(found.get("message", found) if isinstance(found, Mapping) else found)[:LONGEST] for found in findings]

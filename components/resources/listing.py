@@ -56,9 +56,12 @@ def key_text(key: Mapping[str, Any]) -> str:
 
 
 def pick(rows: Iterable[dict[str, Any]], cls: str, key: str) -> dict[str, Any]:
-    """Return the one row whose key reads `key` (or whose id is `key`); raises ResourceNotFound or Ambiguous."""
+    """Return the one row that `key` names: by its key's text, as NAME=VALUE,… or by its id.
+
+    Raises ResourceNotFound or Ambiguous.
+    """
     rows = list(rows)
-    found = [row for row in rows if key == row["id"] or key == key_text(row["key"])]
+    found = [row for row in rows if key in (row["id"], key_text(row["key"]), _named(row["key"]))]
     # One that is gone matters only where nothing of that key is there.
     found = [row for row in found if not row.get("gone")] or found
     if len(found) > 1:
@@ -73,6 +76,10 @@ def pick(rows: Iterable[dict[str, Any]], cls: str, key: str) -> dict[str, Any]:
             f"there is no {cls} '{key}'", f"there are: {some}" if there else f"there is no {cls} at all just now"
         )
     return found[0]
+
+
+def _named(key: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={_text(value)}" for name, value in key.items())
 
 
 def _text(value: Any) -> str:

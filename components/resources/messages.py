@@ -45,11 +45,15 @@ class Discover(Message, frozen=True):
 
 
 class Discovered(Message, frozen=True):
-    """Everything a controller found, in wire form; `at` is when, as RFC 3339 text (it goes to the registry as such)."""
+    """Everything a controller found, in wire form; `at` is when, as RFC 3339 text (it goes to the registry as such).
+
+    `findings` are what the controller's own process left out of it, each with a code and a message.
+    """
 
     id: str
     found: tuple[Any, ...]
     at: str
+    findings: tuple[Any, ...] = ()
 
 
 class Read(Message, frozen=True):
@@ -61,10 +65,11 @@ class Read(Message, frozen=True):
 
 
 class Values(Message, frozen=True):
-    """The attributes that a controller read."""
+    """The attributes that a controller read; `findings` as in `Discovered`."""
 
     id: str
     attributes: Any
+    findings: tuple[Any, ...] = ()
 
 
 class CallFailed(Message, frozen=True):

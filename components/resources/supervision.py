@@ -43,6 +43,9 @@ TRANSITIONS: dict[tuple[State, str], State] = {
 GONE_CODES = ("bus.no_service", "bus.service_died", "bus.connection_lost")
 """The controller's process is not there (any more): the DCM knows and says why, and will start it again."""
 
+CALLED = {"describe": "classes", "discover": "discover"}
+"""The verb of a controller for each kind of call."""
+
 
 class Call(NamedTuple):
     """An order under way."""
@@ -166,7 +169,7 @@ class Supervision:
         if len(message.found) > most:
             self._fail(now, f"found {len(message.found)} resources, at most {most} are taken; nothing was stored")
             return
-        checked = checked_found(self._node, self.classes, message.found)
+        checked = checked_found(self._node, self.classes, message.found, message.findings)
         self.unwritten = Discovery(checked, message.at, self.attempt)
         self.poller.discovered(
             now, checked.resources, checked.values, {name: known.poll_every for name, known in self.classes.items()}
@@ -192,7 +195,7 @@ class Supervision:
         if known is None:
             self.poller.failed(now, message.id, "it is no longer there")
             return
-        values, complaint = checked_values(known, message.attributes)
+        values, complaint = checked_values(known, message.attributes, message.findings)
         self.poller.answered(now, message.id, values, complaint)
         self.reason = self.reason or complaint
 
@@ -216,7 +219,7 @@ class Supervision:
         """Give up what is past its deadline, begin what is due; return the orders that follow."""
         if self.call is not None and self.call.until <= now:
             call = self.call
-            self._fail(now, f"{call.what}: no answer within {call.limit:g} s")
+            self._fail(now, f"{CALLED[call.what]}: no answer within {call.limit:g} s")
             self.overdue = call
             self.due = now + 2 * call.limit
         if self.call is None and self.due is not None and self.due <= now:
@@ -288,4 +291,4 @@ class Supervision:
 
 
 def _because(call: Call, reason: str) -> str:
-    return reason if reason.startswith(call.what) else f"{call.what}: {reason}"
+    return f"discover: {reason}" if call.what == "discover" and not reason.startswith("discover") else reason

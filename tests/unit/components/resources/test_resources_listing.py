@@ -67,7 +67,7 @@ def test_key_text() -> None:
 
 def test_pick_by_key_text_or_id() -> None:
     rows = stored_rows([item(1, 0), item(1, 1)])
-    assert pick(rows, "Disk", "1")["id"] == pick(rows, "Disk", "1-1")["id"] == "1-1"
+    assert [pick(rows, "Disk", key)["id"] for key in ("1", "1-1", "Slot=1")] == ["1-1"] * 3
 
 
 def test_pick_names_the_nodes_when_several_have_it() -> None:

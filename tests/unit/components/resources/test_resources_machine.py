@@ -194,6 +194,21 @@ def test_key_that_cannot_be_read_makes_nothing_gone(rig: Any) -> None:
     assert rig.states()["disks"][1]
 
 
+def test_findings_of_the_controllers_process_are_kept_and_a_bad_key_makes_nothing_gone(rig: Any) -> None:
+    running(rig)
+    rig.ask(1, m.DiscoverAll(10, again=True))
+    finding = {"code": "plugin.bad_value", "message": "Disk.Slot: no number", "class_name": "Disk", "attribute": "Slot"}
+    order = rig.take("disks", m.Discover)
+    rig.hear("disks", m.Discovered(order.id, (rig.disk(0, Model="A"),), "t", (finding, "junk")))
+    assert rig.stored() == {0: {"Model": "A"}, 1: {"Model": "B"}}
+    assert rig.states()["disks"] == ("running", "Disk.Slot: no number")
+    rig.ask(2, m.DiscoverAll(10, again=True))
+    order = rig.take("disks", m.Discover)
+    harmless = {**finding, "attribute": "Model"}
+    rig.hear("disks", m.Discovered(order.id, (rig.disk(0, Model="A"),), "t", (harmless,)))
+    assert rig.stored() == {0: {"Model": "A"}, 1: "gone"}
+
+
 def test_flood_is_a_failure_and_nothing_of_it_is_stored(new_rig: Any) -> None:
     rig = new_rig(Settings(most_resources=3))
     running(rig, *(rig.disk(slot) for slot in range(4)))

@@ -1,0 +1,120 @@
+"""Boot steps 17 to 24 of SPEC 2.3, and the tasks that live as long as the component.
+
+Knows no verb of its own component. Odd: the broker's events name parties, not services, and one party may serve many
+controllers; so when a controllers' process comes or goes, each controller is looked for by its own service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ...bus.context import ComponentContext
+from ...bus.driver import Background
+from ...bus.messages import PARTY_TOPIC
+from ...errors import CoveyError
+from .agreement import Agreement
+from .machine import ResourcesMachine
+from .messages import ClassesKnown, ControllerAppeared, ControllerGone, ControllersListed, Entry, Opened
+from .orders import Orders
+from .shipped import shipped_versions
+
+log = logging.getLogger(__name__)
+
+CONTROLLERS_TIMEOUT = 60.0
+"""Seconds for the DCM to start the controllers; a package that hangs at import costs its own deadline first."""
+
+LOOK_TIMEOUT = 10.0
+"""Seconds in which a controllers' process that joined the bus must serve its controllers."""
+
+PAUSE = 1.0
+"""Seconds before the DCM is asked again."""
+
+
+class Boot:
+    """Goes through the steps, then keeps the machine told of controllers that come and go."""
+
+    def __init__(
+        self, context: ComponentContext, machine: ResourcesMachine, orders: Orders, background: Background
+    ) -> None:
+        self._context = context
+        self._machine = machine
+        self._feed = orders.feed
+        self._background = background
+        self._agreement = Agreement(context.bus, orders.feed)
+        self._loaded = asyncio.Event()
+        self._told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        orders.on("loaded", lambda _: self._loaded.set())
+        orders.on("tell_classes", self._agreement.tell)
+        orders.on("boot_step", lambda body: self._told.put_nowait(("boot_step", body)))
+        orders.on("plugin_state", lambda body: self._told.put_nowait(("plugin_state", body)))
+
+    async def run(self) -> None:
+        """Go through steps 17 to 21; 22 to 24 are the machine's to tell. Goes on for ever."""
+        context = self._context
+        await context.step(17, f"read the local configuration of node {context.local.node}")
+        await context.need("registry.writes")
+        self._feed(Opened())
+        await self._loaded.wait()
+        await context.step(18, "read what the registry holds of this node")
+        self._background.start(self._agreement.follow(), "following sys.resources")
+        self._background.start(self._agreement.broadcast(), "telling class versions")
+        self._feed(ClassesKnown(await context.run_blocking(shipped_versions, context.local.settings)))
+        await self._agreement.agreed.wait()
+        differences = [found for found in self._machine.versions.differences() if found.startswith("class ")]
+        await context.step(19, "; ".join(differences) or "class versions told, no difference known")
+        await context.ready("resources")
+        await context.step(20, "ready")
+        async with context.bus.subscribe(PARTY_TOPIC) as parties:
+            entries = await self._start_controllers()
+            await context.step(21, f"controllers: {', '.join(entry.name for entry in entries) or 'none'}")
+            self._background.start(self._tell(), "telling the DCM")
+            self._feed(ControllersListed(entries))
+            async for event in parties:
+                if str(event.body.get("party", "")).startswith("controller"):
+                    self._look(event.body.get("state") == "gone")
+
+    async def _start_controllers(self) -> tuple[Entry, ...]:
+        while True:
+            try:
+                found = await self._context.bus.call("dcm", "controllers_start", timeout=CONTROLLERS_TIMEOUT)
+                return tuple(Entry(each["name"], each["state"], each.get("reason") or "") for each in found)
+            except CoveyError as problem:
+                log.warning("starting the controllers: %s", problem)
+                await asyncio.sleep(PAUSE)
+
+    def _look(self, gone: bool) -> None:
+        for name, found in sorted(self._machine.controllers.items()):
+            if gone:
+                self._background.start(self._look_away(name), f"looking for {name}")
+            elif found.state == "failed":
+                self._background.start(self._look_out(name), f"looking for {name}")
+
+    async def _look_away(self, name: str) -> None:
+        try:
+            await self._context.bus.call(f"controller.{name}", "ping", timeout=LOOK_TIMEOUT)
+        except CoveyError as problem:
+            self._feed(ControllerGone(name, problem.message))
+
+    async def _look_out(self, name: str) -> None:
+        try:
+            await self._context.bus.wait_for_service(f"controller.{name}", timeout=LOOK_TIMEOUT)
+        except CoveyError:
+            return  # it belongs to another process than the one that came
+        self._feed(ControllerAppeared(name))
+
+    async def _tell(self) -> None:
+        """Tell the DCM the boot's steps and the controllers' states, in their order, each until it was heard."""
+        while True:
+            what, body = await self._told.get()
+            while True:
+                try:
+                    if what == "boot_step":
+                        await self._context.step(body["step"], body["event"], body["how"])
+                    else:
+                        await self._context.bus.call("dcm", "plugin_state", **body)
+                    break
+                except CoveyError as problem:
+                    log.warning("telling the DCM %s: %s", what, problem)
+                    await asyncio.sleep(PAUSE)

@@ -1,0 +1,166 @@
+"""The Resource Manager on the bus: its verbs, and the process's main.
+
+The machine decides about this node's controllers, `cluster` puts together what concerns several nodes, `boot` goes
+through the steps. Odd: the filter by node is called `of_node`, because `node` is the bus's own word for where a call
+goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import msgspec
+
+from ...bus.context import ComponentContext
+from ...bus.driver import Background, Driver
+from ...bus.machine import Address, Received
+from ...bus.messages import Role
+from ...bus.service import Request, verb
+from ...errors import NotImplementedYet
+from .boot import Boot
+from .cluster import Cluster
+from .machine import ResourcesMachine
+from .messages import SERVICE, AskVersions, ClassVersions, DescribeClass, DiscoverAll, ReadLocal, Standing
+from .orders import Orders
+from .settings import Settings, from_local
+
+_decoder = msgspec.msgpack.Decoder(AskVersions | ClassVersions)
+
+
+class ResourcesService:
+    """The verbs of `resources`."""
+
+    def __init__(self, orders: Orders, cluster: Cluster, settings: Settings) -> None:
+        self._orders = orders
+        self._cluster = cluster
+        self._settings = settings
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    @verb()
+    async def classes(self) -> dict[str, Any]:
+        """List the classes of the cluster: `items` of `{class, version, controller, nodes}`, and `warnings`."""
+        return await self._cluster.classes()
+
+    async def describe_class(self, *, cls: str, here: bool = False) -> dict[str, Any]:
+        """Return what a class declares, and on which `nodes` it is; `here`: only if this node has it."""
+        if here:
+            description: dict[str, Any] = await self._orders.ask(DescribeClass(cls))
+            return description
+        return await self._cluster.describe(cls)
+
+    @verb()
+    async def ls(
+        self, *, cls: str, of_node: int | None = None, fresh: bool = False, select: str = "", gone: bool = False
+    ) -> dict[str, Any]:
+        """List a class over all nodes: `items` of `{class, id, key, node, attributes, age_s}`, and `warnings`.
+
+        `fresh` reads the dynamic attributes now instead of showing the last ones; `gone` lists what is gone too.
+        """
+        if select:
+            raise NotImplementedYet("selecting resources by an expression is not built yet (SPEC 12.2)")
+        return await self._cluster.ls(cls, of_node, fresh, gone)
+
+    @verb()
+    async def show(self, *, cls: str, key: str, of_node: int | None = None, fresh: bool = False) -> dict[str, Any]:
+        """Return one resource: by its key's text (several parts: comma-separated, or NAME=VALUE,…) or by its id."""
+        return await self._cluster.show(cls, key, of_node, fresh)
+
+    @verb()
+    async def watch(self, *, cls: str = "", from_revision: int | None = None, wait: float = 10.0) -> dict[str, Any]:
+        """Wait for changes of a class (of all, if none is named): `{from, to, events}`; go on from `to + 1`.
+
+        An event is `{type: changed|gone|deleted, class, id, key, node, attributes, revision}`.
+        """
+        return await self._cluster.watch(cls, from_revision, wait)
+
+    @verb()
+    async def controllers(self) -> list[dict[str, Any]]:
+        """Tell how each controller of this node stands: `{name, state, reason, classes, resources}`."""
+        standing: list[dict[str, Any]] = await self._orders.ask(Standing())
+        return standing
+
+    # --- doing ----------------------------------------------------------------------------------------------
+
+    @verb(Role.OPERATOR)
+    async def refresh(self, request: Request, *, wait: float = 0.0) -> list[dict[str, Any]]:
+        """Discover again on this node and wait for it: a list of `{name, state: done|failed|late, reason}`."""
+        longest = self._settings.discover_deadline + 1.0
+        return await self._discover(DiscoverAll(min(wait or longest, longest), again=True), request)
+
+    @verb(Role.COMPONENT)
+    async def discover(self, request: Request, *, wait: float | None = None) -> list[dict[str, Any]]:
+        """Wait until what the controllers found at this join is written, at most `wait` seconds; called by the DCM.
+
+        Answers with a list of `{name, state: done|failed|late, reason}`; what is late is written when it comes.
+        """
+        return await self._discover(DiscoverAll(self._settings.join_wait if wait is None else wait), request)
+
+    @verb(Role.OPERATOR)
+    async def set(self, *, cls: str, key: str, values: dict[str, Any], of_node: int | None = None) -> None:
+        """Change attributes of a resource."""
+        raise NotImplementedYet("setting attributes of resources is not built yet (SPEC 12.2)")
+
+    @verb(Role.OPERATOR)
+    async def define(self, *, cls: str, values: dict[str, Any], of_node: int | None = None) -> None:
+        """Define a resource."""
+        raise NotImplementedYet("defining resources is not built yet (SPEC 12.2)")
+
+    @verb(Role.OPERATOR)
+    async def undefine(self, *, cls: str, key: str, of_node: int | None = None) -> None:
+        """Remove a resource."""
+        raise NotImplementedYet("removing resources is not built yet (SPEC 12.2)")
+
+    @verb(Role.OPERATOR)
+    async def run(
+        self, *, cls: str, key: str, action: str, arguments: dict[str, Any] | None = None, of_node: int | None = None
+    ) -> None:
+        """Run an action of a resource."""
+        raise NotImplementedYet("running actions of resources is not built yet (SPEC 12.2)")
+
+    # --- between nodes --------------------------------------------------------------------------------------
+
+    @verb()
+    async def read_local(
+        self, *, cls: str, ids: tuple[str, ...] = (), fresh: bool = False, wait: float = 2.0
+    ) -> list[dict[str, Any]]:
+        """Return the dynamic attributes of this node's resources of a class: `{id, attributes, age_s, reason}`."""
+        rows: list[dict[str, Any]] = await self._orders.ask(ReadLocal(cls, ids, fresh, wait))
+        return rows
+
+    @verb(Role.COMPONENT)
+    async def message(self, request: Request, *, body: bytes) -> None:
+        """Take a message of another node's Resource Manager."""
+        self._orders.feed(Received(Address(SERVICE, request.node), _decoder.decode(body)))
+
+    async def _discover(self, question: DiscoverAll, request: Request) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = await self._orders.ask(question, request.cause)
+        return result
+
+
+# What people type is `class`, which Python does not let a method be called.
+setattr(ResourcesService, "class", verb()(ResourcesService.describe_class))
+
+
+async def main(context: ComponentContext) -> None:
+    """Serve `resources` on this node until cancelled."""
+    settings = from_local(context.local.settings)
+    background = Background()
+    orders = Orders(context.bus, settings, background)
+    machine = ResourcesMachine(context.local.node, secrets.token_hex(8), settings)
+    driver = Driver(machine, orders.perform)
+    orders.feed = driver.feed
+    cluster = Cluster(context.bus, context.local.node, orders, settings)
+    boot = Boot(context, machine, orders, background)
+    try:
+        async with (
+            context.bus.serve(context.name, ResourcesService(orders, cluster, settings)),
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(driver.failed())
+            tasks.create_task(boot.run())
+    finally:
+        driver.stop()
+        await background.close()

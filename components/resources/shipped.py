@@ -1,0 +1,45 @@
+"""Which classes covey's own controllers have, read from their description files alone.
+
+At step 19 no controller runs yet, and no line of one may be imported here; what other packages bring is told to the
+peers when their controllers speak. Blocks on files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...controllers.description import load_description
+from ...errors import CoveyError
+from ...plugins.candidates import find
+from .messages import Versions
+
+log = logging.getLogger(__name__)
+GROUP = "covey.controllers"
+
+
+def shipped_versions(settings: Mapping[str, Any]) -> Versions:
+    """Return the classes of the shipped controllers that the node's file does not disable."""
+    options = settings.get("controllers") or {}
+    versions: Versions = {}
+    for candidate in find():
+        enabled = (options.get(candidate.name) or {}).get("enabled", True)
+        if candidate.group == GROUP and candidate.shipped and enabled and not candidate.problem:
+            for path in _description_files(candidate.value.partition(":")[0]):
+                try:
+                    described = load_description(path).classes
+                except CoveyError as problem:
+                    log.warning("%s: %s", path, problem)
+                    continue
+                for found in described:
+                    versions[found.name] = (found.version, found.fingerprint, candidate.name)
+    return versions
+
+
+def _description_files(module: str) -> list[Path]:
+    # Looking for a module imports the packages around it: of covey's own only, which this process has already.
+    spec = find_spec(module)
+    return sorted(Path(spec.origin).parent.glob("*.yaml")) if spec is not None and spec.origin else []
