@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
-
 from covey.bus.machine import Asked, Effect, Notify, Persist, Persisted, Reply
 from covey.components.registry import create, entries, messages, records
 from covey.components.registry.disk import Disk, folder_of
@@ -18,6 +16,7 @@ from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.recovery import encode_snapshot, loaded_from, recover
 from covey.components.registry.settings import Settings
 from covey.components.registry.store import Store
+from hypothesis import settings as hypothesis_settings
 
 hypothesis_settings.register_profile("registry", deadline=None, derandomize=True)
 

@@ -148,7 +148,7 @@ def _must_be_whole_or_named(
 
 
 def test_every_missing_file_is_named_or_costs_nothing(long_copy: tuple[Path, int, int], rebuild: Rebuild) -> None:
-    source, index, state = long_copy
+    source, _, state = long_copy
     noticed = set()
     for path in _files(source):
         loaded, folder = _harmed(source, lambda folder, name=path.name: (folder / name).unlink())  # type: ignore[misc]
