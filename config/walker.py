@@ -96,8 +96,7 @@ class Walker:
         key, parent = str(step.path[-1]), step.path[:-1]
         section = self._tree(parent)
         allowed = set(fields_at(self.model, parent))
-        home = home_of(key, self.model) if not parent or key not in allowed else ""
-        words = wording.unknown_key(key, parent, allowed, home if home != (parent[-1] if parent else "") else "")
+        words = wording.unknown_key(key, parent, allowed, home_of(key, self.model))
         self._report(self._place(step.path, at_key=True), words.code, words.message, words.hint)
         present = set(section.items) if isinstance(section, Section) else set()
         near = wording.nearest(key, allowed - present)
