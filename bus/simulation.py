@@ -91,7 +91,7 @@ class World:
         self._peer_down = peer_down or {}
         self._checks: list[Callable[[World], None]] = []
         self._links: dict[tuple[int, int], Link] = {}
-        self._cut: set[tuple[int, int]] = set()
+        self.cut_ways: set[tuple[int, int]] = set()
         self._busy_until: dict[tuple[int, int], float] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._made = 0
@@ -141,7 +141,7 @@ class World:
         node.paused, node.held = False, []
         for peer in [] if power else self.nodes.values():
             for service in peer.machines:
-                if service in self._peer_down and (number, peer.number) not in self._cut:
+                if service in self._peer_down and (number, peer.number) not in self.cut_ways:
                     self.feed(peer.number, service, self._peer_down[service](number), delay=0.001)
 
     def crash_service(self, number: int, service: str) -> None:
@@ -185,7 +185,7 @@ class World:
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
         """Lose all from `a` to `b`, and from `b` to `a` unless `one_way`; also what is under way."""
         self._fault(f"cut {a} {'->' if one_way else '<->'} {b}")
-        self._cut |= {(a, b)} if one_way else {(a, b), (b, a)}
+        self.cut_ways |= {(a, b)} if one_way else {(a, b), (b, a)}
 
     def partition(self, *sides: Iterable[int]) -> None:
         """Cut every link between two different sides."""
@@ -193,13 +193,13 @@ class World:
         self._fault(f"partition {named}")
         for side in named:
             for other in named:
-                self._cut |= {(a, b) for a in side for b in other if side is not other}
+                self.cut_ways |= {(a, b) for a in side for b in other if side is not other}
 
     def mend(self, ways: Iterable[tuple[int, int]]) -> None:
         """Undo the cuts of these ways `(from, to)`."""
-        gone = set(ways) & self._cut
+        gone = set(ways) & self.cut_ways
         self._fault(f"mend {sorted(gone)}")
-        self._cut -= gone
+        self.cut_ways -= gone
 
     def set_link(self, a: int, b: int, link: Link | None) -> None:
         """Give the way from `a` to `b` other chances than the default; None: the default again."""
@@ -211,7 +211,7 @@ class World:
     def heal(self) -> None:
         """Undo every cut and every link of its own; paused nodes go on. Crashed nodes stay down."""
         self._fault("heal")
-        self._cut.clear()
+        self.cut_ways.clear()
         self._links.clear()
         for number in sorted(self.nodes):
             self.resume(number)
@@ -414,7 +414,7 @@ class World:
             return
         way = (node.number, target)
         link = self._links.get(way, self.default_link)
-        if target not in self.nodes or way in self._cut or self.random.random() < link.loss:
+        if target not in self.nodes or way in self.cut_ways or self.random.random() < link.loss:
             self.counts["lost"] += 1
             return
         copies = 2 if self.random.random() < link.duplicate else 1
@@ -428,7 +428,7 @@ class World:
             self._later(at - self.now, lambda: self._arrive(way, effect.to.service, received))
 
     def _arrive(self, way: tuple[int, int], service: str, received: Received) -> None:
-        if way in self._cut:
+        if way in self.cut_ways:
             self.counts["lost"] += 1
         else:
             self._deliver(self.nodes[way[1]], service, None, received)

@@ -151,15 +151,15 @@ class ViewsAnnounced(Message, frozen=True):
     """The leader to a member or joiner: committed views in order, the first following what it holds.
 
     Sent with each new view, and again when a heartbeat shows that the hearer lags. Views already held are
-    skipped.
+    skipped. `whole`: these are all views there are, so one that lags behind the first of them starts anew
+    there.
     """
 
     views: tuple[View, ...]
+    whole: bool = False
 
 
-LivenessMessage = (
-    Heartbeat | HeartbeatAck | Alert | Join | JoinRefused | Configured | Leave | Removed | ViewsAnnounced
-)
+LivenessMessage = Heartbeat | HeartbeatAck | Alert | Join | JoinRefused | Configured | Leave | Removed | ViewsAnnounced
 
 
 # --- asked by clients ---------------------------------------------------------------------------------------

@@ -1,0 +1,316 @@
+"""The leader's half of liveness: from accusations, joins and leaves to the next view, committed and then announced.
+
+Runs inside the liveness machine of the node whose registry is the primary, for one epoch. Knows the views,
+the other nodes' words and its own node's opinions, all handed in; what it wants said is picked up by
+`orders`.
+
+    loading  --- the log's views were read --->  leading leading: nothing to change -> gathering (up to
+    `batch`, or `hold` while others come under suspicion) -> proposed
+             -> appended to the log -> announced
+
+A view is committed when the log has it and never announced before. The id of its entry names epoch and
+number, so the log takes one view a number. A process that took over within the same epoch cannot know whether
+its predecessor's last proposal is still under way, so each leader reads its first entry back before it
+believes that it is its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ...bus.machine import Message
+from ..registry.messages import AppendSystem, ReadSystem, SystemRead
+from .beats import Beats
+from .cut import cut
+from .messages import (
+    Alert,
+    Configured,
+    Heartbeat,
+    HeartbeatAck,
+    Join,
+    JoinRefused,
+    Leave,
+    Member,
+    Removed,
+    View,
+    ViewId,
+    ViewsAnnounced,
+)
+from .peers import Peers
+from .settings import Settings
+from .views import Chain, make
+
+KIND = "view"
+MOST_ENTRIES = 4000  # members in one announcement, about 200 kB
+
+
+class Joiner:
+    """A node that asked to join. `check_until`: its number is in use and the old boot id is being asked till then."""
+
+    def __init__(self, boot_id: str, name: str, now: float) -> None:
+        self.boot_id = boot_id
+        self.name = name
+        self.asked_at = now
+        self.view: ViewId = (0, 0)
+        self.check_until: float | None = None
+        self.probe_at = now
+        self.first_beat: int | None = None
+
+
+class Leader:
+    """What the leader of one epoch knows beyond its node's chain of views.
+
+    Invariants: 1. one proposal at a time, and it follows the last view; 2. only members accuse, and only
+    members of the last view are accused; 3. nobody joins under a boot id that departed.
+    """
+
+    def __init__(self, epoch: int, number: int, chain: Chain, settings: Settings) -> None:
+        self.epoch = epoch
+        self.number = number
+        self.chain = chain
+        self.settings = settings
+        self.state: Literal["loading", "leading"] = "loading"
+        self.orders: list[tuple[int, Message]] = []  # (node, message); node 0: this node's registry
+        self.joiners: dict[int, Joiner] = {}
+        self.configured: set[str] = set()
+        self.leaving: set[str] = set()
+        self.alerts: dict[int, tuple[float, frozenset[int]]] = {}
+        self.accused_since: dict[int, float] = {}
+        self.proposal: View | None = None
+        self.ready_since: float | None = None
+        self.look_at = 0.0
+        self.repeat_at: float | None = None
+        self.reads = 0
+        self.certain = False
+        self._caught_up: dict[int, tuple[ViewId, float]] = {}
+
+    # --- what others say ----------------------------------------------------------------------------------------
+
+    def hear(self, message: Message, number: int, now: float) -> None:
+        """Take what a node wants of the leader, or tells it."""
+        if isinstance(message, Join):
+            self._join(message, number, now)
+        elif isinstance(message, Alert):
+            if message.view == self.chain.id and self._is_member(number, message.boot_id):
+                suspects = frozenset(message.suspects) & {m.number for m in self.chain.members}
+                self.alerts[number] = (now, suspects)
+        elif isinstance(message, Configured):
+            if self._is_member(number, message.boot_id):
+                self.configured.add(message.boot_id)
+            elif message.boot_id in self.chain.departed:
+                self._say_removed(number, message.boot_id)
+        elif isinstance(message, Leave):
+            joiner = self.joiners.get(number)
+            if joiner is not None and joiner.boot_id == message.boot_id:
+                del self.joiners[number]
+            if self._is_member(number, message.boot_id):
+                self.leaving.add(message.boot_id)
+            else:
+                self._say_removed(number, message.boot_id)
+
+    def _join(self, asked: Join, number: int, now: float) -> None:
+        """A node wants in. One whose number is in use waits for the old boot id to answer or not (SPEC 5.5)."""
+        if asked.boot_id in self.chain.departed:
+            self._say_removed(number, asked.boot_id)
+        elif self._is_member(number, asked.boot_id):
+            self._catch_up(number, asked.view, now)
+        else:
+            joiner = self.joiners.get(number)
+            if joiner is None or joiner.boot_id != asked.boot_id:
+                joiner = self.joiners[number] = Joiner(asked.boot_id, asked.name, now)
+                if self.chain.boot_id(number) and number != self.number:
+                    joiner.check_until = now + self.settings.check
+            joiner.asked_at, joiner.view = now, asked.view
+
+    def beat(self, beat: Heartbeat, number: int, now: float) -> None:
+        """A node sent a heartbeat: it may lag, or act as the member that it no longer is."""
+        if self._is_member(number, beat.boot_id):
+            self._catch_up(number, beat.view, now)
+        elif not beat.leads and beat.view <= self.chain.id:
+            # it believes in a view that it was in, and we hold a later one that it is not in
+            self._say_removed(number, beat.boot_id)
+
+    def answered(self, ack: HeartbeatAck, number: int) -> None:
+        """A node answered a heartbeat: the one that decides whether a joiner is a clone, perhaps."""
+        joiner = self.joiners.get(number)
+        if joiner is None or joiner.first_beat is None or ack.beat < joiner.first_beat:
+            return
+        if ack.boot_id == joiner.boot_id:
+            joiner.check_until = None
+        elif self._is_member(number, ack.boot_id):
+            del self.joiners[number]
+            self.orders.append((number, JoinRefused(joiner.boot_id, "clone")))
+
+    def _is_member(self, number: int, boot_id: str) -> bool:
+        return self.chain.boot_id(number) == boot_id
+
+    def _say_removed(self, number: int, boot_id: str) -> None:
+        view = self.chain.departed.get(boot_id, self.chain.id)
+        self.orders.append((number, Removed(boot_id, view)))
+
+    def _catch_up(self, number: int, held: ViewId, now: float) -> None:
+        """Send a member the views it lacks, but not twice for what may still be on its way."""
+        if held >= self.chain.id or number == self.number:
+            return
+        before, at = self._caught_up.get(number, (None, 0.0))
+        if before == held and now < at + self.settings.repeat / 2:
+            return
+        self._caught_up[number] = (held, now)
+        views = self.chain.since(held)
+        whole = views[0].previous != held
+        most = max(1, MOST_ENTRIES // max(1, len(self.chain.members)))
+        self.orders.append((number, ViewsAnnounced(views[:most], whole)))
+
+    # --- the next view ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, peers: Peers, beats: Beats, boot_id: str, date: float) -> None:
+        """Do what is due. `boot_id` is this node's own, `date` the time of day if it is known, else 0."""
+        if self.state == "loading" or self.proposal is not None:
+            if self.repeat_at is None or now >= self.repeat_at:
+                self._say(now)
+            return
+        self._check_joiners(now, beats, boot_id)
+        accusers = self._accusers(now, peers)
+        going = cut([m.number for m in self.chain.members], accusers, self.number)
+        members = self._planned(going)
+        if members == self.chain.members:
+            self.ready_since = None
+            return
+        if self.ready_since is None:
+            self.ready_since, self.look_at = now, now + self.settings.batch
+        if now >= self.look_at:
+            longest = self.ready_since + self.settings.hold
+            if going and now < longest and self._unsettled(now, going, peers):
+                self.look_at = min(longest, now + self.settings.batch)
+            else:
+                self.proposal, self.ready_since = make(self.chain.last, self.epoch, members, date), None
+                self._say(now)
+
+    def _accusers(self, now: float, peers: Peers) -> dict[int, set[int]]:
+        oldest = now - (self.settings.patience + 0.5) * self.settings.interval
+        self.alerts = {n: alert for n, alert in self.alerts.items() if alert[0] >= oldest}
+        said = {n: suspects for n, (_, suspects) in self.alerts.items()}
+        if self.chain.boot_id(self.number):
+            said[self.number] = frozenset(peers.suspects)
+        accusers: dict[int, set[int]] = {}
+        for accuser in sorted(said):
+            for accused in sorted(said[accuser]):
+                accusers.setdefault(accused, set()).add(accuser)
+        self.accused_since = {n: self.accused_since.get(n, now) for n in accusers}
+        return accusers
+
+    def _unsettled(self, now: float, going: set[int], peers: Peers) -> bool:
+        """Somebody else came under suspicion just now and may belong into the same view."""
+        young = now - self.settings.hold
+        for number in (m.number for m in self.chain.members if m.number not in going):
+            since = [peers.troubled_since(number), self.accused_since.get(number)]
+            if any(at is not None and at > young for at in since):
+                return True
+        return False
+
+    def _planned(self, going: set[int]) -> tuple[Member, ...]:
+        planned = {m.number: m for m in self.chain.members if m.number not in going}
+        for number, member in list(planned.items()):
+            if member.boot_id in self.leaving:
+                del planned[number]
+            elif member.boot_id in self.configured and member.state == "pending online":
+                planned[number] = msgspec.structs.replace(member, state="online")
+        for number, joiner in self.joiners.items():
+            if joiner.check_until is None:
+                planned[number] = Member(number, joiner.boot_id, "pending online", joiner.name)
+        return tuple(sorted(planned.values()))
+
+    def _check_joiners(self, now: float, beats: Beats, boot_id: str) -> None:
+        stale = now - 4 * self.settings.repeat
+        for number, joiner in list(self.joiners.items()):
+            if joiner.asked_at < stale and number != self.number:
+                del self.joiners[number]
+            elif joiner.check_until is not None and (now >= joiner.check_until or not self.chain.boot_id(number)):
+                joiner.check_until = None
+            elif joiner.check_until is not None and now >= joiner.probe_at:
+                beat = beats.next(now)
+                joiner.first_beat = joiner.first_beat or beat
+                joiner.probe_at = now + self.settings.probe_gap
+                self.orders.append((number, Heartbeat(boot_id, self.chain.id, beat, self.epoch)))
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    def _say(self, now: float) -> None:
+        """Say to the log what is to be said, first or again."""
+        self.repeat_at = now + self.settings.repeat
+        if self.proposal is None or self.reads:
+            self.orders.append((0, ReadSystem(self._read_id, KIND)))
+        else:
+            body = msgspec.msgpack.encode(self.proposal)
+            self.orders.append((0, AppendSystem(self._entry_id, self.epoch, KIND, "", body, self.settings.kept)))
+
+    @property
+    def _read_id(self) -> str:
+        return f"views/{self.epoch}/{self.reads}"
+
+    @property
+    def _entry_id(self) -> str:
+        assert self.proposal is not None
+        return f"view/{self.epoch}/{self.proposal.id[1]}"
+
+    def read(self, came: SystemRead) -> list[View] | None:
+        """The log's views came: return them in order, None when nobody waits for them."""
+        loading = self.state == "loading"
+        if came.id != self._read_id or came.epoch != self.epoch or not (loading or self.reads):
+            return None
+        self.state, self.repeat_at = "leading", None
+        self.certain = not loading
+        self.reads = 0
+        self.proposal = None
+        return [msgspec.msgpack.decode(body, type=View) for _, _, _, body in came.entries]
+
+    def appended(self, id: str, now: float) -> View | None:
+        """The log has an entry: return the view, now committed, or None when it must be read back first."""
+        if self.proposal is None or self.reads or id != self._entry_id:
+            return None
+        if not self.certain:
+            self.reads = self.proposal.id[1]
+            self._say(now)
+            return None
+        view, self.proposal, self.repeat_at = self.proposal, None, None
+        return view
+
+    def committed(self, view: View, now: float) -> None:
+        """A view is in the log and was just added to the chain: forget what it settles, tell everybody."""
+        joined, left = self.chain.change(view)
+        boots = {m.boot_id for m in view.members}
+        online = {m.boot_id for m in view.members if m.state == "online"}
+        self.configured = (self.configured & boots) - online
+        self.leaving &= boots
+        self.alerts.clear()
+        new = {m.number: self.joiners.pop(m.number).view for m in joined if m.number in self.joiners}
+        for member in view.members:
+            if member.number in new:
+                self._catch_up(member.number, new[member.number], now)
+            elif member.number != self.number:
+                self.orders.append((member.number, ViewsAnnounced((view,))))
+        self.orders += [(m.number, Removed(m.boot_id, view.id)) for m in left if m.number != self.number]
+
+    # --- bookkeeping ------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` has something to do though nothing comes in."""
+        if self.state == "loading" or self.proposal is not None:
+            return self.repeat_at
+        times = [t for j in self.joiners.values() if j.check_until for t in (j.check_until, j.probe_at)]
+        if self.ready_since is not None:
+            times.append(self.look_at)
+        return min(times, default=None)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when an invariant of this class does not hold."""
+        if self.proposal is not None and not self.reads:
+            assert self.chain.fits(self.proposal), "1. the proposal does not follow the last view"
+        members = {m.number for m in self.chain.members}
+        assert self.alerts.keys() <= members, "2. a node that is no member accuses"
+        assert all(suspects <= members for _, suspects in self.alerts.values()), "2. no member is accused"
+        back = {j.boot_id for j in self.joiners.values()} & self.chain.departed.keys()
+        assert not back, f"3. {sorted(back)} departed and would join"

@@ -1,0 +1,88 @@
+"""What liveness tells people and other components who ask: plain data, made from what the machine holds.
+
+Knows the machine's state, changes nothing. View ids are lists and members are dicts here, since this goes to
+JSON.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .messages import Member
+from .peers import Peers
+from .views import Chain
+
+if TYPE_CHECKING:
+    from .machine import LivenessMachine
+
+
+def member_dict(member: Member) -> dict[str, Any]:
+    """One member of a view."""
+    return {
+        "number": member.number,
+        "boot_id": member.boot_id,
+        "state": member.state,
+        "name": member.name,
+    }
+
+
+def date(at: float) -> str | None:
+    """The time of day of a view as RFC 3339 text; None when its leader knew none."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def view_dict(chain: Chain) -> dict[str, Any] | None:
+    """The newest view; None when the node has none yet."""
+    view = chain.last
+    if view is None:
+        return None
+    return {
+        "id": list(view.id),
+        "members": [member_dict(m) for m in view.members],
+        "hash": view.hash,
+        "at": date(view.at),
+    }
+
+
+def views_list(chain: Chain, last: int) -> list[dict[str, Any]]:
+    """The last views, oldest first, each with what it changed; for the oldest one kept that may be unknown."""
+    found = []
+    for view in chain.views[-last:] if last > 0 else []:
+        joined, left = chain.change(view)
+        found.append(
+            {
+                "id": list(view.id),
+                "members": [m.number for m in view.members],
+                "boot_ids": [m.boot_id for m in view.members],
+                "joined": [m.number for m in joined],
+                "left": [m.number for m in left],
+                "at": date(view.at),
+                "hash": view.hash,
+            }
+        )
+    return found
+
+
+def peers_list(peers: Peers, now: float) -> list[dict[str, Any]]:
+    """What this node thinks of each peer, by number."""
+    told = [{"number": peer.number, "state": peer.opinion, "silent_s": round(now - peer.heard, 3)} for peer in peers]
+    return sorted(told, key=lambda peer: int(peer["number"]))
+
+
+def status(machine: LivenessMachine, now: float) -> dict[str, Any]:
+    """Everything a person or another component asks of the liveness of one node."""
+    epoch, node = machine.leader
+    return {
+        "state": machine.phase,
+        "view": view_dict(machine.chain),
+        "quorate": machine.quorate,
+        "frozen": not machine.quorate,
+        "leader": {"epoch": epoch, "node": node or None},
+        "leading": machine.leading,
+        "since_s": round(now - machine.view_at, 3),
+        "suspects": list(machine.peers.suspects),
+        "peers": peers_list(machine.peers, now),
+        "tasks_failed": list(machine.tasks_failed),
+        "late_steps": machine.late_steps,
+    }

@@ -1,0 +1,14 @@
+"""For all tests: helpers of `tests/support/` can be imported by name; `--rewrite` renews the scenario texts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write what scenarios really answer into their files")
