@@ -464,19 +464,19 @@ FINDINGS: dict[str, str] = {
     "config.unknown_source": "No such source of node ids is installed. The hint lists those there are.",
     "config.unknown_controller": "No such controller is installed on this node. The hint lists those there are; "
     "`covey plugin ls` shows packages that failed.",
-    "description.unknown_type": "An attribute or argument has a type that does not exist. The hint lists the types; a "
-    "list of one of them is written `[string]`.",
-    "description.bad_name": "Names of classes, attributes, actions and arguments have letters, digits and `_`, a letter "
-    "first, at most 64, and are no words of Python.",
-    "description.undeclared_attribute": "The key, an effect or a replacement names an attribute that is not declared.",
-    "description.bad_key_attribute": "What tells resources apart must be one persistent value, no list and no fraction, "
-    "that nobody may set and everybody may see, and stands once in `key`.",
+    "description.unknown_type": "An attribute or argument has a type that does not exist. The hint lists the types; "
+    "a list of one of them is written `[string]`.",
+    "description.bad_name": "Names of classes, attributes, actions and arguments have letters, digits and `_`, a "
+    "letter first, at most 64, and are no words of Python.",
+    "description.undeclared_attribute": "The key, an effect or a replacement names an unknown attribute.",
+    "description.bad_key_attribute": "What tells resources apart must be one persistent value, no list and no "
+    "fraction, that nobody may set and everybody may see, and stands once in `key`.",
     "description.unit_without_number": "Only numbers have a unit. A duration is always in seconds.",
-    "description.bad_default": "The default is not a value of the declared type. Durations are written with their unit.",
+    "description.bad_default": "The default is not a value of the declared type. Durations carry their unit.",
     "description.bad_depends": "A class cannot wait for itself to be known.",
-    "plugin.bad_value": "A controller reported a value of another type than its description declares. It was not kept.",
+    "plugin.bad_value": "A controller reported a value of another type than it declares. It was not kept.",
     "plugin.bad_key": "A controller found something whose key is not the one its class declares. It was not kept.",
-    "plugin.unknown_class": "A controller found something of a class its description does not declare. It was not kept.",
+    "plugin.unknown_class": "A controller found something of a class it does not declare. It was not kept.",
     "plugin.duplicate_resource": "A controller found two things with one key. The first one counts.",
 }
 

@@ -108,7 +108,11 @@ def _timestamp(value: Any, wanted: str) -> str:
         raise ValueError(f"{shown(value)} is no {wanted}: give a datetime with a time zone, or RFC 3339 text")
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} is no {wanted}: it has no time zone")
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value.isoformat()} is no {wanted}: in UTC it is before the year 1 or after 9999") from None
+    return value.isoformat().replace("+00:00", "Z")
 
 
 def _duration(value: Any, wanted: str) -> float:
