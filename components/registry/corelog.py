@@ -100,7 +100,8 @@ class CoreLog:
         indexes = [proposal.entry.index for proposal in self._waiting]
         assert indexes == list(range(self.committed + 1, self.last + 1)), "5: the log's end has a gap"
         for proposal in self._waiting:
-            if isinstance(proposal.entry.body, entries.Transacted):
+            body = proposal.entry.body
+            if isinstance(body, entries.Transacted) and not body.system:
                 assert 0 < opened < proposal.entry.index, "13: a user's entry while writes are closed"
         ids = [proposal.id for proposal in self._waiting if proposal.id]
         assert sorted(ids) == sorted(self._by_id), "14: a request id is under way twice"

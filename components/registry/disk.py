@@ -24,7 +24,7 @@ import msgspec
 
 from ...errors import AlreadyRunning
 from . import records
-from .files import DiskFailed, failed, names, sync_folder, write_all, write_aside
+from .files import failed, names, sync_folder, write_all, write_aside
 from .loaded import Damage, Identity, Loaded
 from .mark import NAME as MARK_NAME
 from .mark import MarkFile, Synced
@@ -260,8 +260,7 @@ class Disk:
 
     def write_snapshot(self, record: bytes) -> None:
         """Write a snapshot durably under its own name. Raises `OSError`; the log is not touched by that."""
-        index = records.HEADER.unpack_from(record)[4]
-        path = snapshot_path(self._folder, index)
+        path = snapshot_path(self._folder, records.index_of(record))
         try:
             write_aside(path, record)
         except OSError:
@@ -294,9 +293,11 @@ class Disk:
         except OSError as error:
             failed(self._folder / MARK_NAME, error)
         finally:
-            self._mark.close()
-            os.close(self._descriptor)
-            os.close(self._lock)
+            self.abandon()
 
-
-__all__ = ["Damage", "Disk", "DiskFailed", "Identity", "Loaded", "folder_of", "load"]
+    def abandon(self) -> None:
+        """Close the files as they are and give up the lock: what is left to do after `DiskFailed`."""
+        self._mark.close()
+        for descriptor in (self._descriptor, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -37,13 +37,14 @@ class WritesOpened(msgspec.Struct, frozen=True, array_like=True):
 class Transacted(msgspec.Struct, frozen=True, array_like=True):
     """A user transaction: if each `(key, mod_revision)` holds do `then`, else `otherwise`.
 
-    An operation is `(key, packed value)`, or `(key, None)`: delete it.
+    An operation is `(key, packed value)`, or `(key, None)`: delete it. `system`: it needed no open writes.
     """
 
     id: str
     compare: tuple[tuple[str, int], ...]
     then: tuple[tuple[str, bytes | None], ...]
     otherwise: tuple[tuple[str, bytes | None], ...]
+    system: bool = False
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True):

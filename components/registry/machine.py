@@ -227,7 +227,8 @@ class RegistryMachine:
 
     def _transact(self, question: messages.Transact, waiter: Waiter) -> None:
         body = proposals.transaction(question)
-        if self.state is not State.WRITES and not (self.state in EXACT and self.store.answered(question.id)):
+        known = self.state in EXACT and self.store.answered(question.id)
+        if not (self.state is State.WRITES or known or (question.system and self.state in EXACT)):
             raise ReadOnly(f"writes are closed: {self.closed_because}", "reads are possible; try again in a moment")
         self._enter(body, waiter)
 

@@ -141,7 +141,7 @@ class ServersChanged(msgspec.Struct, frozen=True):
 # --- what clients ask: `Asked(request, question)` ----------------------------------------------------------
 
 
-class Operation(msgspec.Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One change of a transaction. `value` is any JSON value; it means nothing for a delete."""
 
     op: Literal["put", "delete"]
@@ -149,7 +149,7 @@ class Operation(msgspec.Struct, frozen=True):
     value: object = None
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """True when the key was last changed at `mod_revision`; 0: when the key does not exist."""
 
     key: str
@@ -160,13 +160,15 @@ class Transact(msgspec.Struct, frozen=True):
     """Do `then` if every comparison holds, else `otherwise`; all of it at one revision, or nothing.
 
     Answered with `{revision, succeeded}` when durable. The same `id` again is not applied again and gets the same
-    answer; an empty id is no id.
+    answer; an empty id is no id. With `system` it is a component's own and needs a primary only, not open writes
+    (SPEC 5.4: a lone server with a new identity must be able to boot).
     """
 
     id: str
     compare: tuple[Comparison, ...] = ()
     then: tuple[Operation, ...] = ()
     otherwise: tuple[Operation, ...] = ()
+    system: bool = False
 
 
 class Get(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ def transaction(question: Transact) -> Transacted:
     size = sum(len(key) + len(value or b"") for key, value in (*then, *otherwise))
     if size > TRANSACTION_BYTES:
         raise TooLarge(f"the transaction has {size} bytes, at most {TRANSACTION_BYTES} are allowed", "make several")
-    return Transacted(question.id, compare, then, otherwise)
+    return Transacted(question.id, compare, then, otherwise, question.system)
 
 
 def _branch(operations: tuple[Operation, ...]) -> Packed:

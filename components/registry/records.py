@@ -82,6 +82,12 @@ def kind_of(record: bytes) -> int:
     return record[8]
 
 
+def index_of(record: bytes) -> int:
+    """Return the index of an encoded record, unchecked like its kind."""
+    index: int = HEADER.unpack_from(record)[4]
+    return index
+
+
 def decode(data: bytes | memoryview, position: int, previous: bytes, kind: int | None = None) -> Record:
     """Read the record at `position`, chained to `previous`; raise `BadRecord` unless every byte of it is right."""
     whole = len(data)

@@ -325,6 +325,16 @@ def test_system_entries_are_taken_before_writes_open_and_fenced_by_the_epoch(run
     assert type(error(again, AppendSystem("c", 2, "v", "", b"3"))) is StaleEpoch
 
 
+def test_a_components_own_transaction_needs_a_primary_only(run: Any) -> None:
+    rename = Transact("", (), (Operation("put", "/nodes/1", {"id": "new"}),), (), system=True)
+    run.step()
+    assert type(run.replies[run.ask(rename)]) is ReadOnly
+    run.sync()
+    assert type(run.replies[run.ask(put("/nodes/1"))]) is ReadOnly
+    assert run.answer(rename) == {"revision": 2, "succeeded": True}
+    assert run.answer(Get("/nodes/1"))["value"] == {"id": "new"}
+
+
 def test_machines_ask_by_message_and_hear_when_it_is_durable(run: Any) -> None:
     liveness = Address("liveness", 1)
     run.step()

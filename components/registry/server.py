@@ -1,0 +1,163 @@
+"""The engine of a registry server: this node's copy, its machine, its disk.
+
+Knows the bus only to carry messages and events. The machine runs on the loop, the log is written by one thread
+(`writer.py`), a snapshot is written by another while the log goes on. An error of the disk or of the machine ends
+`run`, and with it the component.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...bus.client import Client
+from ...bus.driver import Background, Driver, perform_common
+from ...bus.machine import Address, Asked, Effect, Notify, Persist, Persisted, Publish, Received, Reply, Send
+from ...bus.messages import PEER_TOPIC
+from ...bus.service import Request
+from ...errors import CoveyError
+from . import messages, records
+from .disk import Disk
+from .machine import RegistryMachine
+from .messages import AnyMessage, Question
+from .recovery import recover
+from .settings import Settings
+from .writer import Writer
+
+log = logging.getLogger(__name__)
+_messages = msgspec.msgpack.Decoder(AnyMessage)
+
+
+class ServerEngine:
+    """One copy at work. Made by `open`, which loads the files; `run` serves until cancelled."""
+
+    def __init__(self, bus: Client, machine: RegistryMachine, disk: Disk | None) -> None:
+        self.machine = machine
+        self._bus = bus
+        self._disk = disk
+        self._driver = Driver(machine, self._perform)
+        self._background = Background()
+        self._outbox: asyncio.Queue[Send | Publish] = asyncio.Queue()
+        self._writer = Writer(disk, self._persisted, self._trimmed) if disk else None
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._snapshot = 0
+        self._changed = asyncio.Event()
+
+    @classmethod
+    async def open(
+        cls, bus: Client, folder: Path, cluster_id: str, node: int, settings: Settings | None = None
+    ) -> ServerEngine:
+        """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so."""
+        settings = settings or Settings()
+        disk, loaded = await asyncio.to_thread(Disk.open, folder, cluster_id, settings)
+        recovered = await asyncio.to_thread(recover, loaded, settings, str(folder))
+        for damage in recovered.damaged:
+            log.error("%s is damaged at byte %d: %s", damage.path, damage.position, damage.reason)
+        for damage in recovered.repaired:
+            log.warning("%s at byte %d: %s", damage.path, damage.position, damage.reason)
+        if recovered.damaged and disk:
+            disk.close()
+            disk = None
+        return cls(bus, RegistryMachine(node, recovered, settings), disk)
+
+    async def run(self) -> None:
+        """Start the machine and serve; raises what the disk or the machine raised."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._driver.failed())
+                tasks.create_task(self._post())
+                tasks.create_task(self._hear_peers())
+                if self._writer:
+                    tasks.create_task(self._writer.failed())
+                self._driver.feed()
+        finally:
+            self._driver.stop()
+            await self._background.close()
+            if self._writer:
+                await self._writer.close()
+
+    async def ask(self, question: Question, request: Request) -> Any:
+        """Answer from this copy; raises CoveyError."""
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._driver.feed(Asked(number, question, request.cause))
+            return await answer
+        finally:
+            del self._asked[number]
+
+    async def hear(self, body: bytes, request: Request) -> None:
+        """Take a message of another node's registry."""
+        source = Address(request.service, request.node)
+        self._driver.feed(Received(source, _messages.decode(body), request.cause))
+
+    async def reach(self, *phases: str) -> None:
+        """Wait until the copy is in one of these phases."""
+        while self.machine.phase not in phases:
+            await self._changed.wait()
+
+    def group_formed(self) -> None:
+        """This server is a member of `sys.registry`."""
+        self._driver.feed(messages.GroupFormed())
+
+    # --- the machine's orders ---
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Reply):
+            self._answer(effect)
+        elif isinstance(effect, Persist):
+            assert self._writer is not None, "a damaged copy writes nothing"
+            self._writer.write(effect.number, effect.data)
+        elif isinstance(effect, Notify):
+            self._background.start(self._write_snapshot(effect.body), "snapshot")
+        else:
+            self._outbox.put_nowait(effect)
+            if isinstance(effect, Publish):
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    def _answer(self, reply: Reply) -> None:
+        future = self._asked.get(reply.request)
+        if future is None or future.done():
+            return  # whoever asked has given up
+        if isinstance(reply.result, CoveyError):
+            future.set_exception(reply.result)
+        else:
+            future.set_result(reply.result)
+
+    def _persisted(self, number: int) -> None:
+        self._driver.feed(Persisted(number))
+
+    async def _write_snapshot(self, record: bytes) -> None:
+        assert self._disk is not None and self._writer is not None
+        self._snapshot = records.index_of(record)
+        try:
+            await asyncio.to_thread(self._disk.write_snapshot, record)
+        except OSError as error:
+            log.warning("no snapshot could be written, the log is kept: %s", error)
+            self._driver.feed(messages.SnapshotFailed(self._snapshot, str(error)))
+            return
+        self._writer.trim()
+
+    def _trimmed(self) -> None:
+        self._driver.feed(messages.SnapshotWritten(self._snapshot))
+
+    async def _post(self) -> None:
+        while True:
+            effect = await self._outbox.get()
+            try:
+                await perform_common(self._bus, effect)
+            except CoveyError as problem:
+                log.debug("not sent: %s", problem)  # the machine, or whoever asked, says it again
+
+    async def _hear_peers(self) -> None:
+        async with self._bus.subscribe(PEER_TOPIC) as events:
+            async for event in events:
+                if event.body["state"] == "down":
+                    self._driver.feed(messages.PeerDown(event.body["node"]))

@@ -1,0 +1,89 @@
+"""The thread that writes the log: while one sync runs, the next batch gathers (group commit).
+
+Knows the disk and the loop, nothing of the machine. Orders are done in the order in which they came; all that wait
+when the disk is free become one batch and one sync. An error of the disk is handed to the loop, which ends the
+component: this thread does nothing after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from .disk import Disk
+
+BATCH_RECORDS = 1024
+"""Records in one batch at most, so that the first of them does not wait for a whole flood."""
+
+
+class Writer:
+    """Owns the disk's log while it lives. `done(number)` and `trimmed()` are called on the loop that made it."""
+
+    def __init__(self, disk: Disk, done: Callable[[int], None], trimmed: Callable[[], None]) -> None:
+        self._disk = disk
+        self._done, self._trimmed = done, trimmed
+        self._loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._orders: queue.SimpleQueue[tuple[int, Sequence[bytes]] | str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="registry-log", daemon=True)
+        self._thread.start()
+
+    def write(self, number: int, records: Sequence[bytes]) -> None:
+        """Order records to be made durable; `done` gets this number or a higher one."""
+        self._orders.put((number, records))
+
+    def trim(self) -> None:
+        """Order what a snapshot made needless to be removed."""
+        self._orders.put("trim")
+
+    async def failed(self) -> None:
+        """Wait until the disk fails, and raise `DiskFailed`."""
+        await asyncio.shield(self._failed)
+
+    async def close(self) -> None:
+        """Finish what was ordered, then close the disk."""
+        self._orders.put("close")
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            while self._work():
+                pass
+        except Exception as error:
+            self._disk.abandon()
+            self._tell(self._fail, error)
+        else:
+            self._disk.close()
+
+    def _work(self) -> bool:
+        """Do what waits; return False when it was the order to close."""
+        order = self._orders.get()
+        batch: list[bytes] = []
+        number = 0
+        while not isinstance(order, str):
+            number = order[0]
+            batch.extend(order[1])
+            if len(batch) >= BATCH_RECORDS:
+                break
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                break
+        if batch:
+            self._disk.append(batch)
+            self._tell(self._done, number)
+        if order == "trim":
+            self._disk.trim()
+            self._tell(self._trimmed)
+        return order != "close"
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, nobody is left to tell
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
