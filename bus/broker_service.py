@@ -38,9 +38,9 @@ class BrokerService:
         return {"node": msgspec.to_builtins(self._broker.router.node), **self._broker.status()}
 
     @verb(Role.COMPONENT)
-    def configure(self, *, node: NodeInfo, peers: dict[int, Peer]) -> None:
+    def configure(self, *, info: NodeInfo, peers: dict[int, Peer]) -> None:
         """Set this node's place in its cluster and where its peers listen. The DCM calls it at every change."""
-        self._broker.configure(node, peers)
+        self._broker.configure(info, peers)
 
     @verb()
     def tap_attach(self, *, filter: list[Condition] = [], payload: bool = False) -> dict[str, Any]:  # noqa: B006

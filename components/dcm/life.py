@@ -69,6 +69,12 @@ class Removed(msgspec.Struct, frozen=True):
     reason: str = "the others took this node for dead"
 
 
+class CloneTold(msgspec.Struct, frozen=True):
+    """Liveness refused this boot: its number is online under another boot id, which answers (SPEC 5.5)."""
+
+    reason: str
+
+
 class ComponentStarted(msgspec.Struct, frozen=True):
     """The process runs (it need not be ready)."""
 
@@ -128,7 +134,7 @@ class ControllersAsked(msgspec.Struct, frozen=True):
 
 
 class ControllersReady(msgspec.Struct, frozen=True):
-    """The shipped controllers are ready (step 24)."""
+    """All controllers are ready (step 24)."""
 
 
 class DiscoveryDone(msgspec.Struct, frozen=True):
@@ -156,6 +162,7 @@ Input = (
     | OnlineAsked
     | OfflineAsked
     | Removed
+    | CloneTold
     | ComponentStarted
     | ComponentFailed
     | ComponentExited

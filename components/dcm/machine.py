@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ...bus.machine import ImpossibleTransition
 from .identity import Verdict, judge
 from .life import (
     Announce,
     Announced,
     Begin,
+    CloneTold,
     CloseFunctions,
     ComponentExited,
     ComponentFailed,
@@ -63,7 +66,7 @@ from .life import (
 )
 
 READ_AGAIN = 1.0  # seconds until the global configuration is read once more, when it could not be
-CONTROLLERS_TIME = 3.0  # seconds that the shipped controllers have to be ready before discovery goes ahead
+CONTROLLERS_TIME = 1.0  # seconds that the controllers have to be ready, before discovery goes ahead with those that are
 ANNOUNCE_AGAIN = 1.0
 LEAVE_TIME = 3.0  # seconds that Liveness has to take this node out of the view before the components stop anyway
 STOP_TIME = 5.0  # seconds each component has to stop
@@ -229,6 +232,8 @@ class NodeMachine:
         if input.taken:
             return self._stop_all(now, ("failed", input.taken))
         self._unreplaced = not input.done
+        if self._unreplaced and "registry.writes" in self.ready:
+            self._timers["replace"] = now + READ_AGAIN
         return [RefreshLocal(), *self._judged(now)] if self.state == "checking" else self._configure(now)
 
     def _judged(self, now: float) -> list[Effect]:
@@ -309,6 +314,13 @@ class NodeMachine:
         self._next_boot, self._server = input.boot_id, input.server
         return self._stop_all(now, ("checking", input.reason))
 
+    def _clone(self, now: float, input: CloneTold) -> list[Effect]:
+        assert self.verdict is not None
+        self.verdict = msgspec.structs.replace(
+            self.verdict, scenario=None, action="refuse", reason=input.reason, code="identity.clone"
+        )
+        return self._stop_all(now, ("failed", input.reason))
+
     def _go(self, now: float, after: tuple[State, str]) -> list[Effect]:
         if "liveness" not in self.ready:
             return self._stop_all(now, after)
@@ -380,6 +392,9 @@ class NodeMachine:
             elif name == "read":
                 del self._timers[name]
                 effects += [ReadGlobal()] if "registry.reads" in self.ready else []
+            elif name == "replace" and self.verdict is not None and self.verdict.original is not None:
+                del self._timers[name]
+                effects.append(ReplaceIdentity(self.verdict.original))
             elif name == "controllers":
                 effects += self._discover(now)
             elif name == "discovery":
@@ -422,6 +437,7 @@ _TABLE: dict[type[Any], dict[State, _Do]] = {
     ),
     Undefined: _row({_IDLE: _M._undefined}),
     Removed: _row({("starting", "configuring", "online"): _M._removed}, late=(*_IDLE, "checking", "leaving")),
+    CloneTold: _row({("starting", "configuring", "online"): _M._clone}, late=(*_IDLE, "checking", "leaving")),
     ComponentStarted: _row({_IN: _M._component_started}, late=(*_IDLE, "leaving")),
     ComponentFailed: _row({_IN: _M._exited}, late=(*_IDLE, "leaving")),
     ComponentExited: _row({_IN: _M._exited}, late=(*_IDLE, "leaving")),

@@ -77,6 +77,7 @@ class Resolve(Message, frozen=True):
     """New node in doubt to any member: how did it end? Asking ends it: what is not decided yet becomes aborted."""
 
     transaction: str
+    cluster_id: str
     definition_id: str
 
 

@@ -59,7 +59,7 @@ def test_a_line_cut_by_a_crash_stays_and_is_reported(tmp_path: Path) -> None:
     again.append("a", None, "three", "done")
     assert [entry["what"] for entry in again.entries()] == ["one", "audit.damaged", "three"]
     assert [found.line for found in again.verify()] == [2]
-    assert [entry for entry in again.entries() if entry["what"] == "audit.damaged"][0]["with"]["line"] == 2
+    assert next(entry for entry in again.entries() if entry["what"] == "audit.damaged")["with"]["line"] == 2
 
 
 def test_it_is_bounded_and_the_chain_holds_over_rotated_files(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""The verbs of `dcm` that concern whole clusters: define one, list them, put all nodes online or offline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ...bus.messages import Role
+from ...bus.service import Request, verb
+from ...errors import AlreadyDefined, Busy, CoveyError, IdentityUnreadable, NodeOnline
+from ..registry.founding import create
+from . import life
+from .daemon import Daemon
+from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name, plain
+from .home import Home, new_id
+
+NODE_TIME = 20.0  # seconds for each node to accept
+
+
+class ClusterVerbs:
+    """Verbs over clusters, and what all verbs share."""
+
+    def __init__(self, home: Home, daemon: Daemon) -> None:
+        self._home = home
+        self._daemon = daemon
+        self._defining = asyncio.Lock()
+
+    @verb()
+    def cluster_ls(self) -> list[dict[str, Any]]:
+        """Return the clusters this node is defined to, with both pointers."""
+        clusters = self._home.clusters
+        return [
+            {
+                "name": known.name,
+                "id": cluster,
+                "current": cluster == clusters.current,
+                "target": cluster == clusters.target,
+            }
+            for cluster, known in clusters.defined().items()
+        ]
+
+    @verb(Role.ADMIN)
+    async def cluster_define(self, request: Request, *, name: str) -> dict[str, Any]:
+        """Create a cluster with this node as its first node and registry server; it joins by itself."""
+        check_name(name, "cluster name")
+        async with self._audited(request, "cluster_define", name=name):
+            if self._defining.locked():
+                raise Busy("a cluster is being defined on this node already", "wait for its end")
+            async with self._defining:
+                return await self._define(name)
+
+    async def _define(self, name: str) -> dict[str, Any]:
+        home, state = self._home, self._daemon.machine.state
+        if state not in ("undefined", "offline", "failed"):
+            raise NodeOnline(f"this node is {state} in {home.here().cluster.name}", "`covey node offline` first")
+        for cluster_id, known in home.clusters.defined().items():
+            if known.name == name:
+                raise AlreadyDefined(f"this node is defined to a cluster named {name} already: {cluster_id}")
+        original = await asyncio.to_thread(home.read_original)
+        if original is None:
+            raise IdentityUnreadable(home.original_problem, "see `node: {identity: …}` in this node's YAML")
+        cluster = ClusterDefinition(name, new_id())
+        node = NodeDefinition(1, home.name, original, new_id(), home.addresses(), home.port)
+        replica = Replica(cluster, node, ServerList((1,), 1), NodeTable({1: node}))
+        home.clusters = await asyncio.to_thread(self._found, replica)
+        await home.reload()
+        self._daemon.feed(life.OnlineAsked(home.server, new_id()))
+        return {"name": name, "id": cluster.id, "node": plain(node)}
+
+    def _found(self, replica: Replica) -> Any:
+        """Registry first and synced, then the local files, then the pointer: the last write makes it a cluster."""
+        store, cluster = self._home.store, replica.cluster
+        store.make_cluster(cluster)
+        try:
+            create(
+                self._home.layout.cluster(cluster.id).folder,
+                cluster_id=cluster.id,
+                cluster_name=cluster.name,
+                node=plain(replica.node),
+                servers=list(replica.servers.servers),
+            )
+            store.commit_replica(replica)
+        except BaseException:
+            store.erase_cluster(cluster.id)
+            raise
+        return store.commit_cluster(cluster)
+
+    @verb(Role.OPERATOR)
+    async def cluster_online(self, request: Request) -> list[dict[str, Any]]:
+        """Ask every defined node to go online; return what each said."""
+        async with self._audited(request, "cluster_online"):
+            numbers = sorted(self._home.here().nodes.nodes)
+            return await self._control("node_online", numbers)
+
+    @verb(Role.OPERATOR)
+    async def cluster_offline(self, request: Request) -> list[dict[str, Any]]:
+        """Ask every defined node to go offline; return what each said. The registry servers go last."""
+        async with self._audited(request, "cluster_offline"):
+            here = self._home.here()
+            servers = [number for number in here.servers.servers if number != here.node.number]
+            first = [n for n in sorted(here.nodes.nodes) if n not in here.servers.servers and n != here.node.number]
+            said = await self._control("node_offline", first, wait=True)
+            said += await self._control("node_offline", servers, wait=True)
+            return said + await self._control("node_offline", [here.node.number])
+
+    async def _control(self, what: str, numbers: Iterable[int], **arguments: Any) -> list[dict[str, Any]]:
+        async def one(number: int) -> dict[str, Any]:
+            said = {"number": number, "name": self._home.here().nodes.nodes[number].name}
+            where = None if number == self._home.here().node.number else number
+            try:
+                answer = await self._home.bus.call("dcm", what, node=where, timeout=NODE_TIME, **arguments)
+            except CoveyError as why:
+                return said | {"state": None, "error": {"code": why.code, "message": str(why)}}
+            return said | {"state": answer["state"], "error": None}
+
+        return list(await asyncio.gather(*(one(number) for number in numbers)))
+
+    # --- what all verbs share ---------------------------------------------------------------------------------
+
+    def _elsewhere(self, number: int | None) -> bool:
+        """Whether a verb concerns another node than this one."""
+        return number is not None and number != self._home.here().node.number
+
+    def _own_state(self) -> dict[str, Any]:
+        here = self._home.here()
+        state = self._daemon.machine.state
+        return {
+            "number": here.node.number,
+            "name": here.node.name,
+            "state": state,
+            "reason": self._daemon.machine.reason,
+        }
+
+    @asynccontextmanager
+    async def _audited(self, request: Request, what: str, **particulars: Any) -> AsyncIterator[None]:
+        """Write an audit line for what is done within, however it ends."""
+        given = {key: value for key, value in particulars.items() if value is not None}
+        try:
+            yield
+        except BaseException as why:
+            code = why.code if isinstance(why, CoveyError) else type(why).__name__
+            await self._home.audit(request.source, what, code, **given, role=request.role.name.lower())
+            raise
+        await self._home.audit(request.source, what, "done", **given, role=request.role.name.lower())

@@ -1,0 +1,355 @@
+"""Carry out what the node's life machine orders, and tell it what came of it. Decides nothing.
+
+Effects are performed one after the other, in the order in which the machine gave them (a boot id is told to the
+broker before a component starts, local files are renewed before a component may read them). Those that wait for
+others (reading the registry, discovery, leaving) run beside, and end as an input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ...bus.driver import Background, Driver
+from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
+from . import life
+from .definitions import Clusters, Replacement
+from .entries import rename_id
+from .home import Home, new_id
+from .identity import NOWHERE, Elsewhere, Verdict, copy_of
+from .lookup import Global, read_global
+from .machine import NodeMachine
+from .processes import Spawner
+from .storage import read_document, write_document
+
+log = logging.getLogger(__name__)
+
+DISCOVERY_TIME = 15.0  # seconds until the Resource Manager's answer is given up; the join does not wait that long
+CONFIGURED_TIME = 10.0
+CORES_KEPT = 20  # records of crashes that are kept in `core/`
+JOINED: tuple[life.State, ...] = ("starting", "configuring", "online")
+
+
+class Daemon:
+    """The driver of one node's life."""
+
+    def __init__(self, home: Home, spawner: Spawner, plan: life.Plan) -> None:
+        self.home = home
+        self.machine = NodeMachine(plan)
+        self.open: set[str] = set()  # functions that components may use: what the machine says, once it is carried out
+        self.waits: dict[str, dict[str, int]] = {}
+        self.crashed: dict[str, str] = {}
+        self.started_at = _utc()
+        self._spawner = spawner
+        self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]
+        self._orders: asyncio.Queue[life.Effect] = asyncio.Queue()
+        self._background = Background()
+        self._changed = asyncio.Event()
+        self._global: Global | None = None
+
+    # --- for the service --------------------------------------------------------------------------------------
+
+    def feed(self, input: life.Input) -> None:
+        """Tell the machine that something happened."""
+        self._driver.feed(input)
+        self._wake()
+
+    async def run(self) -> None:
+        """Perform orders until cancelled; an error of the machine ends the DCM."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._perform_all())
+            tasks.create_task(self._watch_exits())
+            tasks.create_task(self._driver.failed())
+
+    async def close(self) -> None:
+        await self._background.close()
+
+    async def settled(self, states: Iterable[life.State]) -> life.State:
+        """Wait until the node is in one of these states, and nothing that was ordered is undone."""
+        wanted = set(states)
+        while self.machine.state not in wanted or not self._orders.empty():
+            await self._change()
+        return self.machine.state
+
+    async def function_wait(self, function: str, component: str, wait: float) -> bool:
+        """Wait until a function is there, for at most `wait` seconds; say whether it is."""
+        waiting = self.waits.setdefault(component, {})
+        waiting[function] = waiting.get(function, 0) + 1
+        try:
+            async with asyncio.timeout(wait):
+                while function not in self.open:
+                    await self._change()
+        except TimeoutError:
+            pass
+        finally:
+            waiting[function] -= 1
+            if not waiting[function]:
+                del waiting[function]
+        return function in self.open
+
+    def function_ready(self, functions: Iterable[str]) -> None:
+        """A component offers these functions now."""
+        for function in functions:
+            if self.machine.state in ("checking", *JOINED):
+                self.open.add(function)
+            self.feed(life.FunctionReady(function))
+
+    def waiting(self) -> dict[str, list[str]]:
+        """For which functions each component waits just now."""
+        return {component: sorted(functions) for component, functions in self.waits.items() if functions}
+
+    def start(self) -> None:
+        """Tell the machine how the node stands when the daemon starts."""
+        home = self.home
+        self.feed(
+            life.Started(
+                defined=home.replica is not None,
+                server=home.server,
+                offline=home.clusters.offline,
+                boot_id=new_id(),
+                problem=home.problem,
+            )
+        )
+
+    async def defined(self, cluster_id: str) -> None:
+        """This node was defined to a cluster: join it, if its pointer is there and no operator said otherwise."""
+        await self.home.reload()
+        home, state = self.home, self.machine.state
+        current = home.replica is not None and home.replica.cluster.id == cluster_id
+        if current and state in ("undefined", "offline", "failed") and not home.clusters.offline:
+            self.feed(life.Defined(home.server, new_id()))
+
+    def last_verdict(self) -> dict[str, Any] | None:
+        """Return the last verdict there was, over restarts and clean-ups. Blocks."""
+        if self.machine.verdict is not None:
+            found: dict[str, Any] = msgspec.to_builtins(self.machine.verdict)
+            return found
+        try:
+            kept = read_document(self.home.layout.verdict_file, "verdict", Verdict)
+        except LocalDamaged:
+            return None
+        return None if kept is None else dict(msgspec.to_builtins(kept))
+
+    # --- orders -----------------------------------------------------------------------------------------------
+
+    def _order(self, effect: life.Effect) -> None:
+        self._orders.put_nowait(effect)
+
+    async def _perform_all(self) -> None:
+        while True:
+            effect = await self._orders.get()
+            try:
+                beside = _BESIDE.get(type(effect))
+                if beside is not None:
+                    self._background.start(beside(self, effect), type(effect).__name__)
+                else:
+                    await _INLINE[type(effect)](self, effect)
+            except (CoveyError, OSError) as why:
+                log.error("%s failed: %s", type(effect).__name__, why)
+            self._wake()
+
+    async def _watch_exits(self) -> None:
+        async for exit in self._spawner.exits():
+            self.feed(life.ComponentExited(exit.name, exit.status, exit.reason))
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+    async def _state(self, effect: life.StateChanged) -> None:
+        log.info("the node is %s%s", effect.state, f": {effect.reason}" if effect.reason else "")
+        body = {"state": effect.state, "reason": effect.reason, "boot_id": self.home.boot_id}
+        if effect.state in ("offline", "undefined", "failed"):
+            self.home.boot_id = ""
+            await self.home.tell_broker()
+        if effect.state == "failed":
+            await self.home.audit("dcm", "node_failed", "failed", reason=effect.reason)
+        await self.home.bus.publish("dcm.state", body)
+
+    async def _begin(self, effect: life.Begin) -> None:
+        self.home.boot_id = effect.boot_id
+        self._global = None
+        self.open.clear()
+        self.crashed.clear()
+        self.home.boot_log.begin(effect.boot_id, self.started_at)
+        await self.home.tell_broker()
+
+    async def _record(self, effect: life.RecordStep) -> None:
+        self.home.boot_log.record(effect.step, "", effect.event, effect.how)
+
+    async def _start(self, effect: life.StartComponent) -> None:
+        try:
+            await self._spawner.start(effect.name)
+        except (CoveyError, OSError) as why:
+            self.feed(life.ComponentFailed(effect.name, str(why)))
+        else:
+            self.feed(life.ComponentStarted(effect.name))
+
+    async def _stop(self, effect: life.StopComponent) -> None:
+        try:
+            await self._spawner.stop(effect.name, effect.deadline)
+        finally:
+            self.feed(life.ComponentStopped(effect.name))
+
+    async def _open(self, effect: life.OpenFunctions) -> None:
+        self.open.update(effect.functions)
+
+    async def _close(self, effect: life.CloseFunctions) -> None:
+        self.open.difference_update(effect.functions)
+
+    async def _keep_offline(self, effect: life.KeepOffline) -> None:
+        def changed(now: Clusters) -> Clusters:
+            return msgspec.structs.replace(now, offline=effect.offline)
+
+        self.home.clusters = await asyncio.to_thread(self.home.store.change, changed)
+
+    async def _crashed(self, effect: life.Crashed) -> None:
+        self.crashed[effect.name] = effect.reason or f"status {effect.status}"
+        log.error("%s ended unasked: %s", effect.name, self.crashed[effect.name])
+        record: dict[str, Any] = {"name": effect.name, "status": effect.status, "reason": effect.reason, "at": _utc()}
+        record["boot_id"] = self.home.boot_id
+        await self.home.bus.publish("dcm.crash", record)
+        folder = self.home.folder.core
+        write_document(
+            folder / f"{record['at'].replace(':', '')}-{effect.name.replace(':', '-')}.json", "crash", record
+        )
+        for old in sorted(folder.glob("*.json"))[:-CORES_KEPT]:
+            old.unlink(missing_ok=True)
+
+    async def _refresh(self, _effect: life.RefreshLocal) -> None:
+        """Missed updates: name, addresses, servers, the other nodes (SPEC 5.3)."""
+        if self._global is None:
+            return
+        here = self.home.here()
+        entry = self._global.entry(here.node.number)
+        if entry is None:
+            return
+        new = self._global.replica_for(entry.definition)
+        changed = [name for name in ("cluster", "node", "servers") if getattr(new, name) != getattr(here, name)]
+        await self.home.refresh(new)
+        if "node" in changed or "cluster" in changed:
+            await self.home.audit("dcm", "local_refreshed", "done", changed=changed)
+
+    async def _erase(self, effect: life.EraseLocal) -> None:
+        """The deletion of scenarios 2 and 4 is completed: only this cluster's local definition goes."""
+        cluster = self.home.here().cluster
+        write_document(self.home.layout.verdict_file, "verdict", effect.verdict)
+        await asyncio.to_thread(self.home.store.erase_cluster, cluster.id)
+        await self.home.audit(
+            "dcm", "local_erased", "done", cluster=cluster.id, name=cluster.name, scenario=effect.verdict.scenario
+        )
+        self.home.boot_id = ""
+        await self.home.reload()
+        self.feed(life.Erased())
+
+    # --- what waits for others --------------------------------------------------------------------------------
+
+    async def _read_global(self, _effect: life.ReadGlobal) -> None:
+        home = self.home
+        original = await asyncio.to_thread(home.read_original)
+        cluster, node = home.here().cluster, home.here().node
+        local = copy_of(cluster.id, node)
+        try:
+            replacement = await asyncio.to_thread(home.store.replacement, cluster.id)
+            found = await read_global(home.bus, cluster.id)
+        except CoveyError as why:
+            self.feed(life.GlobalRead(original, local, None, known=False, why=str(why)))
+            return
+        self._global = found
+        entry = found.entry(node.number)
+        owner = next((each.definition for each in found.entries if each.definition.id == original), None)
+        other = owner is not None and owner.number != node.number
+        self.feed(
+            life.GlobalRead(
+                original,
+                local,
+                copy_of(found.cluster.id, entry.definition if entry else None),
+                why=home.original_problem,
+                replacement=replacement,
+                elsewhere=Elsewhere(owner=f"{owner.name} ({owner.number})") if other and owner else NOWHERE,
+            )
+        )
+
+    async def _replace(self, effect: life.ReplaceIdentity) -> None:
+        """Scenario 3, both or neither: a pending record, then the global id by compare-and-set, then the local one."""
+        home = self.home
+        here, new = home.here(), effect.original
+        cluster_id = here.cluster.id
+        try:
+            found = await read_global(home.bus, cluster_id)
+            entry = found.entry(here.node.number)
+            if entry is None or entry.definition.definition_id != here.node.definition_id:
+                raise NotDefined("the definition of this node went away meanwhile")
+            if entry.definition.id != new:
+                await asyncio.to_thread(home.store.save, cluster_id, Replacement(entry.definition.id, new))
+                done = await home.bus.call("registry", "txn", **rename_id(entry, new), system=True, timeout=5.0)
+                if not done["succeeded"]:
+                    raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
+        except CompareFailed as why:
+            log.warning("the node's id cannot be replaced now: %s", why)
+            self.feed(life.Replaced(False))
+            return
+        except CoveyError as why:
+            log.info("the node's id is replaced as soon as the registry takes writes: %s", why)
+            self.feed(life.Replaced(False))
+            return
+        node = msgspec.structs.replace(home.here().node, id=new)
+        await home.refresh(msgspec.structs.replace(home.here(), node=node))
+        await asyncio.to_thread(home.store.drop_replacement, cluster_id)
+        await home.audit("dcm", "identity_replaced", "done", old=here.node.id, new=new)
+        self._global = None
+        self.feed(life.Replaced(True))
+
+    async def _discover(self, _effect: life.Discover) -> None:
+        await self._try("resources", "discover", DISCOVERY_TIME)
+        self.feed(life.DiscoveryDone())
+
+    async def _announce(self, _effect: life.Announce) -> None:
+        self.feed(life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME)))
+
+    async def _leave(self, _effect: life.Leave) -> None:
+        await self._try("liveness", "leave", 3.0)
+        self.feed(life.Left())
+
+    async def _try(self, service: str, verb: str, timeout: float) -> bool:
+        try:
+            await self.home.bus.call(service, verb, timeout=timeout)
+        except CoveyError as why:
+            log.warning("%s.%s: %s", service, verb, why)
+            return False
+        return True
+
+
+def _utc() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_Perform = Callable[[Daemon, Any], Awaitable[None]]
+_INLINE: dict[type[Any], _Perform] = {
+    life.StateChanged: Daemon._state,
+    life.Begin: Daemon._begin,
+    life.RecordStep: Daemon._record,
+    life.StartComponent: Daemon._start,
+    life.StopComponent: Daemon._stop,
+    life.OpenFunctions: Daemon._open,
+    life.CloseFunctions: Daemon._close,
+    life.KeepOffline: Daemon._keep_offline,
+    life.Crashed: Daemon._crashed,
+    life.RefreshLocal: Daemon._refresh,
+    life.EraseLocal: Daemon._erase,
+}
+_BESIDE: dict[type[Any], _Perform] = {
+    life.ReadGlobal: Daemon._read_global,
+    life.ReplaceIdentity: Daemon._replace,
+    life.Discover: Daemon._discover,
+    life.Announce: Daemon._announce,
+    life.Leave: Daemon._leave,
+}

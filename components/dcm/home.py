@@ -1,0 +1,235 @@
+"""What this node knows of itself: its YAML, its local files, its audit and boot logs, and what it told the broker.
+
+The one place where the parts of the DCM meet. Knows the bus only to tell the broker who this node is; decides nothing.
+`load` reads the files of the current cluster into memory; whatever changes them goes through here, so that memory, disk
+and broker never differ for longer than the change takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...bus.client import Client
+from ...errors import CoveyError, NotDefined, NotFound
+from ...plugins.hookspecs import IdentitySource
+from . import identity
+from .audit import AuditLog
+from .bootlog import BootLog
+from .definitions import Clusters, NodeDefinition, NodeTable, Replica, ServerList, plain
+from .layout import ClusterLayout, Layout
+from .messages import Prepared
+from .storage import Store
+
+log = logging.getLogger(__name__)
+
+
+def new_id() -> str:
+    """Return a new id for a cluster, a definition, a boot or a transaction."""
+    return uuid.uuid4().hex
+
+
+class Home:
+    """This node's own facts."""
+
+    def __init__(self, config: Any, state_dir: Path, bus: Client, sources: dict[str, IdentitySource]) -> None:
+        self.bus = bus
+        self.layout = Layout(state_dir)
+        self.store = Store(self.layout)
+        self.store.prepare()
+        self.audit_log = AuditLog(self.layout.audit_log)
+        self.boot_log = BootLog(self.layout.boot_log)
+        self.name = str(config.node.name)
+        self.port = int(config.node.port)
+        self.boot_id = ""
+        self.clusters = Clusters()
+        self.replica: Replica | None = None
+        self.problem = ""
+        self.original: str | None = None
+        self.original_problem = ""
+        self.settings = _settings(config)
+        self._adapters = config.node.adapters
+        self._sources = sources
+        self._identity = config.node.identity
+        self._told: Any = None
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read the local files; `problem` says what is damaged, and then nothing of it is used. Blocks."""
+        self.replica, self.problem = None, ""
+        try:
+            self.clusters = self.store.clusters()
+            current = self.clusters.current
+            if current is not None and current in self.clusters.defined():
+                cluster, node = self.store.cluster(current), self.store.node(current)
+                if cluster is None or node is None:
+                    where = self.layout.cluster(current).configuration
+                    raise NotFound(f"{where} lacks the definition of this node", "define the node again")
+                self.replica = Replica(cluster, node, self.store.servers(current), self.store.nodes(current))
+        except CoveyError as why:
+            self.problem = str(why)
+
+    def read_original(self) -> str | None:
+        """Read this machine's own id from its source; None when it cannot be read. Blocks."""
+        setting = self._identity
+        if not isinstance(setting, (str, dict)):
+            setting = setting.source if setting.value is None else {setting.source: setting.value}
+        try:
+            self.original = identity.read_original(setting, self.layout.state_dir, self._sources)
+            self.original_problem = ""
+        except CoveyError as why:
+            self.original, self.original_problem = None, str(why)
+        return self.original
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return this node's addresses with their prefix lengths, as its YAML says."""
+        if self._adapters != "auto":
+            return tuple(str(adapter) for adapter in self._adapters)
+        import ipaddress
+        import socket
+
+        import psutil
+
+        found = [
+            ipaddress.ip_interface(f"{address.address.partition('%')[0]}/{address.netmask}")
+            for name, addresses in sorted(psutil.net_if_addrs().items())
+            for address in addresses
+            if address.family == socket.AF_INET and address.netmask
+        ]
+        return tuple(str(each) for each in found if not each.is_loopback and not each.is_link_local)
+
+    # --- the current cluster ----------------------------------------------------------------------------------
+
+    def here(self) -> Replica:
+        """Return the current cluster's local configuration; NotDefined when there is none."""
+        if self.replica is None:
+            why = f": {self.problem}" if self.problem else ""
+            raise NotDefined(f"this node is defined to no cluster{why}", "use `covey cluster define` or `node define`")
+        return self.replica
+
+    @property
+    def folder(self) -> ClusterLayout:
+        return self.layout.cluster(self.here().cluster.id)
+
+    @property
+    def server(self) -> bool:
+        """Whether this node is a registry server of its current cluster."""
+        return self.replica is not None and self.replica.node.number in self.replica.servers.servers
+
+    def definition_in(self, cluster_id: str) -> NodeDefinition | None:
+        """Return this node's local definition of a cluster, whether current or not. Blocks."""
+        known = self.store.clusters().defined()
+        return self.store.node(cluster_id) if cluster_id in known else None
+
+    def local(self) -> dict[str, Any]:
+        """Return the local configuration as components get it (SPEC 3.2)."""
+        replica = self.replica
+        own: dict[str, Any] = {
+            "state_dir": str(self.layout.state_dir),
+            "folder": "",
+            "cluster_id": "",
+            "cluster_name": "",
+            "cluster": None,
+            "node": 0,
+            "node_name": self.name,
+            "node_id": self.original or "",
+            "definition_id": "",
+            "boot_id": self.boot_id,
+            "servers": [],
+            "primary_server": None,
+            "nodes": {},
+            "settings": self.settings,
+        }
+        if replica is None:
+            return own
+        return own | {
+            "folder": str(self.folder.folder),
+            "cluster_id": replica.cluster.id,
+            "cluster_name": replica.cluster.name,
+            "cluster": plain(replica.cluster),
+            "node": replica.node.number,
+            "node_name": replica.node.name,
+            "node_id": replica.node.id,
+            "definition_id": replica.node.definition_id,
+            "servers": list(replica.servers.servers),
+            "primary_server": replica.servers.primary,
+            "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
+        }
+
+    def prepared(self, transaction: str) -> Prepared:
+        """Return how this node presents itself to a cluster that wants it."""
+        return Prepared(transaction, self.original or "", self.name, self.addresses(), self.port)
+
+    # --- changing ---------------------------------------------------------------------------------------------
+
+    async def refresh(self, replica: Replica) -> None:
+        """Renew the local copy of the current cluster: write what changed, then tell the broker."""
+        old = self.here()
+        names = ("cluster", "node", "servers", "nodes")
+        changed = [getattr(replica, name) for name in names if getattr(replica, name) != getattr(old, name)]
+        if changed:
+            await asyncio.to_thread(self.store.save, old.cluster.id, *changed)
+            if replica.cluster.name != old.cluster.name:
+                await asyncio.to_thread(self.store.commit_cluster, replica.cluster, point=False)
+            self.replica = replica
+        await self.tell_broker()
+
+    async def reload(self) -> None:
+        """Read the files again, because something was defined or erased, and tell the broker."""
+        await asyncio.to_thread(self.load)
+        await self.tell_broker()
+
+    async def tell_broker(self, again: bool = False) -> None:
+        """Tell the broker who this node is and where its peers are, if that changed (or `again`)."""
+        info: dict[str, Any] = {}
+        peers: dict[int, Any] = {}
+        if self.replica is not None:
+            own, cluster = self.replica.node, self.replica.cluster
+            info = {"number": own.number, "name": own.name, "id": own.id, "boot_id": self.boot_id}
+            info |= {"cluster_id": cluster.id, "cluster_name": cluster.name}
+            peers = {
+                number: {"name": peer.name, "addresses": peer.endpoints()}
+                for number, peer in sorted(self.replica.nodes.nodes.items())
+                if number != own.number
+            }
+        if again or (info, peers) != self._told:
+            await self.bus.call("bus", "configure", info=info, peers=peers)
+            self._told = (info, peers)
+
+    async def audit(self, who: str, what: str, outcome: str, **particulars: Any) -> None:
+        """Write an entry of the audit log; a disk that refuses is logged, and stops nobody."""
+        try:
+            await asyncio.to_thread(self.audit_log.append, who, None, what, outcome, **particulars)
+        except OSError as why:
+            log.error("the audit log cannot be written: %s", why)
+
+
+def servers_from(value: Any, revision: int) -> ServerList:
+    """Return the server list that the registry holds at /cluster/servers."""
+    return ServerList(tuple(value["servers"]), value.get("primary"), revision)
+
+
+def table_from(nodes: dict[int, NodeDefinition], revision: int) -> NodeTable:
+    """Return the node table as of a revision."""
+    return NodeTable({number: nodes[number] for number in sorted(nodes)}, revision)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """Return the sections of the YAML that components read, as plain data; durations are seconds."""
+    sections = {}
+    for name in ("liveness", "controllers"):
+        section = getattr(config, name, None)
+        if isinstance(section, dict):
+            section = {key: _dump(value) for key, value in section.items()}
+        sections[name] = _dump(section) if section is not None else {}
+    return sections
+
+
+def _dump(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else msgspec.to_builtins(value)

@@ -1,0 +1,117 @@
+"""Undefine a node (SPEC 4): offline in order, one transaction over the global definition, then the node's own files.
+
+The node erases nothing on somebody's word. Told that it was undefined, it asks a node of its list how its definition
+stands, and the answer comes from a current read of the registry; a node that is away learns it at its next join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ...errors import CoveyError, NodeOnline, NotFound, Refused
+from . import life
+from .daemon import Daemon
+from .definer import WRITE_TIME, Definer
+from .entries import undefine
+from .home import Home, new_id
+from .lookup import online_members, read_global
+from .messages import Resolve
+
+log = logging.getLogger(__name__)
+
+LEFT_TIME = 10.0  # seconds for the view to let the node go
+ROUNDS = 5
+IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
+
+
+class Undefiner:
+    """Takes definitions away, here and elsewhere."""
+
+    def __init__(self, home: Home, daemon: Daemon, definer: Definer) -> None:
+        self._home = home
+        self._daemon = daemon
+        self._definer = definer
+
+    async def undefine(self, number: int) -> dict[str, Any]:
+        """Remove a node from this cluster; return its last definition and whether its own files are gone already."""
+        home = self._home
+        cluster_id = home.here().cluster.id
+        found = await read_global(home.bus, cluster_id)
+        entry = found.entry(number)
+        if entry is None:
+            raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
+        if number in found.servers.servers:
+            last = " the last" if len(found.servers.servers) == 1 else " a"
+            raise Refused(
+                f"node {number} is{last} registry server", "`covey registry undefine-server` first, if there are more"
+            )
+        if number == home.here().node.number:
+            raise NodeOnline(
+                "this node is online itself", "ask another node of the cluster: covey --state … node undefine"
+            )
+        if number in await online_members(home.bus):
+            await home.bus.call("dcm", "node_offline", node=number, wait=True, timeout=LEFT_TIME + 5)
+            await self._left(number)
+        for _ in range(ROUNDS):
+            done = await home.bus.call("registry", "txn", **undefine(entry), timeout=WRITE_TIME)
+            if done["succeeded"]:
+                break
+            entry = (await read_global(home.bus, cluster_id)).entry(number)
+            if entry is None:
+                break
+        else:
+            raise Refused(f"the definition of node {number} changes too fast to remove it", "ask again")
+        node = found.table().nodes[number]
+        return {"number": number, "name": node.name, "erased": await self._tell(node.endpoints(), cluster_id)}
+
+    async def _left(self, number: int) -> None:
+        """Wait until the view does not list the node."""
+        try:
+            async with asyncio.timeout(LEFT_TIME):
+                while number in await online_members(self._home.bus):  # noqa: ASYNC110  (the view is another process's)
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise NodeOnline(f"node {number} does not leave the view", "look at it with `covey node show`") from None
+
+    async def _tell(self, endpoints: list[str], cluster_id: str) -> bool:
+        for endpoint in endpoints:
+            try:
+                answer = await self._home.bus.call(
+                    "dcm", "definition_gone", node=endpoint, cluster_id=cluster_id, timeout=5.0
+                )
+            except CoveyError as why:
+                log.info("%s cannot be told that it was undefined: %s", endpoint, why)
+                continue
+            return bool(answer["erased"])
+        return False
+
+    async def definition_gone(self, cluster_id: str) -> bool:
+        """Ask the cluster whether this node's definition is gone; if so, complete the deletion here."""
+        home = self._home
+        current = home.replica is not None and home.replica.cluster.id == cluster_id
+        node = await asyncio.to_thread(home.definition_in, cluster_id)
+        if node is None:
+            return True
+        if current and self._daemon.machine.state not in IDLE:
+            raise NodeOnline("this node is not offline; its next join will tell", "put it offline first")
+        table = await asyncio.to_thread(home.store.nodes, cluster_id)
+        servers = await asyncio.to_thread(home.store.servers, cluster_id)
+        numbers = dict.fromkeys([*servers.servers, *sorted(table.nodes)])
+        ask = [
+            endpoint
+            for number in numbers
+            if number in table.nodes and number != node.number
+            for endpoint in table.nodes[number].endpoints()
+        ]
+        answer = await self._definer.ask_others(tuple(ask), Resolve(new_id(), cluster_id, node.definition_id))
+        if answer is None or answer.replica is not None:
+            return False
+        await asyncio.to_thread(home.store.erase_cluster, cluster_id)
+        await home.audit("dcm", "local_erased", "done", cluster=cluster_id, reason="undefined")
+        await home.reload()
+        home.clusters = await asyncio.to_thread(home.store.clusters)
+        if current:
+            self._daemon.feed(life.Undefined())
+        return True
