@@ -28,9 +28,7 @@ from .messages import (
     JoinGroup,
     LeaveGroup,
     ListGroups,
-    NodeRejoined,
     Outdated,
-    PartiesAlive,
     PartyGone,
     Poll,
     Propose,
@@ -71,8 +69,6 @@ class GroupsMachine:
         self._told = 0  # the highest number heard of in this term
         self._source = 0  # who coordinates this term
         self._fetch_at: float | None = None
-        self._alive: set[str] | None = None
-        self._settled_alive = False
         self.replica = Replica(self._settings)
         self.pollers = Pollers(self._settings, self.replica, self._out)
         self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self._out)
@@ -102,14 +98,7 @@ class GroupsMachine:
         elif isinstance(input, Asked):
             self._asked(now, input)
         elif isinstance(input, PartyGone):
-            if self._alive is not None:
-                self._alive.discard(input.party)
             self.proposer.party_gone(now, input.party)
-        elif isinstance(input, PartiesAlive):
-            self._alive = set(input.parties) | (self._alive or set())
-            self._bury(now)
-        elif isinstance(input, NodeRejoined):
-            self.proposer.rejoined(input.boot_id)
         self.coordinator.tick(now)
         self._follow_own(now)
         self.proposer.tick(now)
@@ -201,7 +190,7 @@ class GroupsMachine:
         self._fetch_at = None
         if message.complete:
             self._number = max(self._number or 0, message.number)
-            self._is_synced(now)
+            self._is_synced()
         if not message.complete or self._number is None or self._number < self._told:
             self._fetch(now)
 
@@ -237,27 +226,12 @@ class GroupsMachine:
             self._term, self._source = self.coordinator.term, self._node
             self._number = self._told = self.coordinator.number
             self._fetch_at = None
-            self._is_synced(now)
+            self._is_synced()
 
-    def _is_synced(self, now: float) -> None:
+    def _is_synced(self) -> None:
         if not self.synced:
             self.synced = True
             self._out.append(Notify(SYNCED))
-            self._bury(now)
-
-    def _bury(self, now: float) -> None:
-        """Members of this node's boot that died while no machine ran here leave their groups now."""
-        if self._alive is None or not self.synced or self._settled_alive:
-            return
-        self._settled_alive = True
-        dead = {
-            member.party
-            for group in self.replica.groups.values()
-            for member in group.members.values()
-            if (member.node, member.boot_id) == (self._node, self.proposer.boot_id)
-        } - self._alive
-        for party in sorted(dead):
-            self.proposer.party_gone(now, party)
 
     def _judge_contact(self, now: float) -> None:
         """Freeze when there is no word from the quorum, thaw when there is again; say either once."""
@@ -270,6 +244,12 @@ class GroupsMachine:
             self.proposer.withdraw(self._frozen_error("the group operation is not finished"))
         self.pollers.freeze(frozen)
         self._out.append(Publish(CONTACT_TOPIC, {"frozen": frozen}))
+
+    def local_members(self) -> set[str]:
+        """Return the parties of this node that are members of any group, as far as is known."""
+        mine = (self._node, self.proposer.boot_id)
+        groups = self.replica.groups.values()
+        return {m.party for group in groups for m in group.members.values() if (m.node, m.boot_id) == mine}
 
     # --- what local parties ask --------------------------------------------------------------------------------------
 
@@ -297,8 +277,6 @@ class GroupsMachine:
         member = (self._node, self.proposer.boot_id, party) in self.replica.get(name).members
         pending = self.proposer.wants(name, party)
         if isinstance(question, JoinGroup):
-            if self._alive is not None:
-                self._alive.add(party)
             if member and pending is None:
                 result = self.proposer.result(self.replica.get(name), "join", party)
                 self._out.append(Reply(request, result, cause))

@@ -238,18 +238,6 @@ class PartyGone(msgspec.Struct, frozen=True):
     party: str
 
 
-class PartiesAlive(msgspec.Struct, frozen=True):
-    """All parties on this node's bus just now; told at the start, since deaths before it went unheard."""
-
-    parties: tuple[str, ...]
-
-
-class NodeRejoined(msgspec.Struct, frozen=True):
-    """This node came back into the cluster under a new boot id; its members of the old one are lost."""
-
-    boot_id: str
-
-
 # --- asked by clients -----------------------------------------------------------------------------------------
 
 

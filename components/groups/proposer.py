@@ -99,11 +99,6 @@ class Proposer:
             if wanted or (wanted is None and key in self._replica.get(name).members):
                 self.add(now, name, "failed", party, b"", None, "")
 
-    def rejoined(self, boot_id: str) -> None:
-        """This node is in the cluster as a new boot: what it proposed in its former life is withdrawn."""
-        self.boot_id = boot_id
-        self.withdraw(errors.Frozen("this node was out of the cluster in the meantime", "join the group again"))
-
     # --- out -----------------------------------------------------------------------------------------------------
 
     def repeat(self, now: float) -> None:
@@ -190,6 +185,7 @@ class Proposer:
                 "view": group.view,
                 "sequence": group.sequence,
                 "joined": member.joined,
+                "member": member,
                 "members": list(group.members.values()),
                 "state": group.state,
             }

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 from covey.bus.machine import Address, Effect, Message, Publish, Received, Send
-from covey.bus.simulation import Birth, Link, Operation, World
-from covey.components.groups.machine import GroupsMachine
+from covey.bus.simulation import Birth, Link, Occurrence, Operation, World
+from covey.components.groups.machine import SYNCED, GroupsMachine
 from covey.components.groups.messages import (
     Announce,
     Broadcast,
@@ -23,8 +23,6 @@ from covey.components.groups.messages import (
     Event,
     JoinGroup,
     LeaveGroup,
-    NodeRejoined,
-    PartiesAlive,
     PartyGone,
     Poll,
     Show,
@@ -216,6 +214,7 @@ class Cluster:
             )
             self.connected.add(number)
         self.world.on_step.append(self.watch)
+        self.world.on_notify.append(self.notified)
         self.elect(1)
         self.show_view(*range(1, size + 1))
 
@@ -270,15 +269,21 @@ class Cluster:
         for number in sorted(self.world.nodes):
             self.tell(number)
 
-    def restart_groups(self, node: int, dead: tuple[str, ...] = ()) -> None:
-        """The groups process dies and comes back; its parties live on, but those in `dead`."""
+    def restart_groups(self, node: int) -> None:
+        """The groups process dies and comes back; its parties live on."""
         if "groups" not in self.world.nodes[node].machines:
             return
         self.world.crash_service(node, "groups")
         self.world.start_service(node, "groups")
         self.tell(node)
-        alive = [p.name for p in self.parties if p.node == node and p.alive and p.name not in dead]
-        self.world.feed(node, "groups", PartiesAlive(tuple(alive)))
+
+    def notified(self, occurrence: Occurrence) -> None:
+        """A service tells its new machine which members died unheard."""
+        node = occurrence.node
+        if occurrence.what == SYNCED and "groups" in self.world.nodes[node].machines:
+            alive = {p.name for p in self.parties if p.node == node and p.alive}
+            for party in sorted(self.world.machine(node, "groups").local_members() - alive):
+                self.world.feed(node, "groups", PartyGone(party))
 
     def kill(self, party: Party) -> None:
         party.alive = False
@@ -293,10 +298,8 @@ class Cluster:
     def return_node(self, node: int) -> None:
         """A node that was removed is in the view again, as a new boot."""
         if self.world.nodes[node].running:
-            self.world.nodes[node].life += 1  # liveness gives it a new boot id
-            self.world.feed(node, "groups", NodeRejoined(self.world.nodes[node].boot_id))
-        else:
-            self.world.start(node)
+            self.world.crash(node)  # the DCM starts all components anew
+        self.world.start(node)
         self.world.heal()
         self.connected.add(node)
         self.show_view(*sorted({peer.number for peer in self.view.members} | {node}))
@@ -573,7 +576,7 @@ def test_members_that_died_while_no_machine_ran_are_failed_at_its_start() -> Non
     cluster = formed(14, 3)
     dead = cluster.parties[2]
     dead.alive = False
-    cluster.restart_groups(3, dead=("p3",))
+    cluster.restart_groups(3)
     watcher = cluster.parties[0]
     cluster.world.eventually(lambda: watcher.kinds()[-1] == "failed", 3.0, "the failure is seen")
     assert [member.party for member in watcher.events[-1].who] == ["p3"]
