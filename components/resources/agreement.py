@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from ...bus.client import Client
+from ...bus.machine import Address, Received
 from ...errors import CoveyError
-from .messages import GROUP, Versions
+from .messages import GROUP, SERVICE, ClassVersions, MembersChanged, Versions
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ POLL_WAIT = 10.0
 CALL_TIMEOUT = 30.0
 """Seconds for a join or a broadcast: both wait for a durable decision."""
 
+LEAVES = ("left", "failed", "expelled")
+
 PAUSE = 0.5
 """Seconds before a failed call is made again."""
 
@@ -34,10 +37,12 @@ PAUSE = 0.5
 class Agreement:
     """This node's membership in the group."""
 
-    def __init__(self, bus: Client, feed: Callable[[Any], None]) -> None:
+    def __init__(self, bus: Client, node: int, feed: Callable[[Any], None]) -> None:
         self.agreed = asyncio.Event()
         """Set once this node's own message was delivered."""
         self._bus = bus
+        self._node = node
+        self._members: set[tuple[int, str, str]] = set()
         self._feed = feed
         self._joined = asyncio.Event()
         self._changed = asyncio.Event()
@@ -53,7 +58,7 @@ class Agreement:
         while True:
             try:
                 since = await self._join()
-                while True:
+                while self._joined.is_set():
                     since = await self._hear(since)
             except CoveyError as problem:
                 log.info("group %s: %s", GROUP, problem)
@@ -61,14 +66,64 @@ class Agreement:
 
     async def broadcast(self) -> None:
         """Say this node's versions whenever they change, for ever."""
-        await self._joined.wait()
         while True:
             await self._changed.wait()
+            await self._joined.wait()
             self._changed.clear()
-            body = msgspec.msgpack.encode({"node": self._bus.node.number, "classes": self._own})
+            body = {"node": self._node, "classes": self._own}
             try:
                 await self._bus.call("groups", "broadcast", group=GROUP, body=body, timeout=CALL_TIMEOUT)
             except CoveyError as problem:
                 log.info("telling class versions: %s", problem)
                 self._changed.set()
                 await asyncio.sleep(PAUSE)
+
+    async def _join(self) -> int:
+        """Join, or learn that this party is a member still; return where to listen from: its own join."""
+        found = await self._bus.call("groups", "join", group=GROUP, timeout=CALL_TIMEOUT)
+        self._members = {_key(member) for member in found["members"]}
+        self._tell_members()
+        self._joined.set()
+        return int(found["joined"]) - 1
+
+    async def _hear(self, since: int) -> int:
+        """Take the events after `since`; return how far they went."""
+        found = await self._bus.call(
+            "groups", "poll", group=GROUP, since=since, wait=POLL_WAIT, timeout=POLL_WAIT + CALL_TIMEOUT
+        )
+        if found["missed"]:
+            self._members = {_key(member) for member in found["members"]}
+            self._tell_members()
+        for event in found["events"]:
+            self._take(event)
+        return int(found["to"])
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        who = {_key(member) for member in event["who"]}
+        if event["kind"] == "joined":
+            self._members |= who
+            self._tell_members()
+        elif event["kind"] in LEAVES:
+            self._members -= who
+            self._tell_members()
+            if (self._node, self._bus.name) in {(node, party) for node, _, party in who}:
+                self._joined.clear()  # taken for dead: join again
+        elif event["kind"] == "message":
+            self._take_versions(event["body"])
+
+    def _take_versions(self, body: Any) -> None:
+        try:
+            message = ClassVersions(int(body["node"]), msgspec.convert(body["classes"], Versions))
+        except (TypeError, KeyError, ValueError, msgspec.ValidationError) as problem:
+            log.warning("a message in %s that says no versions: %s", GROUP, problem)
+            return
+        self._feed(Received(Address(SERVICE, message.node), message))
+        if message.node == self._node:
+            self.agreed.set()
+
+    def _tell_members(self) -> None:
+        self._feed(MembersChanged(tuple(sorted({node for node, _, _ in self._members}))))
+
+
+def _key(member: Mapping[str, Any]) -> tuple[int, str, str]:
+    return member["node"], member["boot_id"], member["member"]

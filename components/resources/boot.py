@@ -1,13 +1,15 @@
 """Boot steps 17 to 24 of SPEC 2.3, and the tasks that live as long as the component.
 
-Knows no verb of its own component. Odd: the broker's events name parties, not services, and one party may serve many
-controllers; so when a controllers' process comes or goes, each controller is looked for by its own service.
+Knows no verb of its own component. Odd: the broker's events name parties, not services. The DCM says which processes it
+started: `controllers` has all shipped ones, `controller:NAME` one of another package; when such a party comes, each of
+its controllers is awaited by its own service, because loading a package takes longer than coming onto the bus.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from ...bus.context import ComponentContext
@@ -18,15 +20,18 @@ from .agreement import Agreement
 from .machine import ResourcesMachine
 from .messages import ClassesKnown, ControllerAppeared, ControllerGone, ControllersListed, Entry, Opened
 from .orders import Orders
-from .shipped import shipped_versions
+from .shipped import shipped_names, shipped_versions
 
 log = logging.getLogger(__name__)
 
 CONTROLLERS_TIMEOUT = 60.0
 """Seconds for the DCM to start the controllers; a package that hangs at import costs its own deadline first."""
 
-LOOK_TIMEOUT = 10.0
+LOOK_TIMEOUT = 30.0
 """Seconds in which a controllers' process that joined the bus must serve its controllers."""
+
+ONE_CONTROLLER = "controller:"
+"""How the process of one controller is called, before the controller's name."""
 
 PAUSE = 1.0
 """Seconds before the DCM is asked again."""
@@ -42,7 +47,7 @@ class Boot:
         self._machine = machine
         self._feed = orders.feed
         self._background = background
-        self._agreement = Agreement(context.bus, orders.feed)
+        self._agreement = Agreement(context.bus, context.local.node, orders.feed)
         self._loaded = asyncio.Event()
         self._told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         orders.on("loaded", lambda _: self._loaded.set())
@@ -67,41 +72,46 @@ class Boot:
         await context.ready("resources")
         await context.step(20, "ready")
         async with context.bus.subscribe(PARTY_TOPIC) as parties:
-            entries = await self._start_controllers()
-            await context.step(21, f"controllers: {', '.join(entry.name for entry in entries) or 'none'}")
+            processes = await self._start_controllers()
+            names = sorted(name for each in processes.values() for name in each)
+            await context.step(21, f"started the controllers: {', '.join(names) or 'none'}")
             self._background.start(self._tell(), "telling the DCM")
-            self._feed(ControllersListed(entries))
+            self._feed(ControllersListed(tuple(Entry(name, "starting") for name in names)))
+            self._await(names)
             async for event in parties:
-                if str(event.body.get("party", "")).startswith("controller"):
-                    self._look(event.body.get("state") == "gone")
+                names = processes.get(event.body.get("party", ""), [])
+                if event.body.get("state") == "gone":
+                    for name in names:
+                        self._feed(ControllerGone(name, f"its process is gone: {event.body.get('reason', '')}"))
+                else:
+                    self._await(names)
 
-    async def _start_controllers(self) -> tuple[Entry, ...]:
+    async def _start_controllers(self) -> dict[str, list[str]]:
+        """Return the processes that the DCM started, which are parties of the bus, each with its controllers."""
+        settings = self._context.local.settings
         while True:
             try:
                 found = await self._context.bus.call("dcm", "controllers_start", timeout=CONTROLLERS_TIMEOUT)
-                return tuple(Entry(each["name"], each["state"], each.get("reason") or "") for each in found)
+                break
             except CoveyError as problem:
                 log.warning("starting the controllers: %s", problem)
                 await asyncio.sleep(PAUSE)
+        shipped = await self._context.run_blocking(shipped_names, settings)
+        return {
+            process: [process.removeprefix(ONE_CONTROLLER)] if process.startswith(ONE_CONTROLLER) else shipped
+            for process in found["processes"]
+        }
 
-    def _look(self, gone: bool) -> None:
-        for name, found in sorted(self._machine.controllers.items()):
-            if gone:
-                self._background.start(self._look_away(name), f"looking for {name}")
-            elif found.state == "failed":
-                self._background.start(self._look_out(name), f"looking for {name}")
-
-    async def _look_away(self, name: str) -> None:
-        try:
-            await self._context.bus.call(f"controller.{name}", "ping", timeout=LOOK_TIMEOUT)
-        except CoveyError as problem:
-            self._feed(ControllerGone(name, problem.message))
+    def _await(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._background.start(self._look_out(name), f"looking for {name}")
 
     async def _look_out(self, name: str) -> None:
         try:
             await self._context.bus.wait_for_service(f"controller.{name}", timeout=LOOK_TIMEOUT)
-        except CoveyError:
-            return  # it belongs to another process than the one that came
+        except CoveyError as problem:
+            log.info("controller %s: %s", name, problem)  # the machine misses it in its own time
+            return
         self._feed(ControllerAppeared(name))
 
     async def _tell(self) -> None:

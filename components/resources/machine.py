@@ -148,10 +148,13 @@ class ResourcesMachine:
     def _expect(self, now: float, entries: Iterable[Entry]) -> None:
         self._listed = True
         for entry in entries:
+            supervision = self._supervision(entry.name)
             if entry.state == "running":
-                self._supervision(entry.name).appeared(now)
+                supervision.appeared(now)
+            elif entry.state == "starting":
+                supervision.started(now)
             else:
-                self._supervision(entry.name).not_started(entry.reason)
+                supervision.not_started(entry.reason)
 
     def _heard_controller(self, now: float, supervision: Supervision, message: Any) -> list[Effect]:
         match message:

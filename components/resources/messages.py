@@ -8,7 +8,7 @@ comes is the machine's business (deadlines), and one that comes twice or too lat
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -136,10 +136,10 @@ class ClassVersions(Message, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A controller as the DCM reports it: `state` is "running" or "failed", with the reason."""
+    """A controller of this node. `starting`: its process was started, its service is awaited; `failed`: it was not."""
 
     name: str
-    state: str = "running"
+    state: Literal["starting", "running", "failed"] = "running"
     reason: str = ""
 
 

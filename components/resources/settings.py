@@ -17,6 +17,9 @@ class Settings(msgspec.Struct, frozen=True):
     discover_deadline: float = 10.0
     """A controller that has not answered by then is reported as failed (SPEC 6.4)."""
 
+    appear_deadline: float = 30.0
+    """For a controller's process to load its package and serve it; two deadlines of the loader and some more."""
+
     describe_deadline: float = 10.0
     """For the list of its classes; as long as a discovery, because a first call may import slow libraries."""
 

@@ -1,4 +1,4 @@
-"""Which classes covey's own controllers have, read from their description files alone.
+"""Which controllers covey ships, and which classes they have, read from their description files alone.
 
 At step 19 no controller runs yet, and no line of one may be imported here; what other packages bring is told to the
 peers when their controllers speak. Blocks on files.
@@ -14,7 +14,7 @@ from typing import Any
 
 from ...controllers.description import load_description
 from ...errors import CoveyError
-from ...plugins.candidates import find
+from ...plugins.candidates import Candidate, find
 from .messages import Versions
 
 log = logging.getLogger(__name__)
@@ -23,20 +23,34 @@ GROUP = "covey.controllers"
 
 def shipped_versions(settings: Mapping[str, Any]) -> Versions:
     """Return the classes of the shipped controllers that the node's file does not disable."""
-    options = settings.get("controllers") or {}
     versions: Versions = {}
-    for candidate in find():
-        enabled = (options.get(candidate.name) or {}).get("enabled", True)
-        if candidate.group == GROUP and candidate.shipped and enabled and not candidate.problem:
-            for path in _description_files(candidate.value.partition(":")[0]):
-                try:
-                    described = load_description(path).classes
-                except CoveyError as problem:
-                    log.warning("%s: %s", path, problem)
-                    continue
-                for found in described:
-                    versions[found.name] = (found.version, found.fingerprint, candidate.name)
+    for candidate in _shipped(settings):
+        for path in _description_files(candidate.value.partition(":")[0]):
+            try:
+                described = load_description(path).classes
+            except CoveyError as problem:
+                log.warning("%s: %s", path, problem)
+                continue
+            for found in described:
+                versions[found.name] = (found.version, found.fingerprint, candidate.name)
     return versions
+
+
+def shipped_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the shipped controllers that the node's file does not disable, in order."""
+    return sorted(candidate.name for candidate in _shipped(settings))
+
+
+def _shipped(settings: Mapping[str, Any]) -> list[Candidate]:
+    options = settings.get("controllers") or {}
+    return [
+        candidate
+        for candidate in find()
+        if candidate.group == GROUP
+        and candidate.shipped
+        and not (candidate.problem or candidate.shadowed)
+        and (options.get(candidate.name) or {}).get("enabled", True)
+    ]
 
 
 def _description_files(module: str) -> list[Path]:

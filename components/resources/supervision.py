@@ -41,7 +41,7 @@ TRANSITIONS: dict[tuple[State, str], State] = {
 }
 
 GONE_CODES = ("bus.no_service", "bus.service_died", "bus.connection_lost")
-"""The controller's process is not there (any more): the DCM knows and says why, and will start it again."""
+"""The controller's process is not there (any more); the DCM will start it again."""
 
 CALLED = {"describe": "classes", "discover": "discover"}
 """The verb of a controller for each kind of call."""
@@ -87,7 +87,7 @@ class Supervision:
         self._expected = True
         self._described = False
         self._reading_failed = False
-        self._reported: tuple[State, str] = ("running", "")
+        self._reported: tuple[str, str, tuple[str, ...]] | None = None
         self._orders: list[Effect] = []
 
     @property
@@ -110,7 +110,7 @@ class Supervision:
 
     def appeared(self, now: float) -> None:
         """The controller's service is there (again): everything is asked anew, what was known stays until then."""
-        if self.state == "starting" and (self.due is not None or self.call is not None):
+        if self.state == "starting" and self.call is not None:
             return
         self._become("appeared")
         self._expected = True
@@ -119,6 +119,10 @@ class Supervision:
         self.call = self.overdue = self.outcome = None
         self.poller.stop()
         self.due = now
+
+    def started(self, now: float) -> None:
+        """Its process was started; it will appear, or is missed in time."""
+        self.due = now + self._settings.appear_deadline
 
     def gone(self, now: float, reason: str) -> None:
         """The controller's service left the bus. It is tried again at its back-off, in case its return goes unheard."""
@@ -130,7 +134,6 @@ class Supervision:
         self._become("failed")
         self._expected = False
         self.reason = reason
-        self._reported = ("failed", reason)
         self.outcome = "failed"
 
     def refresh(self, now: float) -> int:
@@ -267,8 +270,6 @@ class Supervision:
         if absent:
             self._described = False
             self.poller.stop()
-            # The DCM supervises the process and knows better than we why it is not there.
-            self._reported = ("failed", reason)
         self.settled = self.attempt
         self.outcome = "failed"
 
@@ -283,11 +284,17 @@ class Supervision:
             self._reading_failed = False
 
     def _report(self) -> list[Effect]:
-        reason = self.reason or (self.poller.reason if self.state == "running" else "")
-        if self.state not in ("running", "failed") or (self.state, reason) == self._reported:
+        """Tell when the controller runs or fails. One that failed counts as failed until a discovery succeeded."""
+        healing = self.state == "discovering" and self._reported is not None and self._reported[0] == "failed"
+        if self.state == "starting" or healing:
             return []
-        self._reported = (self.state, reason)
-        return [Notify("plugin_state", {"name": self.name, "state": self.state, "reason": reason})]
+        state = "failed" if self.state == "failed" else "running"
+        report = (state, self.reason or ("" if state == "failed" else self.poller.reason), tuple(sorted(self.classes)))
+        if report == self._reported:
+            return []
+        self._reported = report
+        body = {"name": self.name, "state": report[0], "reason": report[1], "classes": list(report[2])}
+        return [Notify("plugin_state", body)]
 
 
 def _because(call: Call, reason: str) -> str:

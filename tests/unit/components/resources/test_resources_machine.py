@@ -18,6 +18,11 @@ def running(rig: Any, *found: Any) -> None:
     rig.find(*(found or (rig.disk(0, Model="A"), rig.disk(1, Model="B"))))
 
 
+def reports(rig: Any) -> list[tuple[str, str, str]]:
+    bodies = [body for what, body in rig.told if what == "plugin_state"]
+    return [(body["name"], body["state"], body["reason"]) for body in bodies]
+
+
 # --- discovery becomes one transaction ------------------------------------------------------------------------
 
 
@@ -167,7 +172,7 @@ def test_undeclared_and_misfit_attributes_are_not_stored_and_the_reason_is_kept(
     assert rig.stored() == {0: {"Model": "A"}, 1: {}}
     state, reason = rig.states()["disks"]
     assert state == "running" and "'Colour'" in reason and "does not declare" in reason
-    assert ("plugin_state", {"name": "disks", "state": "running", "reason": reason}) in rig.told
+    assert reports(rig)[-1] == ("disks", "running", reason)
 
 
 def test_sensitive_attributes_stay_out_of_registry_and_answers(rig: Any) -> None:
@@ -250,10 +255,10 @@ def test_failing_controller_is_reported_and_tried_at_growing_intervals(rig: Any)
         rig.wait(0.01)
     rig.find(rig.disk(0))
     assert rig.states()["disks"] == ("running", "")
-    reports = [body for what, body in rig.told if what == "plugin_state"]
-    assert reports == [
-        {"name": "disks", "state": "failed", "reason": "discover: boom"},
-        {"name": "disks", "state": "running", "reason": ""},
+    assert reports(rig) == [
+        ("disks", "running", ""),
+        ("disks", "failed", "discover: boom"),
+        ("disks", "running", ""),
     ]
     rig.wait(300)
     rig.fail(m.Discover)
@@ -328,16 +333,17 @@ def test_one_bad_controller_does_not_touch_another(rig: Any) -> None:
     assert rig.states()["fans"] == ("running", "") and rig.states()["disks"][0] == "failed"
 
 
-def test_gone_controller_is_not_reported_but_asked_for_its_classes_when_back(rig: Any) -> None:
+def test_gone_controller_is_reported_and_asked_for_its_classes_when_back(rig: Any) -> None:
     running(rig)
     rig.orders.clear()
     rig.feed(m.ControllerGone("disks", "killed by signal 9"))
     assert rig.states()["disks"] == ("failed", "killed by signal 9")
-    assert not [body for what, body in rig.told if what == "plugin_state"], "the DCM knows better"
+    assert reports(rig)[-1] == ("disks", "failed", "killed by signal 9")
     rig.feed(m.ControllerAppeared("disks"))
     rig.describe("disks", rig.disk_class(version=2))
     rig.find(rig.disk(0, Model="A"), rig.disk(1, Model="B"))
     assert {value["version"] for value, _ in rig.registry.values.values()} == {2}
+    assert reports(rig)[-1] == ("disks", "running", "")
 
 
 def test_return_that_goes_unheard_is_found_by_trying(rig: Any) -> None:
@@ -360,6 +366,27 @@ def test_controller_that_did_not_start_is_listed_and_not_called(rig: Any) -> Non
     assert (row["state"], row["reason"]) == ("failed", "import: no driver")
     rig.feed(m.ControllerAppeared("gpu"))
     assert rig.count("gpu", m.Describe) == 1
+
+
+def test_started_controller_is_awaited_and_missed_in_time(rig: Any) -> None:
+    rig.feed(m.Opened())
+    rig.feed(m.ControllersListed((m.Entry("disks", "starting"), m.Entry("gpu", "starting"))))
+    rig.wait(3)
+    assert not rig.orders and not reports(rig), "loading a package may take a while"
+    rig.feed(m.ControllerAppeared("disks"))
+    rig.describe()
+    rig.find(rig.disk(0))
+    rig.wait(27)
+    rig.fail(m.Describe, "gpu", "no service 'controller.gpu'", "bus.no_service")
+    assert rig.states()["gpu"] == ("failed", "no service 'controller.gpu'")
+    assert reports(rig) == [("disks", "running", ""), ("gpu", "failed", "no service 'controller.gpu'")]
+
+
+def test_classes_are_reported_with_the_state(rig: Any) -> None:
+    running(rig)
+    assert (
+        rig.told.index(("plugin_state", {"name": "disks", "state": "running", "reason": "", "classes": ["Disk"]})) > 0
+    )
 
 
 def test_impossible_transition_names_controller_and_state() -> None:
