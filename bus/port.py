@@ -45,6 +45,10 @@ class Port:
         finally:
             self._look_again()
 
+    def touched(self) -> None:
+        """To be called after anything else was done with the socket, an option set say: that too eats wake-ups."""
+        self._look_again()
+
     def close(self, linger: int = 0) -> None:
         """Stop reading and close the socket, giving what is queued `linger` milliseconds to leave."""
         if self._closed:

@@ -124,6 +124,7 @@ class Subscriptions:
         found = Subscription(self, prefix)
         self._all.append(found)
         self._port.socket.setsockopt(zmq.SUBSCRIBE, prefix)
+        self._port.touched()
         return found
 
     def remove(self, subscription: Subscription) -> None:
@@ -131,6 +132,7 @@ class Subscriptions:
         self._all.remove(subscription)
         if self._port:
             self._port.socket.setsockopt(zmq.UNSUBSCRIBE, subscription.prefix)
+            self._port.touched()
 
     def close(self) -> None:
         """End all."""
