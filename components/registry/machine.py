@@ -271,7 +271,7 @@ class RegistryMachine:
 
     def _list_system(self, question: messages.ListSystem, waiter: Waiter) -> None:
         self._readable("linear")
-        self._reply(waiter, reading.system(self.store, question, self.epoch))
+        self._reply(waiter, reading.system(self.store, question, self.epoch, self.settings.list_bytes))
 
     def _status(self, question: messages.Status, waiter: Waiter) -> None:
         self._reply(waiter, status.of(self))

@@ -70,10 +70,14 @@ def batch(found: Batch, start: int) -> dict[str, Any]:
     return {"from": start, "to": max(found.end, start - 1), "events": events}
 
 
-def system(store: Store, question: ListSystem, epoch: int) -> dict[str, Any]:
-    """Return the kept system entries of a kind."""
-    entries = [
-        {"index": kept.index, "epoch": kept.epoch, "slot": slot, "body": kept.body}
-        for slot, kept in store.system(question.kind, question.since_index)
-    ]
-    return {"entries": entries, "epoch": epoch}
+def system(store: Store, question: ListSystem, epoch: int, most: int = 8 << 20) -> dict[str, Any]:
+    """Return the kept system entries of a kind, about `most` bytes of them; if there is `more`, ask on from the last."""
+    entries: list[dict[str, Any]] = []
+    found = store.system(question.kind, question.since_index)
+    for slot, kept in found:
+        entries.append({"index": kept.index, "epoch": kept.epoch, "slot": slot, "body": kept.body})
+        most -= len(kept.body) + len(slot) + 50
+        if most <= 0:
+            break
+    answer: dict[str, Any] = {"entries": entries, "epoch": epoch}
+    return answer if len(entries) == len(found) else {**answer, "more": True}

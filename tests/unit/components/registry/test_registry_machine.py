@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from covey.bus.machine import Address, ImpossibleTransition, Persist, Persisted, Publish, Received, Send
-from covey.components.registry import entries, messages, records, states
+from covey.components.registry import entries, messages, reading, records, states
 from covey.components.registry.loaded import Damage, Loaded
 from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.messages import (
@@ -316,6 +316,8 @@ def test_system_entries_are_taken_before_writes_open_and_fenced_by_the_epoch(run
         "epoch": 2,
     }
     assert run.answer(ListSystem("v", since_index=4))["entries"] == kept["entries"][1:]
+    part = reading.system(run.machine.store, ListSystem("v"), 2, most=1)
+    assert part == {"entries": kept["entries"][:1], "epoch": 2, "more": True}
     assert run.answer(Status())["revision"] == 1, "system entries are no revisions"
     again = new_run(run.disk)
     again.step()
