@@ -173,13 +173,18 @@ class GroupsEngine:
         self._driver.feed(Received(Address("registry", self.node), told, cause))
 
     async def _read(self, wanted: ReadSystem, cause: str) -> None:
-        try:
-            answer = await self._bus.call("registry", "system", cause=cause, kind=wanted.kind)
-        except CoveyError as problem:
-            log.info("the log's decisions could not be read: %s", problem)
-            return
-        entries = tuple((e["slot"], e["index"], e["epoch"], e["body"]) for e in answer["entries"])
-        told = SystemRead(wanted.id, entries, answer["epoch"])
+        entries: list[tuple[str, int, int, bytes]] = []
+        more, since = True, 0
+        while more:
+            try:
+                answer = await self._bus.call("registry", "system", cause=cause, kind=wanted.kind, since_index=since)
+            except CoveyError as problem:
+                log.info("the log's decisions could not be read: %s", problem)
+                return
+            entries += [(e["slot"], e["index"], e["epoch"], e["body"]) for e in answer["entries"]]
+            more = answer.get("more", False)
+            since = entries[-1][1] if entries else 0
+        told = SystemRead(wanted.id, tuple(entries), answer["epoch"])
         self._driver.feed(Received(Address("registry", self.node), told, cause))
 
     # --- what this node learns ----------------------------------------------------------------------------------------
