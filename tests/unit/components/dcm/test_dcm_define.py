@@ -1,0 +1,790 @@
+"""Define a node: both sides against a registry that decides, with every message lost, doubled, late, and every crash.
+
+The world below runs the two machines in virtual time. Whatever happens in it, in the end the registry lists the new node
+if and only if the new node's own disk does (INV-28), and nothing is pending.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from covey.bus.machine import ImpossibleTransition
+from covey.components.dcm import define as member
+from covey.components.dcm import entries, newcomer
+from covey.components.dcm.definitions import (
+    ClusterDefinition,
+    NodeDefinition,
+    NodeTable,
+    PendingDefine,
+    Replica,
+    ServerList,
+)
+from covey.components.dcm.entries import NodeEntry
+from covey.components.dcm.messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
+from covey.errors import (
+    AlreadyDefined,
+    CoveyError,
+    IdentityClone,
+    IdentityConflict,
+    ReadOnly,
+    Refused,
+    Timeout,
+    Unreachable,
+    UsageError,
+)
+
+CLUSTER = ClusterDefinition("lab", "c" * 32)
+ADDRESS = "127.1.0.2:7400"
+
+
+def node(number: int, **changes: Any) -> NodeDefinition:
+    made = NodeDefinition(number, f"n{number}", f"machine-{number}", f"{number:032}", (f"127.1.0.{number}/16",), 7400)
+    return msgspec.structs.replace(made, **changes)
+
+
+class Registry:
+    """Transactions over a dict, each request id applied once."""
+
+    def __init__(self, *nodes: NodeDefinition) -> None:
+        self.data: dict[str, tuple[Any, int]] = {}
+        self.revision = 0
+        self.answers: dict[str, tuple[bool, int]] = {}
+        for each in nodes:
+            self.txn(entries.define(each))
+
+    def txn(self, transaction: Any, request_id: str = "") -> tuple[bool, int]:
+        if request_id in self.answers:
+            return self.answers[request_id]
+        done = all(self.data.get(c["key"], (None, 0))[1] == c["mod_revision"] for c in transaction["compare"])
+        if done:
+            self.revision += 1
+            for operation in transaction["then"]:
+                if operation["op"] == "put":
+                    self.data[operation["key"]] = (operation["value"], self.revision)
+                else:
+                    self.data.pop(operation["key"], None)
+        if request_id:
+            self.answers[request_id] = (done, self.revision)
+        return done, self.revision
+
+    def nodes(self) -> tuple[NodeEntry, ...]:
+        found = (entries.entry_from(k, *v) for k, v in sorted(self.data.items()) if k.startswith(entries.NODES))
+        return tuple(entry for entry in found if entry)
+
+    def entry(self, definition_id: str) -> NodeEntry | None:
+        return next((entry for entry in self.nodes() if entry.definition.definition_id == definition_id), None)
+
+    def resolve(self, definition_id: str) -> Replica | None:
+        """What `Definer.resolve` does, in one step."""
+        found = self.entry(definition_id)
+        if found:
+            return Replica(CLUSTER, found.definition, ServerList((1,), 1), NodeTable({}))
+        self.txn(entries.abort(definition_id))
+        return None
+
+    def undo(self, definition_id: str) -> None:
+        found = self.entry(definition_id)
+        self.txn(entries.undefine(found) if found else entries.abort(definition_id))
+
+    def check(self) -> None:
+        """Every node has exactly its index keys, and no index key is without its node."""
+        listed = [entry.definition for entry in self.nodes()]
+        wanted = {key for each in listed for key in entries.index_keys(each)}
+        assert {key for key in self.data if key.startswith("/index/") and "definition" not in key} == wanted
+        for what in ("name", "id", "number"):
+            assert len({getattr(each, what) for each in listed}) == len(listed)
+        for each in listed:
+            assert self.data[entries.decision_key(each.definition_id)][0] == {"number": each.number}
+
+
+class World:
+    """A member, a new node and a registry in virtual time; `faults` may crash, lose, delay or double."""
+
+    def __init__(self, seed: int = 0, loss: float = 0.0, double: float = 0.0, late: float = 0.0) -> None:
+        self.random = random.Random(seed)
+        self.loss, self.double, self.late = loss, double, late
+        self.now = 0.0
+        self.agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self.order = itertools.count()
+        self.registry = Registry(node(1))
+        self.online = frozenset({1})
+        self.servers = ServerList((1,), 1)
+        self.registry_up = True
+        self.steps: list[str] = []
+        self.count = 0
+        self.crash_at: dict[int, str] = {}
+        # the new node: its disk and its process
+        self.disk: dict[str, PendingDefine] = {}
+        self.local: NodeDefinition | None = None
+        self.id = "machine-2"
+        self.newcomer: newcomer.DefineNewcomer | None = newcomer.DefineNewcomer()
+        self.askers: dict[int, Callable[[Any], None]] = {}
+        self.asker_numbers = itertools.count(1)
+        # the member: one machine for each request
+        self.members: list[member.DefineMember | None] = []
+        self.ended: dict[int, member.Finish] = {}
+
+    # --- time and faults ----------------------------------------------------------------------------------------
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        heapq.heappush(self.agenda, (self.now + seconds, next(self.order), do))
+
+    def send(self, do: Callable[[], None]) -> None:
+        """Carry a message: it may be lost, late, or come twice."""
+        for _ in range(1 + (self.random.random() < self.double)):
+            if self.random.random() >= self.loss:
+                self.after(0.01 + self.random.random() * self.late, do)
+
+    def work(self, doer: str) -> bool:
+        """Count one piece of work, of either side; say whether its doer lives to do it."""
+        self.count += 1
+        who = self.crash_at.get(self.count)
+        if who == "member":
+            self.members = [None for _ in self.members]
+        if who == "newcomer":
+            self.newcomer = None
+            self.askers.clear()
+            self.after(1.0, self.restart)
+        return who != doer
+
+    def run(self, until: float = 400.0) -> World:
+        while self.agenda and self.agenda[0][0] <= until:
+            self.now, _, do = heapq.heappop(self.agenda)
+            do()
+        return self
+
+    # --- the member ---------------------------------------------------------------------------------------------
+
+    def request(self, **wanted: Any) -> int:
+        number = len(self.members)
+        machine = member.DefineMember(
+            member.Request(ADDRESS, **wanted),
+            transaction=f"t{number}",
+            definition_id=f"{number:0>31}d",
+            cluster=CLUSTER,
+            ask=("127.1.0.1:7400",),
+        )
+        self.members.append(machine)
+        self.to_member(number, member.Begun())
+        return number
+
+    def to_member(self, number: int, input: Any) -> None:
+        machine = self.members[number]
+        if machine is None or number in self.ended:
+            return
+        for effect in machine.step(self.now, input):
+            if self.members[number] is None:
+                return
+            self.member_does(number, effect)
+        deadline = machine.deadline
+        if deadline is not None:
+            self.after(max(0.0, deadline - self.now), lambda: self.tick_member(number, deadline))
+
+    def tick_member(self, number: int, deadline: float) -> None:
+        machine = self.members[number]
+        if machine is not None and machine.deadline == deadline:
+            self.to_member(number, None)
+
+    def member_does(self, number: int, effect: Any) -> None:
+        machine = self.members[number]
+        assert machine is not None
+        if isinstance(effect, member.At):
+            self.steps.append(effect.step)
+        elif isinstance(effect, member.Finish):
+            self.ended[number] = effect
+        elif not self.work("member"):
+            return
+        elif isinstance(effect, member.Tell):
+            message = effect.message
+            back = lambda answer: self.to_member(number, member.Heard(answer))  # noqa: E731
+            self.send(lambda: self.to_newcomer(message, back))
+        else:
+            self.send(lambda: self.ask_registry(number, machine, effect))
+
+    def ask_registry(self, number: int, machine: member.DefineMember, effect: Any) -> None:
+        answer: Any
+        if not self.registry_up:
+            answer = member.RegistryFailed(Timeout("the registry did not answer"))
+        elif isinstance(effect, member.Look):
+            answer = member.Looked(self.registry.nodes(), self.online, self.servers)
+        elif isinstance(effect, member.Write):
+            wanted = entries.define(effect.node, effect.erase)
+            answer = member.Wrote(*self.registry.txn(wanted, f"{machine.transaction}-{effect.attempt}"))
+        else:
+            self.registry.undo(effect.definition_id)
+            answer = member.Undone()
+        self.send(lambda: self.to_member(number, answer))
+
+    # --- the new node -------------------------------------------------------------------------------------------
+
+    def myself(self) -> newcomer.Self:
+        return newcomer.Self(self.id, "n2", ("127.1.0.2/16",), 7400, definition=self.local)
+
+    def to_newcomer(self, message: Any, back: Callable[[Any], None]) -> None:
+        if self.newcomer is None:
+            return
+        asker = next(self.asker_numbers)
+        self.askers[asker] = back
+        self.feed_newcomer(newcomer.Heard(asker, message, self.myself()))
+
+    def feed_newcomer(self, input: Any) -> None:
+        machine = self.newcomer
+        if machine is None:
+            return
+        effects = machine.step(self.now, input)
+        for effect in effects:
+            if self.newcomer is not machine:
+                return
+            self.newcomer_does(effect)
+        deadline = machine.deadline
+        if deadline is not None:
+            self.after(max(0.0, deadline - self.now), lambda: self.tick_newcomer(machine, deadline))
+
+    def tick_newcomer(self, machine: newcomer.DefineNewcomer, deadline: float) -> None:
+        if self.newcomer is machine and machine.deadline == deadline:
+            self.feed_newcomer(None)
+
+    def newcomer_does(self, effect: Any) -> None:
+        if isinstance(effect, newcomer.At):
+            self.steps.append(effect.step)
+            return
+        if not self.work("newcomer"):
+            return
+        if isinstance(effect, newcomer.Answer):
+            back = self.askers.pop(effect.asker, None)
+            if back is not None:
+                self.send(lambda: back(effect.message))
+        elif isinstance(effect, newcomer.Keep):
+            self.disk[effect.pending.transaction] = effect.pending
+            self.later(newcomer.Kept(effect.pending.transaction))
+        elif isinstance(effect, newcomer.CommitLocal):
+            self.local = effect.replica.node
+            self.disk.pop(effect.transaction, None)
+            self.later(newcomer.CommittedLocal(effect.transaction))
+        elif isinstance(effect, newcomer.Drop):
+            self.disk.pop(effect.transaction, None)
+            self.later(newcomer.Dropped(effect.transaction))
+        elif isinstance(effect, newcomer.Ask):
+            self.send(lambda: self.answer_doubt(effect.pending))
+            self.after(5.0, lambda: self.feed_newcomer(newcomer.Unanswered(effect.pending.transaction)))
+        else:
+            self.after(0.5, self.join)
+
+    def later(self, input: Any) -> None:
+        machine = self.newcomer
+        self.after(0.005, lambda: self.feed_newcomer(input) if self.newcomer is machine else None)
+
+    def answer_doubt(self, pending: PendingDefine) -> None:
+        if self.registry_up:
+            replica = self.registry.resolve(pending.definition_id)
+            self.send(lambda: self.feed_newcomer(newcomer.Answered(pending.transaction, replica)))
+
+    def join(self) -> None:
+        """The check of each join: scenario 2 completes a deletion (SPEC 5.2)."""
+        if self.local is not None and self.registry_up:
+            found = self.registry.entry(self.local.definition_id)
+            if found is None or found.definition.number != self.local.number:
+                self.local = None
+
+    def restart(self) -> None:
+        self.newcomer = newcomer.DefineNewcomer()
+        self.feed_newcomer(newcomer.Restarted(tuple(self.disk.values())))
+        self.after(0.5, self.join)
+
+    # --- what must hold -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """All or none, on both sides, and nothing left in doubt."""
+        self.join()
+        self.registry.check()
+        listed = [entry.definition for entry in self.registry.nodes() if entry.definition.id == self.id]
+        assert listed == ([self.local] if self.local else [])
+        assert self.disk == {}
+        assert self.newcomer is not None
+        assert self.newcomer.in_doubt == []
+
+
+# --- the plain way --------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_defined_in_the_steps_of_the_specification() -> None:
+    world = World()
+    world.request()
+    world.run()
+    assert world.steps == ["d1", "d2", "d3", "d4", "d5", "d7", "d8", "d10", "d11", "d12", "d13", "d14"]
+    assert world.ended[0].node == world.local == node(2, definition_id=f"{0:0>31}d")
+    world.check()
+
+
+def test_what_was_asked_for_is_given() -> None:
+    world = World()
+    world.request(number=7, name="db", id="machine-2")
+    world.run()
+    assert world.local is not None
+    assert (world.local.number, world.local.name) == (7, "db")
+    world.check()
+
+
+def test_the_new_node_gets_all_it_needs_to_find_the_registry() -> None:
+    machine, now = (
+        member.DefineMember(member.Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=()),
+        0.0,
+    )
+    machine.step(now, member.Begun())
+    machine.step(now, member.Heard(Prepared("t", "machine-2", "n2", ("127.1.0.2/16",), 7400)))
+    looked = member.Looked((NodeEntry(node(1), 1),), frozenset({1}), ServerList((1,), 1, 4))
+    machine.step(now, looked)
+    commit = machine.step(now, member.Wrote(True, 5))[-1]
+    assert isinstance(commit, member.Tell)
+    assert isinstance(commit.message, Commit)
+    replica = commit.message.replica
+    assert replica.cluster == CLUSTER
+    assert replica.servers == ServerList((1,), 1, 4)
+    assert replica.nodes == NodeTable({1: node(1), 2: node(2, definition_id="d" * 32)}, 5)
+
+
+# --- refusals: each leaves nothing ----------------------------------------------------------------------------
+
+
+def refused(world: World, **wanted: Any) -> CoveyError:
+    before = dict(world.registry.data)
+    local = world.local
+    number = world.request(**wanted)
+    world.run()
+    error = world.ended[number].error
+    assert error is not None
+    decisions = entries.decision_key("")
+    after = {key: value for key, value in world.registry.data.items() if not key.startswith(decisions)}
+    assert after == {key: value for key, value in before.items() if not key.startswith(decisions)}
+    assert world.local == local
+    assert world.disk == {}
+    return error
+
+
+def test_another_id_than_expected() -> None:
+    assert isinstance(refused(World(), id="machine-9"), IdentityConflict)
+
+
+@pytest.mark.parametrize("wanted", [{"number": 1}, {"name": "n1"}])
+def test_a_number_or_name_that_is_taken(wanted: dict[str, Any]) -> None:
+    assert isinstance(refused(World(), **wanted), AlreadyDefined)
+
+
+def test_an_address_that_is_taken() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(3, addresses=("127.1.0.2/8",)))
+    error = refused(world)
+    assert isinstance(error, AlreadyDefined)
+    assert "127.1.0.2:7400 is that of n3" in error.message
+
+
+def test_a_bad_name() -> None:
+    assert isinstance(refused(World(), name="42"), UsageError)
+
+
+def test_a_node_that_is_defined_already() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(2))
+    world.local = node(2)
+    assert isinstance(refused(world), AlreadyDefined)
+
+
+def test_a_clone_must_not_erase_its_original() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(3, id="machine-2"))
+    world.online = frozenset({1, 3})
+    error = refused(world)
+    assert isinstance(error, IdentityClone)
+    assert "127.1.0.3:7400" in error.message
+
+
+def test_a_registry_server_is_not_erased() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(3, id="machine-2"))
+    world.servers = ServerList((1, 3), 1)
+    assert isinstance(refused(world), Refused)
+
+
+def test_a_new_node_that_cannot_be_reached() -> None:
+    world = World()
+    world.newcomer = None
+    number = world.request()
+    world.to_member(number, member.PeerFailed(Unreachable("no answer")))
+    world.run()
+    assert isinstance(world.ended[number].error, Unreachable)
+
+
+def test_a_registry_without_quorum() -> None:
+    world = World()
+    world.registry_up = False
+    number = world.request()
+    world.run(60)
+    assert isinstance(world.ended[number].error, Timeout)
+    world.registry_up = True
+    world.run()
+    world.check()
+
+
+# --- older definitions ----------------------------------------------------------------------------------------
+
+
+def test_an_older_definition_in_the_registry_is_replaced() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(3, id="machine-2", name="old", addresses=("127.1.0.9/16",)))
+    world.request()
+    world.run()
+    assert [entry.definition.name for entry in world.registry.nodes()] == ["n1", "n2"]
+    world.check()
+
+
+def test_one_with_the_same_number_name_and_address_is_replaced() -> None:
+    world = World()
+    world.registry = Registry(node(1), node(2))
+    world.request(number=2)
+    world.run()
+    assert world.local == node(2, definition_id=f"{0:0>31}d")
+    world.check()
+
+
+def test_a_stale_local_definition_is_replaced() -> None:
+    world = World()
+    world.local = node(9, definition_id="9" * 32, id="machine-2")
+    world.request()
+    world.run()
+    assert world.local is not None
+    assert world.local.number == 2
+    world.check()
+
+
+# --- two at once ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [{}, {"number": 5}, {"name": "db"}])
+def test_two_requests_for_the_same_node_at_once(wanted: dict[str, Any]) -> None:
+    world = World()
+    world.request(**wanted)
+    world.request(**wanted)
+    world.run()
+    assert sorted(end.node is not None for end in world.ended.values()) == [False, True]
+    world.check()
+
+
+@pytest.mark.parametrize("first", ["number", "name", "id", "addresses"])
+def test_two_nodes_that_want_the_same_thing_exactly_one_wins(first: str) -> None:
+    registry = Registry(node(1))
+    one, other = node(2), node(3)
+    other = msgspec.structs.replace(other, **{first: getattr(one, first)})
+    assert [registry.txn(entries.define(each))[0] for each in (one, other)] == [True, False]
+    registry.check()
+
+
+def test_a_number_chosen_here_that_was_taken_meanwhile_is_chosen_again() -> None:
+    world = World()
+    number = world.request()
+    machine = world.members[number]
+    assert machine is not None
+    while machine.state != "writing":
+        world.now, _, do = heapq.heappop(world.agenda)
+        do()
+    world.registry.txn(entries.define(node(2, id="other", name="quick", addresses=("127.1.0.8/16",))))
+    world.run()
+    assert world.local is not None
+    assert world.local.number == 3
+    world.check()
+
+
+# --- faults ---------------------------------------------------------------------------------------------------
+
+
+def work_of_a_plain_define() -> int:
+    world = World()
+    world.request()
+    world.run()
+    return world.count
+
+
+PLAIN = work_of_a_plain_define()
+
+
+@pytest.mark.parametrize("who", ["member", "newcomer"])
+@pytest.mark.parametrize("at", range(1, PLAIN + 1))
+def test_a_crash_of_either_side_at_any_step_leaves_all_or_none(who: str, at: int) -> None:
+    world = World()
+    world.crash_at = {at: who}
+    world.request()
+    world.run()
+    world.check()
+    if who == "newcomer":
+        assert (world.ended[0].node is not None) == (world.local is not None)
+
+
+@pytest.mark.parametrize("at", list(itertools.combinations(range(1, PLAIN + 4), 2)))
+def test_two_crashes(at: tuple[int, int]) -> None:
+    for who in itertools.product(["member", "newcomer"], repeat=2):
+        world = World()
+        world.crash_at = dict(zip(at, who, strict=True))
+        world.request()
+        world.run()
+        world.check()
+
+
+def test_the_crash_tests_see_both_ends() -> None:
+    outcomes = set()
+    for at in range(1, PLAIN + 1):
+        world = World()
+        world.crash_at = {at: "member"}
+        world.request()
+        world.run()
+        outcomes.add(world.local is not None)
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_lost_doubled_and_late_messages_with_crashes(seed: int) -> None:
+    world = World(seed, loss=0.25, double=0.3, late=3.0)
+    chance = random.Random(seed)
+    world.crash_at = {chance.randrange(1, 40): chance.choice(["member", "newcomer"]) for _ in range(seed % 4)}
+    world.request()
+    if seed % 3 == 0:
+        world.after(chance.random() * 5, lambda: world.request() and None)
+    world.run(600)
+    world.loss = 0.0
+    world.run(2000)
+    world.check()
+    for number, end in world.ended.items():
+        if end.node is not None and len(world.members) == 1:
+            assert world.local == end.node, f"request {number}"
+
+
+def until(world: World, state: str) -> None:
+    """Run until the first request's machine is in a state."""
+    machine = world.members[0]
+    assert machine is not None
+    while machine.state != state:
+        world.now, _, do = heapq.heappop(world.agenda)
+        do()
+
+
+def test_a_new_node_that_falls_silent_after_the_registry_has_it_is_rolled_back() -> None:
+    world = World()
+    number = world.request()
+    until(world, "committing")
+    assert len(world.registry.nodes()) == 2
+    world.newcomer = None
+    world.run(world.now + 15)
+    assert isinstance(world.ended[number].error, Timeout)
+    assert len(world.registry.nodes()) == 1
+    world.restart()
+    world.run()
+    world.check()
+
+
+def test_a_write_that_may_have_happened_is_rolled_back() -> None:
+    world = World()
+    number = world.request()
+    until(world, "writing")
+    machine = world.members[number]
+    assert machine is not None
+    written = entries.define(node(2, definition_id=machine.definition_id))
+    world.registry.txn(written, "t0-1")
+    world.agenda.clear()
+    world.to_member(number, member.RegistryFailed(Timeout("the answer was lost")))
+    world.to_member(number, member.RegistryFailed(ReadOnly("writes are closed"), sure=True))
+    world.run()
+    assert isinstance(world.ended[number].error, ReadOnly)
+    world.check()
+    assert len(world.registry.nodes()) == 1
+
+
+def test_a_write_that_was_refused_needs_no_rolling_back() -> None:
+    world = World()
+    number = world.request()
+    until(world, "writing")
+    world.agenda.clear()
+    world.to_member(number, member.RegistryFailed(ReadOnly("writes are closed"), sure=True))
+    assert isinstance(world.ended[number].error, ReadOnly)
+
+
+def test_most_defines_succeed_on_a_bad_network() -> None:
+    good = 0
+    for seed in range(50):
+        world = World(seed, loss=0.2, double=0.2, late=0.2)
+        world.request()
+        world.run()
+        good += world.ended[0].node is not None
+    assert good >= 45
+
+
+# --- one side alone -------------------------------------------------------------------------------------------
+
+
+def heard(machine: newcomer.DefineNewcomer, message: Any, **changes: Any) -> list[Any]:
+    me = newcomer.Self("machine-2", "n2", ("127.1.0.2/16",), 7400)
+    return machine.step(0.0, newcomer.Heard(1, message, msgspec.structs.replace(me, **changes)))
+
+
+PREPARE = Prepare("t", CLUSTER, "d" * 32, ("127.1.0.1:7400",))
+REPLICA = Replica(CLUSTER, node(2, definition_id="d" * 32), ServerList((1,), 1), NodeTable({}))
+
+
+def answers(effects: list[Any]) -> list[Any]:
+    return [effect.message for effect in effects if isinstance(effect, newcomer.Answer)]
+
+
+def test_nothing_is_answered_before_the_disk_has_it() -> None:
+    machine = newcomer.DefineNewcomer()
+    assert answers(heard(machine, PREPARE)) == []
+    assert answers(heard(machine, PREPARE)) == []
+    (first, second) = answers(machine.step(0.0, newcomer.Kept("t")))
+    assert first == second == Prepared("t", "machine-2", "n2", ("127.1.0.2/16",), 7400)
+    assert answers(heard(machine, Commit("t", REPLICA))) == []
+    effects = machine.step(0.0, newcomer.CommittedLocal("t"))
+    assert answers(effects) == [Committed("t")]
+    assert effects[-1] == newcomer.JoinNow(CLUSTER.id)
+    assert answers(heard(machine, Commit("t", REPLICA))) == [Committed("t")]
+    assert answers(heard(machine, Abort("t"))) == [Committed("t")]
+
+
+def test_a_commit_that_was_not_prepared_is_refused() -> None:
+    machine = newcomer.DefineNewcomer()
+    assert answers(heard(machine, Commit("t", REPLICA)))[0].code == "dcm.not_defined"
+    heard(machine, PREPARE)
+    machine.step(0.0, newcomer.Kept("t"))
+    other = Commit("t", msgspec.structs.replace(REPLICA, node=node(2, definition_id="e" * 32)))
+    assert answers(heard(machine, other))[0].code == "dcm.not_defined"
+
+
+def test_a_second_cluster_or_request_while_one_is_in_doubt() -> None:
+    machine = newcomer.DefineNewcomer()
+    heard(machine, PREPARE)
+    machine.step(0.0, newcomer.Kept("t"))
+    assert answers(heard(machine, msgspec.structs.replace(PREPARE, transaction="u")))[0].code == "dcm.busy"
+    other = msgspec.structs.replace(PREPARE, transaction="v", cluster=ClusterDefinition("other", "e" * 32))
+    heard(machine, other)
+    assert len(answers(machine.step(0.0, newcomer.Kept("v")))) == 1
+    assert machine.in_doubt == ["t", "v"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"id": None, "why": "no card"}, "identity.unreadable")],
+)
+def test_a_new_node_that_cannot_be_defined_says_why(changes: dict[str, Any], code: str) -> None:
+    (answer,) = answers(heard(newcomer.DefineNewcomer(), PREPARE, **changes))
+    assert isinstance(answer, Declined)
+    assert answer.code == code
+    assert "no card" in answer.message
+
+
+def test_a_node_online_in_that_cluster_does_not_change_under_way() -> None:
+    machine = newcomer.DefineNewcomer()
+    heard(machine, PREPARE)
+    machine.step(0.0, newcomer.Kept("t"))
+    assert answers(heard(machine, Commit("t", REPLICA), online=True))[0].code == "dcm.node_online"
+
+
+def test_a_disk_that_refuses_is_told_and_leaves_nothing() -> None:
+    machine = newcomer.DefineNewcomer()
+    heard(machine, PREPARE)
+    (answer,) = answers(machine.step(0.0, newcomer.LocalFailed("t", "no space left")))
+    assert "no space left" in answer.message
+    assert machine.in_doubt == []
+
+
+def test_in_doubt_the_cluster_is_asked_until_it_answers() -> None:
+    machine = newcomer.DefineNewcomer()
+    pending = PendingDefine("t", CLUSTER, "d" * 32, ("127.1.0.1:7400",))
+    assert machine.step(0.0, newcomer.Restarted((pending,))) == [newcomer.Ask(pending)]
+    pauses, now = [], 0.0
+    for _ in range(8):
+        machine.step(now, newcomer.Unanswered("t"))
+        assert machine.deadline is not None
+        pauses.append(machine.deadline - now)
+        now = machine.deadline
+        assert machine.step(now) == [newcomer.Ask(pending)]
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert machine.step(now, newcomer.Answered("t", None)) == [newcomer.Drop("t", CLUSTER.id)]
+    machine.step(now, newcomer.Dropped("t"))
+    assert machine.in_doubt == []
+    assert answers(heard(machine, PREPARE)) == [Aborted("t")]
+
+
+def test_a_message_of_an_old_define_changes_nothing_after_a_restart() -> None:
+    machine = newcomer.DefineNewcomer()
+    mine = node(2, definition_id="d" * 32, id="machine-2")
+    assert answers(heard(machine, Commit("t", REPLICA), definition=mine, online=True)) == [Committed("t")]
+    (answer,) = answers(heard(machine, PREPARE, definition=mine, online=True))
+    assert answer.local == mine
+    assert machine.in_doubt == []
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    machine = newcomer.DefineNewcomer()
+    for number in range(3 * newcomer.REMEMBERED):
+        heard(machine, msgspec.structs.replace(PREPARE, transaction=str(number)))
+        machine.step(0.0, newcomer.Kept(str(number)))
+        heard(machine, Abort(str(number)))
+        machine.step(0.0, newcomer.Dropped(str(number)))
+    assert len(machine._ended) == newcomer.REMEMBERED
+
+
+def test_an_input_that_cannot_be_shows_the_story() -> None:
+    machine = member.DefineMember(
+        member.Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=()
+    )
+    with pytest.raises(ImpossibleTransition, match=r"new \+ Wrote"):
+        machine.step(0.0, member.Wrote(True))
+
+
+# --- the transactions -----------------------------------------------------------------------------------------
+
+
+def test_a_define_that_was_decided_against_cannot_be_written_later() -> None:
+    registry = Registry(node(1))
+    assert registry.txn(entries.abort(node(2).definition_id))[0]
+    assert not registry.txn(entries.define(node(2)))[0]
+
+
+def test_a_define_that_was_written_cannot_be_decided_against() -> None:
+    registry = Registry(node(1), node(2))
+    assert not registry.txn(entries.abort(node(2).definition_id))[0]
+
+
+def test_undefining_frees_everything_but_the_decision() -> None:
+    registry = Registry(node(1), node(2))
+    (entry,) = [each for each in registry.nodes() if each.definition.number == 2]
+    assert registry.txn(entries.undefine(entry))[0]
+    registry.check()
+    assert not registry.txn(entries.define(node(2)))[0]
+    assert registry.txn(entries.define(node(2, definition_id="f" * 32)))[0]
+    assert not registry.txn(entries.undefine(entry))[0]
+
+
+def test_a_new_id_is_compared_and_set() -> None:
+    registry = Registry(node(1), node(2))
+    (entry,) = [each for each in registry.nodes() if each.definition.number == 2]
+    assert not registry.txn(entries.rename_id(entry, "machine-1"))[0]
+    assert registry.txn(entries.rename_id(entry, "card-8"))[0]
+    registry.check()
+    assert not registry.txn(entries.rename_id(entry, "card-9"))[0]
+    assert registry.txn(entries.define(node(3, id="machine-2")))[0]
+
+
+@pytest.mark.parametrize("text", ["a/b", "ä" * 128, "a b", "..", "x" * 128, "%2F"])
+def test_any_id_makes_a_sound_key(text: str) -> None:
+    from covey.components.registry.keys import check_key
+
+    for key in entries.index_keys(node(2, id=text)):
+        assert check_key(key) == key
+        assert key.count("/") == 3
+
+
+def test_ids_that_differ_have_keys_that_differ() -> None:
+    texts = ["a/b", "a%2Fb", "ä" * 128, "ä" * 127 + "ö", "x" * 128, "x" * 127 + "y"]
+    assert len({entries.index_keys(node(2, id=text))[1] for text in texts}) == len(texts)
