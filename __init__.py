@@ -85,4 +85,5 @@ def __dir__() -> list[str]:
 
 def _errors() -> dict[str, Any]:
     module = import_module(".errors", __name__)
-    return {name: found for name, found in vars(module).items() if isinstance(found, type) and name[:1].isupper()}
+    classes = ((name, found) for name, found in vars(module).items() if isinstance(found, type))
+    return {name: found for name, found in classes if issubclass(found, module.CoveyError)}

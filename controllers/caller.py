@@ -84,7 +84,8 @@ class Caller:
             return call.result
         if isinstance(call.error, CoveyError):
             raise call.error
-        raise PluginError(reason(label, call.error, self.home), f"this is a bug of the controller {self._name}")
+        hint = f"this is a bug of the controller {self._name}"
+        raise PluginError(reason(label, call.error, self.home), hint) from call.error
 
     def close(self) -> None:
         """Stop the controller's event loop; threads left behind end with the process."""

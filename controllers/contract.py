@@ -69,14 +69,14 @@ class Controller:
         raise NotImplementedError
 
 
-def action(class_name: str, name: str) -> Callable[[Method], Method]:
+def action(class_name: str, name: str = "") -> Callable[[Method], Method]:
     """Mark a method as the action `name` of a class: `method(resource, *, Argument=…)`, returning its result
     mapping.
 
     The action, its arguments and its result must be declared in the description. Several marks may be
     stacked.
     """
-    if not isinstance(class_name, str) or not isinstance(name, str):
+    if not isinstance(class_name, str) or not isinstance(name, str) or not name:
         raise TypeError('action needs a class and a name: @covey.action("GpuDevice", "Reset")')
 
     def mark(method: Method) -> Method:

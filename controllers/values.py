@@ -109,10 +109,10 @@ def _timestamp(value: Any, wanted: str) -> str:
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} is no {wanted}: it has no time zone")
     try:
-        value = value.astimezone(UTC)
+        utc = value.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{value.isoformat()} is no {wanted}: in UTC it is before the year 1 or after 9999") from None
-    return value.isoformat().replace("+00:00", "Z")
+    return utc.isoformat().replace("+00:00", "Z")
 
 
 def _duration(value: Any, wanted: str) -> float:

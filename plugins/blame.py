@@ -67,7 +67,12 @@ def place_of_exception(error: BaseException, home: Home) -> str:
         inside = home.place(error.filename, error.lineno or 1)
         if inside:
             return inside
-    return _innermost(home, ((tb.tb_frame.f_code.co_filename, tb.tb_lineno) for tb in _links(error.__traceback__)))
+    for one in _chain(error):
+        places = [home.place(tb.tb_frame.f_code.co_filename, tb.tb_lineno) for tb in _links(one.__traceback__)]
+        inside = next((place for place in reversed(places) if place), "")
+        if inside:
+            return inside
+    return ""
 
 
 def place_of_frame(frame: FrameType | None, home: Home) -> str:
@@ -114,10 +119,14 @@ def _links(link: TracebackType | None) -> Iterator[TracebackType]:
         link = link.tb_next
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what it was raised from or while handling, newest first; chains may be circles."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _inside(link: TracebackType, home: Home) -> bool:
     return bool(home.place(link.tb_frame.f_code.co_filename, link.tb_lineno))
-
-
-def _innermost(home: Home, lines: Iterator[tuple[str, int]]) -> str:
-    places = [place for place in (home.place(*line) for line in lines) if place]
-    return places[-1] if places else ""
