@@ -6,21 +6,21 @@ from it is contiguous by nature. Bounds are applied as entries are, by the log t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from .settings import Settings
 
 OVERHEAD = 128  # bytes of memory an event costs beside its key and value
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One key changed; `value` is packed, None: it was deleted."""
 
     key: str
     value: bytes | None
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One transaction that changed something."""
 
     revision: int

@@ -71,7 +71,7 @@ def batch(found: Batch, start: int) -> dict[str, Any]:
 
 
 def system(store: Store, question: ListSystem, epoch: int, most: int = 8 << 20) -> dict[str, Any]:
-    """Return the kept system entries of a kind, about `most` bytes of them; if there is `more`, ask on from the last."""
+    """Return the kept system entries of a kind, about `most` bytes; if there is `more`, ask on from the last index."""
     entries: list[dict[str, Any]] = []
     found = store.system(question.kind, question.since_index)
     for slot, kept in found:

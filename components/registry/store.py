@@ -10,24 +10,23 @@ renewed in the time of one change, and two copies at one index must have the sam
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import NamedTuple
 
 import msgspec
 
 from ...errors import Compacted
 from .entries import Body, Committed, Entry, Founded, Reigned, Transacted, WritesOpened
 from .history import Event, History
+from .ordered import OrderedKeys
 from .settings import Settings
 
 _HASH_MASK = (1 << 128) - 1
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The value of a key (packed), and the revisions that last changed and made it."""
 
     value: bytes
@@ -35,7 +34,7 @@ class Item(NamedTuple):
     create_revision: int
 
 
-class Kept(msgspec.Struct, frozen=True, array_like=True):
+class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One kept system entry."""
 
     index: int
@@ -43,7 +42,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an entry with a request id came to."""
 
     index: int
@@ -52,7 +51,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     succeeded: bool
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True):
     """A contiguous batch for a watcher: all changes of revisions `start` … `end`, with their revisions."""
 
     start: int
@@ -71,12 +70,12 @@ class Image(msgspec.Struct, array_like=True, frozen=True):
     opened: int
     revision: int
     state_hash: bytes
-    items: list[tuple[str, bytes, int, int]]
+    items: list[tuple[str, Item]]
     system: list[tuple[str, str, list[Kept]]]
     requests: list[tuple[str, Answer]]
 
 
-def _weight(*parts: bytes | str | int) -> int:
+def _weight(*parts: str | Item | Kept) -> int:
     return int.from_bytes(blake2b(_pack(parts), digest_size=16).digest())
 
 
@@ -94,7 +93,7 @@ class Store:
         self.revision = 0
         self.state_hash = 0
         self._items: dict[str, Item] = {}
-        self._keys: list[str] = []
+        self._keys = OrderedKeys()
         self._system: dict[tuple[str, str], list[Kept]] = {}
         self._requests: OrderedDict[str, Answer] = OrderedDict()
         self._history = History(self.settings, 1)
@@ -136,10 +135,10 @@ class Store:
         place = (body.kind, body.slot)
         kept = self._system.pop(place, [])
         for old in kept:
-            self._weigh(-_weight("system", *place, old.index, old.epoch, old.body))
+            self._weigh(-_weight("system", *place, old))
         kept = [*kept, Kept(self.index, self.epoch, body.body)][-body.keep :] if body.keep > 0 else []
         for new in kept:
-            self._weigh(_weight("system", *place, new.index, new.epoch, new.body))
+            self._weigh(_weight("system", *place, new))
         if kept:
             self._system[place] = kept
         return self._remember(body.id, Answer(self.index, self.epoch, self.revision, True))
@@ -150,18 +149,18 @@ class Store:
         for key, value in operations:
             old = self._items.get(key)
             if old is not None:
-                self._weigh(-_weight("item", key, *old))
+                self._weigh(-_weight("item", key, old))
             elif value is None:
                 continue
             if value is None:
                 del self._items[key]
-                del self._keys[bisect_left(self._keys, key)]
+                self._keys.remove(key)
             else:
                 new = Item(value, revision, old.create_revision if old else revision)
                 self._items[key] = new
-                self._weigh(_weight("item", key, *new))
+                self._weigh(_weight("item", key, new))
                 if old is None:
-                    insort(self._keys, key)
+                    self._keys.add(key)
             events.append(Event(key, value))
         if events:
             self.revision = revision
@@ -198,9 +197,7 @@ class Store:
 
     def ls(self, prefix: str, after: str = "") -> Iterator[tuple[str, Item]]:
         """Yield the items whose key begins with `prefix` and comes behind `after`, in the order of the keys."""
-        place = bisect_left(self._keys, max(prefix, after))
-        for at in range(place, len(self._keys)):
-            key = self._keys[at]
+        for key in self._keys.since(max(prefix, after)):
             if not key.startswith(prefix):
                 return
             if key != after:
@@ -248,7 +245,7 @@ class Store:
             self.opened,
             self.revision,
             self.state_hash.to_bytes(16),
-            [(key, *self._items[key]) for key in self._keys],
+            [(key, self._items[key]) for key in self._keys],
             [(kind, slot, row) for (kind, slot), row in sorted(self._system.items())],
             list(self._requests.items()),
         )
@@ -259,8 +256,8 @@ class Store:
         store = cls(settings)
         store.cluster_id, store.gen, store.opened = image.cluster_id, image.gen, image.opened
         store.epoch, store.index, store.time, store.revision = image.epoch, image.index, image.time, image.revision
-        store._items = {key: Item(value, mod, create) for key, value, mod, create in image.items}
-        store._keys = [key for key, *_ in image.items]
+        store._items = dict(image.items)
+        store._keys = OrderedKeys(store._items)
         store._system = {(kind, slot): row for kind, slot, row in image.system}
         store._requests = OrderedDict(image.requests)
         store._history = History(store.settings, image.revision + 1)
@@ -271,14 +268,14 @@ class Store:
 
     def computed_hash(self) -> int:
         """Compute the state hash from nothing."""
-        total = sum(_weight("item", key, *item) for key, item in self._items.items())
+        total = sum(_weight("item", key, item) for key, item in self._items.items())
         for place, row in self._system.items():
-            total += sum(_weight("system", *place, kept.index, kept.epoch, kept.body) for kept in row)
+            total += sum(_weight("system", *place, kept) for kept in row)
         return total & _HASH_MASK
 
     def check_invariants(self) -> None:
         """5. the hash is that of the state; 15. history without a gap; 32. every table within its bound."""
         assert self.state_hash == self.computed_hash(), "5: the state hash is not that of the state"
-        assert self._keys == sorted(self._items), "5: the order of keys is not that of the items"
+        assert list(self._keys) == sorted(self._items), "5: the order of keys is not that of the items"
         self._history.check(self.revision)
         assert len(self._requests) <= self.settings.requests_kept, "32: too many request ids"

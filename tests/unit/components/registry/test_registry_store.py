@@ -6,17 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from covey.components.registry import entries, reading
+from covey.components.registry import entries, ordered, reading
 from covey.components.registry.loaded import Loaded
 from covey.components.registry.messages import Get, List, ListSystem
 from covey.components.registry.records import SNAPSHOT, decode_only
 from covey.components.registry.recovery import encode_snapshot, recover
 from covey.components.registry.settings import Settings
-from covey.components.registry.store import Image, Store
+from covey.components.registry.store import Image, Item, Store
 from covey.errors import Compacted, KeyNotFound, TooLarge
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 SMALL = Settings(history_changes=20, history_bytes=6000, history_seconds=5.0, requests_kept=8)
 KEYS = ["/app/a", "/app/a/b", "/app/ab", "/app/b", "/nodes/1", "/z"]
@@ -180,6 +180,36 @@ def _put(store: Store, key: str, value: bytes, time: int = 0) -> None:
     store.apply(entries.Entry(1, store.index + 1, time, entries.Transacted("", (), ((key, value),), ())))
 
 
+class Keys(RuleBasedStateMachine):
+    """Keys in blocks against a plain sorted list, with blocks small enough to split and vanish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.plain = ordered.OrderedKeys(), set[str]()
+
+    @rule(key=st.text("ab", max_size=4))
+    def flip(self, key: str) -> None:
+        if key in self.plain:
+            self.keys.remove(key)
+            self.plain.remove(key)
+        else:
+            self.keys.add(key)
+            self.plain.add(key)
+
+    @rule(start=st.text("abc", max_size=3))
+    def since(self, start: str) -> None:
+        assert list(self.keys.since(start)) == [key for key in sorted(self.plain) if key >= start]
+
+    @invariant()
+    def same(self) -> None:
+        assert list(self.keys) == sorted(self.plain) == list(ordered.OrderedKeys(self.plain))
+
+
+def test_keys_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered, "BLOCK", 2)
+    run_state_machine_as_test(Keys, settings=settings(Model.TestCase.settings, stateful_step_count=60))
+
+
 def test_an_entry_out_of_order_is_refused() -> None:
     store = Store()
     for index, epoch in ((2, 1), (0, 1)):
@@ -203,7 +233,7 @@ def test_a_changed_snapshot_is_not_taken() -> None:
     store = Store()
     _put(store, "/a", b"\x01")
     image = store.image()
-    changed = msgspec.structs.replace(image, items=[("/a", b"\x02", 1, 1)])
+    changed = msgspec.structs.replace(image, items=[("/a", Item(b"\x02", 1, 1))])
     with pytest.raises(ValueError, match="state hash"):
         Store.restore(changed)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(image), type=Image) == image
