@@ -88,8 +88,8 @@ async def _define_nodes(lab: Lab, session: Session, report: Report) -> None:
         session,
         lambda: session.call("dcm", "cluster_status"),
         lambda data: f"registry: {data['registry']['phase']}",
-        lambda data: bool(data["registry"]["writable"]),
-        "the registry to take writes",
+        lambda data: data["registry"]["writable"] and "online" in (each["state"] for each in data["nodes"]),
+        "the registry to take writes and n1 to be online",
         report,
     )
     known = {int(found["number"]) for found in status["nodes"]}
