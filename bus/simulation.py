@@ -7,9 +7,9 @@ PYTHONHASHSEED.
 How it works: a heap of events ordered by time and then by the order in which they were made. Each event steps
 one machine; the effects it returns become further events: messages after the delay (or loss, or doubling) of
 the link they take, `Persisted` after the disk's delay, published messages at once to every other machine of
-the node. After each step the machine's invariants and those of the world are checked; whatever fails is
-raised as `SimulationFailure`, whose text holds the seed, the faults so far and the last events: all that is
-needed to run it again and to read it.
+the node, and to one that starts later. After each step the machine's invariants and those of the world are
+checked; whatever fails is raised as `SimulationFailure`, whose text holds the seed, the faults so far and the
+last events: all that is needed to run it again and to read it.
 
 Odd: every node has a clock of its own that is off by whole seconds, since monotonic clocks of two machines
 have nothing to do with one another. Every message goes through the codec, so what cannot travel fails here
@@ -131,6 +131,8 @@ class World:
         self._persisted.pop((number, service), None)
         self._armed.pop((number, service), None)
         self._arm(node, service)
+        for (source, _), body in node.said.items():
+            self.feed(number, service, Received(Address(source, number), body))
 
     def crash(self, number: int, *, power: bool = False) -> None:
         """Kill a node. Its peers see the links close, unless the power failed, when they see nothing."""
@@ -297,6 +299,7 @@ class World:
 
     def _end(self, node: Node, service: str) -> None:
         del node.machines[service]
+        node.said = {key: body for key, body in node.said.items() if key[0] != service}
         node.births[service] += 1  # what was under way to the dead machine finds nobody
         node.disks[service].crash(self.random)
         self._armed.pop((node.number, service), None)
@@ -386,7 +389,7 @@ class World:
         elif isinstance(effect, Publish):
             self.published.append(Occurrence(self.now, number, service, effect.topic, effect.body))
             if isinstance(effect.body, Message):
-                body = _through_codec(effect.body)
+                body = node.said[service, effect.topic] = _through_codec(effect.body)
                 for other in [name for name in node.machines if name != service]:
                     self.feed(number, other, Received(Address(service, number), body, effect.cause))
         elif isinstance(effect, Notify):

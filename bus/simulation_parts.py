@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from ..errors import CoveyError
-from .machine import Address, Asked, Machine, Notify, Publish, Received, Reply, Send
+from .machine import Address, Asked, Machine, Message, Notify, Publish, Received, Reply, Send
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,10 @@ class Occurrence:
 
 
 class Node:
-    """One node: its machines by service name while it runs, and what outlives them."""
+    """One node: its machines by service name while it runs, and what outlives them.
+
+    `said` is the last message each service published on each topic, for a machine that starts later than it was said.
+    """
 
     def __init__(self, number: int, factories: dict[str, Factory], offset: float) -> None:
         self.number = number
@@ -116,6 +119,7 @@ class Node:
         self.disks: dict[str, Disk] = {service: Disk() for service in factories}
         self.births: dict[str, int] = dict.fromkeys(factories, 0)
         self.life = 0
+        self.said: dict[tuple[str, str], Message] = {}
         self.paused = False
         self.held: list[tuple[str, int, Any]] = []
 

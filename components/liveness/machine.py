@@ -107,6 +107,7 @@ class LivenessMachine:
         self._alerted: tuple[int, ...] = ()
         self._published: tuple[Member, ...] = ()
         self._configured = False
+        self._state = "offline"
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             Heartbeat: self._on_heartbeat,
             HeartbeatAck: self._on_ack,
@@ -180,8 +181,7 @@ class LivenessMachine:
         probed = self.peers.tick(self._now)
         beat_due = self.beats.due(self._now)
         if (self.phase == "member" or self.leading) and not self._hung:
-            targets = {peer.number for peer in self.peers} | ({self.leader[1]} - {0, self.number})
-            self._send_beat(sorted(targets) if beat_due else probed)
+            self._send_beat(self._all_peers() if beat_due else probed)
             self._accuse(again=beat_due)
         self._petition()
         self._out += self.waiting.expire(self._now)
@@ -202,6 +202,9 @@ class LivenessMachine:
         if self._in_charge and self.lead is not None:
             times.append(self.lead.deadline)
         self._deadline = min(time for time in times if time is not None)
+
+    def _all_peers(self) -> list[int]:
+        return sorted({peer.number for peer in self.peers} | ({self.leader[1]} - {0, self.number}))
 
     def _send_beat(self, targets: Sequence[int]) -> None:
         if targets:
@@ -227,7 +230,7 @@ class LivenessMachine:
             return Join(self.boot_id, self.name, self.chain.id)
         if self.phase == "member" and self.waiting.any(LeaveQ):
             return Leave(self.boot_id)
-        if self.phase == "member" and self._configured and self._own_state() == "pending online":
+        if self.phase == "member" and self._configured and self._state == "pending online":
             return Configured(self.boot_id)
         return None
 
@@ -307,6 +310,7 @@ class LivenessMachine:
         if view.id[0] > self.leader[0]:
             self._follow(view.id[0], 0)
         self.chain.append(view)
+        self._state = next((m.state for m in view.members if m.boot_id == self.boot_id), "offline")
         self.view_at, self._alerted = self._now, ()
         self._watch_members()
         if self._listed and self.phase == "outside":
@@ -315,7 +319,7 @@ class LivenessMachine:
             self._notify({"view": list(view.id), "boot_id": self.boot_id}, "joined")
         if self._listed and self.phase == "member":
             self._publish()
-            if self._own_state() == "online":
+            if self._state == "online":
                 self._out += self.waiting.came_true(ConfiguredQ, {"view": list(view.id)})
         elif self.phase == "member":
             self._leave_view(view.id)
@@ -430,7 +434,7 @@ class LivenessMachine:
     def _holds(self, question: ConfiguredQ | LeaveQ) -> bool:
         if isinstance(question, LeaveQ):
             return self.phase in ("left", "removed", "refused")
-        return self._own_state() == "online"
+        return self._state == "online"
 
     def _reply(self, asked: Asked, result: Any) -> None:
         self._out.append(Reply(asked.request, result, asked.cause))
@@ -447,5 +451,3 @@ class LivenessMachine:
         else:
             raise ImpossibleTransition(f"liveness got {fact!r}, which it does not know")
 
-    def _own_state(self) -> str:
-        return next((m.state for m in self.chain.members if m.boot_id == self.boot_id), "offline")

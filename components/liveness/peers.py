@@ -122,7 +122,7 @@ class Peers:
     @property
     def suspects(self) -> tuple[int, ...]:
         """Whom this node accuses, sorted."""
-        return tuple(sorted(n for n, peer in self._peers.items() if peer.opinion == "suspect"))
+        return tuple(sorted([n for n, peer in self._peers.items() if peer.opinion == "suspect"]))
 
     def troubled_since(self, number: int) -> float | None:
         """Since when that peer is not simply alive; None: it is, or is no peer."""

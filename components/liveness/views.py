@@ -43,6 +43,7 @@ class Chain:
         self.kept = kept
         self.views: list[View] = []
         self.departed: dict[str, ViewId] = {}
+        self._checked: View | None = None
 
     @property
     def last(self) -> View | None:
@@ -104,9 +105,9 @@ class Chain:
     def check(self) -> None:
         """Raise AssertionError when the chain is not one; looks at the newest link only, each is looked at once."""
         assert len(self.views) <= self.kept, "more views than are kept"
-        if not self.views:
+        if not self.views or self.views[-1] is self._checked:
             return
-        view = self.views[-1]
+        view = self._checked = self.views[-1]
         numbers = [m.number for m in view.members]
         assert numbers == sorted(set(numbers)), f"members of view {view.id} are not sorted or not unique"
         boots = {m.boot_id for m in view.members}

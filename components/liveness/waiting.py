@@ -45,6 +45,8 @@ class Waiting:
 
     def expire(self, now: float) -> list[Reply]:
         """Answer everybody whose time is over."""
+        if not self._open:
+            return []
         told = [waiter for waiter in self._open if now >= waiter.until]
         self._open = [waiter for waiter in self._open if now < waiter.until]
         late = Timeout(

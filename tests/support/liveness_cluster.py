@@ -43,25 +43,33 @@ class MovingLog:
 
 
 class LogPart:
-    """One node's registry over a `MovingLog`."""
+    """One node's registry over a `MovingLog`. An entry takes a while, and is refused if the reign ends meanwhile."""
 
     def __init__(self, birth: Birth, cluster: Cluster) -> None:
         self.node, self.cluster, self.log = birth.node, cluster, cluster.log
-        self.deadline: float | None = birth.now
+        self.look_at = birth.now
         self.random = birth.random
         self.known: Leading | None = None
+        self.pending: list[tuple[float, Received]] = []
+
+    @property
+    def deadline(self) -> float | None:
+        return min([self.look_at, *(at for at, _ in self.pending)])
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
         effects: list[Effect] = []
         if isinstance(input, Received) and isinstance(input.message, AppendSystem):
-            effects.append(Send(input.source, self.append(input.message)))
+            self.pending.append((now + self.random.uniform(0.001, 0.3), input))
         elif isinstance(input, Received) and isinstance(input.message, ReadSystem):
             answer: Any = SystemRead(input.message.id, tuple(self.log.entries[-256:]), self.log.epoch)
             if not self.reigns:
                 answer = SystemRefused(input.message.id, self.log.epoch, "not the primary")
             effects.append(Send(input.source, answer))
-        if self.deadline is None or now >= self.deadline:
-            self.deadline = now + self.random.uniform(0.1, 0.4)
+        for pending in sorted([p for p in self.pending if p[0] <= now], key=lambda p: p[0]):
+            self.pending.remove(pending)
+            effects.append(Send(pending[1].source, self.append(pending[1].message)))
+        if now >= self.look_at:
+            self.look_at = now + self.random.uniform(0.1, 0.4)
             primary = self.log.primary if self.cluster.reaches(self.node, self.log.primary) else 0
             leading = Leading(
                 self.log.epoch if primary else 0, primary, "writes" if primary else "stale", bool(primary)
@@ -75,7 +83,7 @@ class LogPart:
     def reigns(self) -> bool:
         return self.log.primary == self.node and self.cluster.has_majority(self.node)
 
-    def append(self, asked: AppendSystem) -> Any:
+    def append(self, asked: Any) -> Any:
         log = self.log
         if asked.id in log.ids:
             return SystemAppended(asked.id, log.ids[asked.id], asked.epoch)
@@ -198,6 +206,8 @@ class Cluster:
             known = self.views.setdefault(view.id[1], view)
             self.first_seen.setdefault(view.id[1], self.world.now)
             assert known == view, f"INV-18: two views are number {view.id[1]}: {known} and {view}"
+            if self.log.servers:
+                assert f"view/{view.id[0]}/{view.id[1]}" in self.log.ids, f"{view.id} is held and not in the log"
         self._checked[key] = machine.chain.id[1]
         self.check_departed()
 

@@ -1,0 +1,41 @@
+"""Liveness under random faults: one chain at every step, everything converged in the end, one seed one trace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from liveness_storm import storm, what_happened
+
+SEEDS = range(24)
+
+
+@pytest.mark.parametrize("seeds", [SEEDS[i : i + 6] for i in range(0, len(SEEDS), 6)], ids=str)
+def test_a_minute_of_faults_leaves_one_chain_and_a_settled_cluster(seeds: range) -> None:
+    total: Counter[str] = Counter()
+    for seed in seeds:
+        total += what_happened(storm(seed))
+    for rare in ("crash", "pause", "partition", "cut", "node removed", "frozen", "epochs", "left together"):
+        assert total[rare], f"no storm of {seeds} reached: {rare}"
+
+
+def test_one_seed_is_one_trace_under_any_hash_seed() -> None:
+    code = "from liveness_storm import storm; print(*[storm(seed).world.digest() for seed in (2, 5)])"
+    support = str(Path(__file__).parents[1] / "support")
+    answers = set()
+    for hash_seed in ("0", "17"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": support},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers.add(done.stdout)
+    answers.add(" ".join(storm(seed).world.digest() for seed in (2, 5)) + "\n")
+    assert len(answers) == 1
+    assert len(set(answers.pop().split())) == 2
