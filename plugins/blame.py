@@ -31,6 +31,8 @@ class Home:
 
     def place(self, filename: str, line: int) -> str:
         """Return `gpu/controller.py:3` for a line inside the home, "" for any other."""
+        if filename.startswith("<"):  # made at run time, or the interpreter's own
+            return ""
         path = Path(filename).resolve()
         if not any(path.is_relative_to(root) for root in self.own):
             return ""

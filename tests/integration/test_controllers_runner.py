@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from covey.controllers import runner
 from covey.controllers.runner import run_controllers, serving, shipped
 from covey.errors import PluginError, Timeout
 from covey.plugins.manager import PluginManager
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "controller-loadavg"
 
 YAML = """
 covey: 1
@@ -160,6 +164,35 @@ def test_the_shipped_ones_share_a_process_and_can_be_switched_off() -> None:
             await task
 
     on_a_bus(work)
+
+
+def test_the_example_package_installs_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(EXAMPLE, source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--no-index", "--no-build-isolation", "--no-deps", "--target", str(target), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(str(target))
+
+    async def work(bus: Client, asking: Client) -> None:
+        plugins = PluginManager()
+        (one,) = [each for each in plugins.status() if each.name == "loadavg"]
+        assert (one.package, one.version, one.state) == ("covey-loadavg", "0.1.0", "found")
+        async with serving(bus, plugins, ["loadavg"]):
+            answer = await asking.call("controller.loadavg", "discover")
+            assert [found["key"] for found in answer["found"]] == [{"Minutes": 1}, {"Minutes": 5}, {"Minutes": 15}]
+            read = await asking.call("controller.loadavg", "read", cls="LoadAverage", key={"Minutes": 1})
+            assert set(read["attributes"]) == {"Load", "LoadPerProcessor"} and read["findings"] == []
+
+    try:
+        on_a_bus(work)
+    finally:
+        sys.modules.pop("covey_loadavg", None)
 
 
 def test_a_third_party_one_alone(site: Path) -> None:
