@@ -35,6 +35,7 @@ class Pollers:
         self._out = out
         self._waiting: dict[str, list[_Waiter]] = {}
         self._count = 0
+        self._next: float | None = None  # not later than the first end of a wait
         self._frozen = False
 
     def ask(self, now: float, request: int, poll: Poll, cause: str) -> None:
@@ -51,6 +52,7 @@ class Pollers:
             return
         self._waiting.setdefault(poll.group, []).append(waiter)
         self._count += 1
+        self._next = waiter.until if self._next is None else min(self._next, waiter.until)
 
     def wake(self, group: str) -> None:
         """The group has news."""
@@ -64,13 +66,16 @@ class Pollers:
 
     def tick(self, now: float) -> None:
         """Answer those that have waited enough with no events."""
+        if self._next is None or now < self._next:
+            return
         for group in sorted(self._waiting):
             self._sift(group, now)
+        self._next = min((w.until for waiters in self._waiting.values() for w in waiters), default=None)
 
     @property
     def deadline(self) -> float | None:
         """When `tick` must be called next."""
-        return min((w.until for waiters in self._waiting.values() for w in waiters), default=None)
+        return self._next if self._count else None
 
     def _sift(self, group: str, now: float | None) -> None:
         waiters = self._waiting.pop(group, [])
