@@ -148,7 +148,8 @@ class Client:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
-            self._send(Kind.REQUEST, arguments, number, destination, verb, cause, cluster, timeout, request_id)
+            topic = f"{service}.{verb}"
+            self._send(Kind.REQUEST, arguments, number, destination, topic, cause, cluster, timeout, request_id)
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
@@ -159,10 +160,22 @@ class Client:
             del self._calls[number]
 
     async def send(
-        self, service: str, verb: str, /, *, node: int | str | None = None, cause: str = "", **arguments: Any
+        self,
+        service: str,
+        verb: str,
+        /,
+        *,
+        node: int | str | None = None,
+        about: str = "",
+        cause: str = "",
+        **arguments: Any,
     ) -> None:
-        """Send a request that nobody answers. It may be lost; nothing tells."""
-        self._send(Kind.REQUEST, arguments, 0, service if node is None else f"{service}@{node}", verb, cause)
+        """Send a request that nobody answers. It may be lost; nothing tells.
+
+        `about` is appended to the topic, for those who watch: the name of a machine's message, say.
+        """
+        topic = f"{service}.{verb}.{about}" if about else f"{service}.{verb}"
+        self._send(Kind.REQUEST, arguments, 0, service if node is None else f"{service}@{node}", topic, cause)
 
     async def publish(self, topic: str, body: Any, *, cause: str = "") -> None:
         """Publish an event on this node's bus, for whoever listens."""
@@ -373,7 +386,7 @@ def find_endpoints(state: str | os.PathLike[str] | None) -> tuple[str, str]:
 async def describe(
     service: str, *, state: str | os.PathLike[str] | None = None, node: int | str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the verbs of a service, each as `{verb, summary, role, arguments}`; arguments as `connect` and `call`."""
+    """Return the verbs of a service, each with its summary, its role and the JSON Schema of its arguments."""
     async with connect(state) as bus:
         found: list[dict[str, Any]] = await bus.call(service, "describe", node=node)
         return found

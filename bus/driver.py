@@ -94,8 +94,9 @@ class Background:
 async def perform_common(bus: Client, effect: Send | Publish) -> None:
     """Carry a machine's message to its address, or publish its event. A lost message is the machines' business."""
     if isinstance(effect, Send):
-        body = msgspec.msgpack.encode(effect.message)
-        await bus.send(effect.to.service, "message", node=effect.to.node or None, cause=effect.cause, body=body)
+        message, (service, node) = effect.message, effect.to
+        about, body = type(message).__name__.lower(), msgspec.msgpack.encode(message)
+        await bus.send(service, "message", node=node or None, about=about, cause=effect.cause, body=body)
     else:
         body = effect.body
         plain = msgspec.to_builtins(body, builtin_types=(bytes,)) if isinstance(body, Message) else body

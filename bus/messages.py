@@ -38,8 +38,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     """What brokers route by.
 
     `id` pairs a reply with its request on one hop (0: no reply wanted); `destination` is `service`, `service@node` or
-    `service@host:port`; `topic` is the verb of a request or the topic of an event; `budget` is how many seconds the
-    caller still waits, so that no clocks are compared; `cluster` is the cluster id the sender believes in, or empty.
+    `service@host:port`; `topic` is `service.verb` of a request (and of its reply), or the topic of an event; `budget`
+    is how many seconds the caller still waits, so that no clocks are compared; `cluster` is the cluster id the sender
+    believes in, or empty.
     """
 
     kind: Kind

@@ -93,7 +93,7 @@ class Router:
     """Decide where messages go.
 
     Invariants: 1. a reply reaches only the asker, and only from the party asked; 2. every pending request names two
-    live ends; 3. a service name belongs to at most one party; 4. nothing a peer sends is sent to another peer.
+    live ends; 3. a service name belongs to at most one party; 4. nothing a peer sends is sent to another peer, and peers ask only over links of their own.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -196,7 +196,7 @@ class Router:
             source, role = header.source, header.role
         header = msgspec.structs.replace(header, source=source, role=role)
         self.counters["passed"] += 1
-        if header.kind is Kind.REQUEST:
+        if header.kind is Kind.REQUEST and connection.port != "link":
             return self._request(connection, header, body, now)
         if header.kind in (Kind.REPLY, Kind.ERROR):
             return self._reply(connection, header, body)

@@ -160,9 +160,10 @@ class Service:
         )
         current_cause.set(header.cause)
         try:
-            found = self.verbs.get(header.topic)
+            name = header.topic.removeprefix(f"{self.name}.").partition(".")[0]
+            found = self.verbs.get(name)
             if found is None:
-                raise NoVerb(f"'{self.name}' has no verb '{header.topic}'", f"it has: {', '.join(self.verbs)}")
+                raise NoVerb(f"'{self.name}' has no verb '{name}'", f"it has: {', '.join(self.verbs)}")
             if request.role < found.role:
                 needed, has = found.role.name.lower(), request.role.name.lower()
                 raise Denied(f"'{self.name}.{found.name}' needs the role {needed}, you have {has}")
@@ -174,14 +175,14 @@ class Service:
             raise
         except TimeoutError:
             raise Timeout(
-                f"'{self.name}.{header.topic}' did not end within {header.budget:.3g} s",
+                f"'{header.topic}' did not end within {header.budget:.3g} s",
                 "it may still happen",
             ) from None
         except Exception as problem:
-            log.exception("%s.%s failed", self.name, header.topic)
+            log.exception("%s failed", header.topic)
             last = traceback.extract_tb(problem.__traceback__)[-1]
             what = f"{type(problem).__name__}: {problem} ({last.name}, line {last.lineno})"
             raise InternalError(
-                f"'{self.name}.{header.topic}' failed: {what}",
+                f"'{header.topic}' failed: {what}",
                 "this is a bug; the daemon's log has the traceback",
             ) from None

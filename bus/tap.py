@@ -177,7 +177,7 @@ class Taps:
 
     def offer(self, at: float, node: int, direction: str, header: Header, body: bytes) -> None:
         """Show a message to every tap."""
-        if header.kind in (Kind.REQUEST, Kind.REPLY, Kind.ERROR) and header.topic.startswith("tap_"):
+        if header.kind in (Kind.REQUEST, Kind.REPLY, Kind.ERROR) and header.topic.startswith("bus.tap_"):
             return
         record = Record(
             at,

@@ -9,14 +9,24 @@ from covey.errors import ReadOnly
 from msgspec import msgpack
 
 REQUEST = Header(
-    Kind.REQUEST, 7, "client-1@1", "registry@2", "get", "story", "c1", role=2, budget=1.5, request_id="r1", sequence=0
+    Kind.REQUEST,
+    7,
+    "client-1@1",
+    "registry@2",
+    "registry.get",
+    "story",
+    "c1",
+    role=2,
+    budget=1.5,
+    request_id="r1",
+    sequence=0,
 )
 NODE = NodeInfo(1, "n1", "id1", "c1", "lab", "b1")
 
 VECTORS = [
     (
         codec.encode_header(REQUEST),
-        "019c0107aa636c69656e742d314031aa72656769737472794032a3676574a573746f7279a2633102cb3ff8000000000000a2723100c2",
+        "019c0107aa636c69656e742d314031aa72656769737472794032ac72656769737472792e676574a573746f7279a2633102cb3ff8000000000000a2723100c2",
     ),
     (codec.encode_header(Header(Kind.REPLY, 7)), "019c0207a0a0a0a0a000cb0000000000000000a000c2"),
     (

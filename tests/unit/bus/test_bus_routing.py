@@ -110,6 +110,11 @@ def test_a_peers_message_is_never_passed_on(router: Router) -> None:
     assert isinstance(error_of(out), errors.Unreachable)
 
 
+def test_the_broker_we_dialled_cannot_ask_over_our_link(router: Router) -> None:
+    assert router.message(Connection("link", 2), request("store"), b"", 0.0) == []
+    assert router.counters["unexpected"] == 1
+
+
 def test_a_peer_cannot_speak_for_another_node(router: Router) -> None:
     peer = Connection("peer", b"p")
     router.peer_hello(peer, NodeInfo(2))

@@ -55,8 +55,8 @@ def test_the_ring_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_tap_does_not_show_its_own_fetching() -> None:
     taps = Taps()
     number = taps.attach([], False, 0.0)
-    offer(taps, "tap_next")
-    offer(taps, "tap_next", kind=Kind.REPLY)
+    offer(taps, "bus.tap_next")
+    offer(taps, "bus.tap_next", kind=Kind.REPLY)
     assert taps.get(number).counters()["passed"] == 0
 
 
