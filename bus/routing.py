@@ -93,7 +93,8 @@ class Router:
     """Decide where messages go.
 
     Invariants: 1. a reply reaches only the asker, and only from the party asked; 2. every pending request names two
-    live ends; 3. a service name belongs to at most one party; 4. nothing a peer sends is sent to another peer, and peers ask only over links of their own.
+    live ends; 3. a service name belongs to at most one party; 4. nothing a peer sends is sent to another peer, and
+    peers ask only over links of their own.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
