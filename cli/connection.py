@@ -122,7 +122,10 @@ def run(work: Callable[[Session], Awaitable[T]], *, timeout: float = 10.0, endle
                     f"no answer within {seconds:g} s", "it may still happen; --timeout gives it longer"
                 ) from None
 
-    return asyncio.run(within())
+    try:
+        return asyncio.run(within())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # a stream was told twice to end
 
 
 def answer(

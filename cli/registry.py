@@ -240,7 +240,7 @@ async def _follow(session: Session, stream: Stream, prefix: str, begin: int, cou
         try:
             batch = await patient(session, stream, "registry", "watch", prefix=prefix, from_revision=begin)
         except Compacted as problem:
-            resume = int(problem.details.get("revision", 0))
+            resume = int(problem.details.get("compacted", 0))
             stream.line({"compacted": resume}, f"error[{problem.code}]: {problem.message}")
             stream.remark(f"  hint: {problem.hint}")
             return 1

@@ -32,7 +32,14 @@ def classes() -> int:
         columns = ("class", "version", "controller", "nodes")
         return [Table(columns, [tuple(found.get(c) for c in columns) for found in data], "no classes yet")]
 
-    return answer(lambda session: session.call("resources", "classes"), text)
+    return answer(lambda session: _items(session, "classes"), text)
+
+
+async def _items(session: Session, verb: str, **arguments: Any) -> Any:
+    """Ask for a list; what its makers warn of (a silent node, an old copy, versions that differ) goes to the answer."""
+    found = await session.call("resources", verb, **arguments)
+    session.warnings += found["warnings"]
+    return found["items"]
 
 
 @command.verb("class", examples=["covey resource class FileSystem"])
@@ -41,7 +48,7 @@ def describe(name: str) -> int:
     """Show what a class declares: its attributes with type, unit and meaning, and its actions."""
 
     async def ask(session: Session) -> Any:
-        return await session.call("resources", "describe_class", name=name)
+        return await session.call("resources", "class", cls=name)
 
     return answer(ask, _class_text)
 
@@ -75,7 +82,7 @@ def ls(name: str, node: str | None, fresh: bool) -> int:
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
-        return await session.call("resources", "ls", cls=name, of_node=number, fresh=fresh)
+        return await _items(session, "ls", cls=name, of_node=number, fresh=fresh)
 
     return answer(ask, _list)
 
@@ -107,7 +114,9 @@ def show(name: str, key: str, node: str | None) -> int:
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
-        return await session.call("resources", "show", cls=name, key=key, of_node=number)
+        found = await session.call("resources", "show", cls=name, key=key, of_node=number)
+        session.warnings += found.pop("warnings")
+        return found
 
     return answer(ask, _one)
 
@@ -160,7 +169,6 @@ def refresh() -> int:
     return answer(lambda session: session.call("resources", "refresh"), _refreshed, timeout=30)
 
 
-def _refreshed(data: Any) -> list[Block]:
-    if isinstance(data, dict):
-        return [Fields(list(data.items()))] if data else ["done"]
-    return _class_text({"attributes": data}) if data else ["done"]
+def _refreshed(data: list[dict[str, Any]]) -> list[Block]:
+    rows = [(found["name"], found["state"], found["reason"]) for found in data]
+    return [Table(("controller", "outcome", "reason"), rows, "no controller runs here")]

@@ -49,7 +49,9 @@ def test_times_have_units(typed: str, seconds: float, covey, bus) -> None:  # ty
     assert bus.options[-1]["timeout"] == pytest.approx(seconds, abs=0.2)
 
 
-@pytest.mark.parametrize(("typed", "says"), [("10", "write 10s"), ("soon", "not a duration"), ("5 weeks", "not a duration")])
+@pytest.mark.parametrize(
+    ("typed", "says"), [("10", "write 10s"), ("soon", "not a duration"), ("5 weeks", "not a duration")]
+)
 def test_times_without_sense_are_refused(typed: str, says: str, covey) -> None:  # type: ignore[no-untyped-def]
     answer = covey("liveness", "status", "--timeout", typed)
     assert answer.exit_code == 2

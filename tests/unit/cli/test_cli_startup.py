@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-HEAVY = {"zmq", "msgspec", "pydantic", "rich", "psutil", "yaml", "lz4", "pluggy", "asyncio", "ssl", "importlib.metadata"}
+HEAVY = {
+    "zmq",
+    "msgspec",
+    "pydantic",
+    "rich",
+    "psutil",
+    "yaml",
+    "lz4",
+    "pluggy",
+    "asyncio",
+    "ssl",
+    "importlib.metadata",
+}
 PROGRAM = """
 import json, sys
 from covey.cli import main

@@ -1,0 +1,79 @@
+"""What needs no daemon: `covey config`, `covey explain`, `covey version`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from covey import errors
+
+GOOD = """\
+node:
+  name: n1
+  state_dir: ./n1
+  identity: generated
+  adapters: [127.1.0.1/16]
+  port: 7400
+security: {mode: open}
+"""
+
+
+def test_a_good_file(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "n1.yaml"
+    file.write_text(GOOD)
+    answer = covey("config", "check", str(file))
+    assert (answer.exit_code, answer.stdout) == (0, f"{file}: ok\n")
+    assert json.loads(covey("config", "check", str(file), "-o", "json").stdout)["data"] == []
+    shown = json.loads(covey("config", "show", str(file), "-o", "json").stdout)["data"]
+    assert shown["node"]["state_dir"] == str(tmp_path / "n1")
+    assert shown["isolation"] == "process"
+    assert "node.port" in covey("config", "show", str(file)).stdout
+
+
+def test_all_findings_at_once(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "n1.yaml"
+    file.write_text(GOOD.replace("port: 7400", "port: x").replace("name:", "nmae:").replace("open", "opne"))
+    answer = covey("config", "check", str(file), "-o", "json")
+    assert answer.exit_code == 10
+    findings = json.loads(answer.stdout)["data"]
+    assert {found["line"] for found in findings} >= {2, 6, 7}
+    assert {"code", "severity", "file", "line", "column", "message", "hint"} == set(findings[0])
+    assert f"{file}:2:3: error[config.unknown_key]" in covey("config", "check", str(file)).stdout
+    assert covey("config", "show", str(file)).exit_code == 10
+
+
+def test_no_file(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert covey("config", "check", str(tmp_path / "none.yaml")).exit_code == 10
+    assert covey("node", "start", str(tmp_path / "none.yaml")).exit_code == 10
+
+
+def test_schema(covey) -> None:  # type: ignore[no-untyped-def]
+    schema = json.loads(covey("config", "schema").stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert json.loads(covey("config", "schema", "-o", "json").stdout)["data"] == schema
+
+
+@pytest.mark.parametrize("code", sorted(errors.by_code()))
+def test_every_error_is_explained(code: str, covey) -> None:  # type: ignore[no-untyped-def]
+    answer = covey("explain", code, "-o", "json")
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout)["data"]["code"] == code
+
+
+@pytest.mark.parametrize("number", sorted(errors.EXIT_CODES))
+def test_every_exit_code_is_explained(number: int, covey) -> None:  # type: ignore[no-untyped-def]
+    answer = covey("explain", str(number))
+    assert answer.exit_code == 0
+    assert errors.EXIT_CODES[number] in answer.stdout
+
+
+def test_explain_as_it_was_printed_and_mistyped(covey) -> None:  # type: ignore[no-untyped-def]
+    assert "read_only" in covey("explain", "[registry.read_only]").stdout
+    answer = covey("explain", "registry.readonly")
+    assert (answer.exit_code, "registry.read_only" in answer.stderr) == (4, True)
+    assert "bus.no_daemon" in covey("explain").stdout
+
+
+def test_version(covey) -> None:  # type: ignore[no-untyped-def]
+    assert covey("version").stdout.startswith("covey ")
