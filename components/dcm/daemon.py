@@ -18,12 +18,13 @@ import msgspec
 from ...bus.driver import Background, Driver
 from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
 from . import life
-from .definitions import Clusters, Replacement
+from .definitions import Clusters, Replacement, Replica
 from .entries import rename_id
 from .home import Home, new_id
 from .identity import NOWHERE, Elsewhere, Verdict, copy_of
-from .lookup import Global, read_global
+from .lookup import Global, ask_outcome, read_global, who_knows
 from .machine import NodeMachine
+from .messages import Resolve
 from .processes import Spawner
 from .storage import read_document, write_document
 
@@ -196,8 +197,9 @@ class Daemon:
     async def _stop(self, effect: life.StopComponent) -> None:
         try:
             await self._spawner.stop(effect.name, effect.deadline)
-        finally:
-            self.feed(life.ComponentStopped(effect.name))
+        except (CoveyError, OSError) as why:
+            log.error("%s cannot be stopped: %s", effect.name, why)
+        self.feed(life.ComponentStopped(effect.name))
 
     async def _open(self, effect: life.OpenFunctions) -> None:
         self.open.update(effect.functions)
@@ -228,14 +230,8 @@ class Daemon:
         """Missed updates: name, addresses, servers, the other nodes (SPEC 5.3)."""
         if self._global is None:
             return
-        here = self.home.here()
-        entry = self._global.entry(here.node.number)
-        if entry is None:
-            return
-        new = self._global.replica_for(entry.definition)
-        changed = [name for name in ("cluster", "node", "servers") if getattr(new, name) != getattr(here, name)]
-        await self.home.refresh(new)
-        if "node" in changed or "cluster" in changed:
+        changed = [name for name in await self.home.refresh(self._global.renewed) if name != "nodes"]
+        if changed:
             await self.home.audit("dcm", "local_refreshed", "done", changed=changed)
 
     async def _erase(self, effect: life.EraseLocal) -> None:
@@ -278,6 +274,16 @@ class Daemon:
             )
         )
 
+    async def _ask_verdict(self, _effect: life.AskVerdict) -> None:
+        """Whoever answers has read the registry: if it holds no such definition, that is proof (SPEC 5.7)."""
+        home = self.home
+        cluster, node = home.here().cluster, home.here().node
+        question = Resolve(new_id(), cluster.id, node.definition_id)
+        answer = await ask_outcome(home.bus, who_knows(node, home.here().servers, home.here().nodes), question)
+        if answer is not None and answer.replica is None:
+            original = await asyncio.to_thread(home.read_original)
+            self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, why=home.original_problem))
+
     async def _replace(self, effect: life.ReplaceIdentity) -> None:
         """Scenario 3, both or neither: a pending record, then the global id by compare-and-set, then the local one."""
         home = self.home
@@ -301,8 +307,11 @@ class Daemon:
             log.info("the node's id is replaced as soon as the registry takes writes: %s", why)
             self.feed(life.Replaced(False))
             return
-        node = msgspec.structs.replace(home.here().node, id=new)
-        await home.refresh(msgspec.structs.replace(home.here(), node=node))
+
+        def renamed(old: Replica) -> Replica:
+            return msgspec.structs.replace(old, node=msgspec.structs.replace(old.node, id=new))
+
+        await home.refresh(renamed)
         await asyncio.to_thread(home.store.drop_replacement, cluster_id)
         await home.audit("dcm", "identity_replaced", "done", old=here.node.id, new=new)
         self._global = None
@@ -348,6 +357,7 @@ _INLINE: dict[type[Any], _Perform] = {
 }
 _BESIDE: dict[type[Any], _Perform] = {
     life.ReadGlobal: Daemon._read_global,
+    life.AskVerdict: Daemon._ask_verdict,
     life.ReplaceIdentity: Daemon._replace,
     life.Discover: Daemon._discover,
     life.Announce: Daemon._announce,

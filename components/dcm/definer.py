@@ -16,7 +16,6 @@ import msgspec
 
 from ...bus.driver import Background
 from ...errors import (
-    BadArguments,
     Busy,
     CoveyError,
     InternalError,
@@ -30,16 +29,14 @@ from . import entries, newcomer
 from .daemon import Daemon
 from .definitions import Clusters, NodeDefinition, PendingDefine, Replica
 from .home import Home, new_id
-from .lookup import online_members, read_global, read_value
-from .messages import Define, Resolve, Resolved
+from .lookup import ask_dcm, ask_outcome, decode, online_members, read_global, read_value, who_knows
+from .messages import Resolve, Resolved
 
 log = logging.getLogger(__name__)
 
-TELL_TIME = 3.0  # seconds for one message between two DCMs and its answer
 WRITE_TIME = 5.0
 ASKED = 8  # nodes that a new node in doubt is told to ask
 ROUNDS = 5
-_decoder = msgspec.msgpack.Decoder(Define)
 # after these the registry certainly did nothing
 _SURE = (ReadOnly, Refused, UsageError)
 
@@ -73,15 +70,13 @@ class Definer:
 
     async def _define(self, request: member.Request) -> NodeDefinition:
         here = self._home.here()
-        servers = [here.nodes.nodes[number] for number in here.servers.servers if number in here.nodes.nodes]
-        others = [node for _, node in sorted(here.nodes.nodes.items())]
-        ask = [endpoint for node in [here.node, *servers, *others] for endpoint in node.endpoints()]
+        ask = [*here.node.endpoints(), *who_knows(here.node, here.servers, here.nodes)]
         machine = member.DefineMember(
             request,
             transaction=new_id(),
             definition_id=new_id(),
             cluster=here.cluster,
-            ask=tuple(dict.fromkeys(ask))[:ASKED],
+            ask=tuple(ask[:ASKED]),
         )
         inputs: asyncio.Queue[member.Input] = asyncio.Queue()
         background = Background()
@@ -105,7 +100,7 @@ class Definer:
     ) -> None:
         try:
             if isinstance(effect, member.Tell):
-                inputs.put_nowait(member.Heard(await self._tell(machine.request.address, effect.message)))
+                inputs.put_nowait(member.Heard(await ask_dcm(self._home.bus, machine.request.address, effect.message)))
             elif isinstance(effect, member.Look):
                 inputs.put_nowait(await self._look())
             elif isinstance(effect, member.Write):
@@ -119,14 +114,6 @@ class Definer:
             else:
                 sure = isinstance(why, _SURE) and not isinstance(why, NoQuorum)
                 inputs.put_nowait(member.RegistryFailed(why, sure))
-
-    async def _tell(self, address: str, message: Any) -> Any:
-        body = msgspec.msgpack.encode(message)
-        try:
-            answer = await self._home.bus.call("dcm", "define_message", node=address, body=body, timeout=TELL_TIME)
-            return _decoder.decode(answer)
-        except (msgspec.MsgspecError, TypeError) as why:
-            raise InternalError(f"the DCM at {address} answered with something else: {why}") from why
 
     async def _look(self) -> member.Looked:
         found = await read_global(self._home.bus, self._home.here().cluster.id)
@@ -176,18 +163,6 @@ class Definer:
                     return Resolved(message.transaction, None)
         raise Busy("the cluster's nodes change too fast to tell", "ask again")
 
-    async def ask_others(self, endpoints: tuple[str, ...], question: Resolve) -> Resolved | None:
-        """Ask one node after the other how a define ended; None when nobody could tell."""
-        for endpoint in endpoints:
-            try:
-                answer = await self._tell(endpoint, question)
-            except CoveyError as why:
-                log.info("%s cannot tell how a define ended: %s", endpoint, why)
-                continue
-            if isinstance(answer, Resolved):
-                return answer
-        return None
-
     # --- the new node -----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -212,10 +187,7 @@ class Definer:
 
     async def heard(self, body: bytes) -> bytes:
         """Take a message of another DCM; return the answer."""
-        try:
-            message = _decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as why:
-            raise BadArguments(f"this is no message of a define: {why}") from why
+        message = decode(body)
         if isinstance(message, Resolve):
             return msgspec.msgpack.encode(await self.resolve(message))
         myself = await asyncio.to_thread(self._myself, message)
@@ -298,7 +270,7 @@ class Definer:
 
     async def _ask(self, pending: PendingDefine) -> None:
         question = Resolve(pending.transaction, pending.cluster.id, pending.definition_id)
-        answer = await self.ask_others(pending.ask, question)
+        answer = await ask_outcome(self._home.bus, pending.ask, question)
         if answer is None:
             self._feed(newcomer.Unanswered(pending.transaction))
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Home:
         self._sources = sources
         self._identity = config.node.identity
         self._told: Any = None
+        self._refreshing = asyncio.Lock()
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -168,17 +170,19 @@ class Home:
 
     # --- changing ---------------------------------------------------------------------------------------------
 
-    async def refresh(self, replica: Replica) -> None:
-        """Renew the local copy of the current cluster: write what changed, then tell the broker."""
-        old = self.here()
-        names = ("cluster", "node", "servers", "nodes")
-        changed = [getattr(replica, name) for name in names if getattr(replica, name) != getattr(old, name)]
-        if changed:
-            await asyncio.to_thread(self.store.save, old.cluster.id, *changed)
-            if replica.cluster.name != old.cluster.name:
-                await asyncio.to_thread(self.store.commit_cluster, replica.cluster, point=False)
-            self.replica = replica
-        await self.tell_broker()
+    async def refresh(self, change: Callable[[Replica], Replica]) -> list[str]:
+        """Renew the local copy of the current cluster: write what changed, tell the broker, return what it was."""
+        async with self._refreshing:
+            old = self.here()
+            new = change(old)
+            changed = [name for name in Replica.__struct_fields__ if getattr(new, name) != getattr(old, name)]
+            if changed:
+                await asyncio.to_thread(self.store.save, old.cluster.id, *(getattr(new, name) for name in changed))
+                if new.cluster.name != old.cluster.name:
+                    self.clusters = await asyncio.to_thread(self.store.commit_cluster, new.cluster, point=False)
+                self.replica = new
+            await self.tell_broker()
+            return changed
 
     async def reload(self) -> None:
         """Read the files again, because something was defined or erased, and tell the broker."""

@@ -211,6 +211,13 @@ class ReadGlobal(msgspec.Struct, frozen=True):
     """Read this node's definition from the registry, current, and all else a verdict needs: `GlobalRead`."""
 
 
+class AskVerdict(msgspec.Struct, frozen=True):
+    """The registry cannot be reached from here: ask other nodes whether this one is still defined (SPEC 5.7).
+
+    `GlobalRead` when they proved that it is not; else nothing.
+    """
+
+
 class RefreshLocal(msgspec.Struct, frozen=True):
     """Renew the local configuration from the global one: missed updates (SPEC 5.3)."""
 
@@ -279,6 +286,7 @@ Effect = (
     | StartComponent
     | StopComponent
     | ReadGlobal
+    | AskVerdict
     | RefreshLocal
     | ReplaceIdentity
     | EraseLocal

@@ -1,22 +1,30 @@
-"""What the DCM reads from the registry: nodes, servers, the cluster's definition. Asks the bus, decides nothing.
+"""What the DCM asks of others: the registry for nodes, servers and definitions, other DCMs how a definition stands.
 
-All reads are current (`linear`): a verdict or a define built on an old copy would be worse than none.
+Decides nothing. All reads are current (`linear`): a verdict or a define built on an old copy would be worse than none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from ...bus.client import Client
-from ...errors import CoveyError, KeyNotFound, Malformed
+from ...bus.machine import Message
+from ...errors import BadArguments, CoveyError, KeyNotFound, Malformed
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from .entries import NODES, NodeEntry, entry_from
 from .home import servers_from
+from .messages import Define, Resolve, Resolved
+
+log = logging.getLogger(__name__)
 
 READ_TIME = 3.0
+TELL_TIME = 3.0  # seconds for one message between two DCMs and its answer
+_decoder = msgspec.msgpack.Decoder(Define)
 
 
 class Global(msgspec.Struct, frozen=True):
@@ -32,6 +40,17 @@ class Global(msgspec.Struct, frozen=True):
 
     def entry(self, number: int) -> NodeEntry | None:
         return next((entry for entry in self.entries if entry.definition.number == number), None)
+
+    def renewed(self, old: Replica) -> Replica:
+        """Return the local copy with all missed updates (SPEC 5.3): all but the node's id, which is for a verdict."""
+        entry = self.entry(old.node.number)
+        if (
+            entry is None
+            or entry.definition.definition_id != old.node.definition_id
+            or self.revision < old.nodes.revision
+        ):
+            return old
+        return self.replica_for(msgspec.structs.replace(entry.definition, id=old.node.id))
 
     def replica_for(self, node: NodeDefinition) -> Replica:
         return Replica(self.cluster, node, self.servers, self.table())
@@ -74,3 +93,44 @@ async def online_members(bus: Client) -> dict[int, dict[str, Any]]:
     except CoveyError:
         return {}
     return {int(member["number"]): member for member in (status.get("view") or {}).get("members", [])}
+
+
+# --- other DCMs -----------------------------------------------------------------------------------------------
+
+
+def decode(body: bytes) -> Define:
+    """Return a message between DCMs; BadArguments when it is none."""
+    try:
+        message: Define = _decoder.decode(body)
+        return message
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as why:
+        raise BadArguments(f"this is no message of a define: {why}") from why
+
+
+async def ask_dcm(bus: Client, endpoint: str, message: Message) -> Define:
+    """Send a message to the DCM at an endpoint and return its answer."""
+    body = msgspec.msgpack.encode(message)
+    return decode(await bus.call("dcm", "define_message", node=endpoint, body=body, timeout=TELL_TIME))
+
+
+def who_knows(node: NodeDefinition, servers: ServerList, table: NodeTable) -> list[str]:
+    """Return the endpoints of all other nodes, the registry servers' first."""
+    numbers = dict.fromkeys([*servers.servers, *sorted(table.nodes)])
+    others = [table.nodes[number] for number in numbers if number in table.nodes and number != node.number]
+    return [endpoint for other in others for endpoint in other.endpoints()]
+
+
+async def ask_outcome(bus: Client, endpoints: Iterable[str], question: Resolve) -> Resolved | None:
+    """Ask one node after the other how a definition stands; None when nobody could tell.
+
+    Goes by endpoint, so it works for a node that its cluster no longer lists (SPEC 5.7).
+    """
+    for endpoint in endpoints:
+        try:
+            answer = await ask_dcm(bus, endpoint, question)
+        except CoveyError as why:
+            log.info("%s cannot tell how this node's definition stands: %s", endpoint, why)
+            continue
+        if isinstance(answer, Resolved):
+            return answer
+    return None

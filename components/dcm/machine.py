@@ -25,6 +25,7 @@ from .identity import Verdict, judge
 from .life import (
     Announce,
     Announced,
+    AskVerdict,
     Begin,
     CloneTold,
     CloseFunctions,
@@ -66,6 +67,7 @@ from .life import (
 )
 
 READ_AGAIN = 1.0  # seconds until the global configuration is read once more, when it could not be
+ASK_VERDICT = (2.0, 5.0)  # seconds without a readable registry until other nodes are asked: at first, then again
 CONTROLLERS_TIME = 1.0  # seconds that the controllers have to be ready, before discovery goes ahead with those that are
 ANNOUNCE_AGAIN = 1.0
 LEAVE_TIME = 3.0  # seconds that Liveness has to take this node out of the view before the components stop anyway
@@ -160,6 +162,7 @@ class NodeMachine:
         self._stepped.clear()
         self.running = []
         self._queue = list(self._plan.order)
+        self._timers["verdict"] = now + ASK_VERDICT[0]
         return [self._enter("checking"), Begin(boot_id), *self._start_next()]
 
     def _start_next(self) -> list[Effect]:
@@ -209,6 +212,7 @@ class NodeMachine:
         self.verdict = verdict
         if verdict.action == "wait":
             return self._wait(now, verdict.reason)
+        self._timers.pop("verdict", None)
         told = f"scenario {verdict.scenario}: {verdict.reason}" if verdict.scenario else verdict.reason
         steps: list[Effect] = [RecordStep(6), RecordStep(7, told, "done" if verdict.scenario in (1, 3) else "failed")]
         if verdict.action == "join":
@@ -392,6 +396,9 @@ class NodeMachine:
             elif name == "read":
                 del self._timers[name]
                 effects += [ReadGlobal()] if "registry.reads" in self.ready else []
+            elif name == "verdict":
+                self._timers[name] = now + ASK_VERDICT[1]
+                effects.append(AskVerdict())
             elif name == "replace" and self.verdict is not None and self.verdict.original is not None:
                 del self._timers[name]
                 effects.append(ReplaceIdentity(self.verdict.original))

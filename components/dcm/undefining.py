@@ -13,10 +13,10 @@ from typing import Any
 from ...errors import CoveyError, NodeOnline, NotFound, Refused
 from . import life
 from .daemon import Daemon
-from .definer import WRITE_TIME, Definer
+from .definer import WRITE_TIME
 from .entries import undefine
 from .home import Home, new_id
-from .lookup import online_members, read_global
+from .lookup import ask_outcome, online_members, read_global, who_knows
 from .messages import Resolve
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,9 @@ IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
 class Undefiner:
     """Takes definitions away, here and elsewhere."""
 
-    def __init__(self, home: Home, daemon: Daemon, definer: Definer) -> None:
+    def __init__(self, home: Home, daemon: Daemon) -> None:
         self._home = home
         self._daemon = daemon
-        self._definer = definer
 
     async def undefine(self, number: int) -> dict[str, Any]:
         """Remove a node from this cluster; return its last definition and whether its own files are gone already."""
@@ -98,20 +97,13 @@ class Undefiner:
             raise NodeOnline("this node is not offline; its next join will tell", "put it offline first")
         table = await asyncio.to_thread(home.store.nodes, cluster_id)
         servers = await asyncio.to_thread(home.store.servers, cluster_id)
-        numbers = dict.fromkeys([*servers.servers, *sorted(table.nodes)])
-        ask = [
-            endpoint
-            for number in numbers
-            if number in table.nodes and number != node.number
-            for endpoint in table.nodes[number].endpoints()
-        ]
-        answer = await self._definer.ask_others(tuple(ask), Resolve(new_id(), cluster_id, node.definition_id))
+        question = Resolve(new_id(), cluster_id, node.definition_id)
+        answer = await ask_outcome(home.bus, who_knows(node, servers, table), question)
         if answer is None or answer.replica is not None:
             return False
         await asyncio.to_thread(home.store.erase_cluster, cluster_id)
         await home.audit("dcm", "local_erased", "done", cluster=cluster_id, reason="undefined")
         await home.reload()
-        home.clusters = await asyncio.to_thread(home.store.clusters)
         if current:
             self._daemon.feed(life.Undefined())
         return True

@@ -13,7 +13,7 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import BadArguments, CoveyError, NotFound, NotImplementedYet, NotOnline, WrongCluster
+from ...errors import BadArguments, CoveyError, LocalDamaged, NotFound, NotImplementedYet, NotOnline, WrongCluster
 from . import define, dependencies, identity, life
 from .clusters import ClusterVerbs
 from .daemon import Daemon
@@ -37,7 +37,7 @@ class Verbs(ClusterVerbs, Unbuilt):
     def __init__(self, home: Home, daemon: Daemon, definer: Definer, plugins: PluginList, graphs: Graphs) -> None:
         super().__init__(home, daemon)
         self._definer = definer
-        self._undefiner = Undefiner(home, daemon, definer)
+        self._undefiner = Undefiner(home, daemon)
         self._plugins = plugins
         self._graphs = graphs
 
@@ -222,6 +222,10 @@ class Verbs(ClusterVerbs, Unbuilt):
             )
         async with self._audited(request, "node_online"):
             self._same_cluster(request)
+            if self._daemon.machine.state in IDLE:
+                await self._home.reload()
+            if self._home.problem:
+                raise LocalDamaged(self._home.problem, "this node stays as it is until that is repaired")
             self._home.here()
             self._daemon.feed(life.OnlineAsked(self._home.server, new_id()))
             return self._own_state()

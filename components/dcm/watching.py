@@ -70,8 +70,8 @@ class Watcher:
             entry = found.entry(here.node.number)
             if entry is None or entry.definition.definition_id != here.node.definition_id:
                 log.warning("the cluster no longer lists this node as it is defined here; its next join will tell")
-            elif found.revision >= here.nodes.revision and self._daemon.machine.state in JOINED:
-                await self._home.refresh(found.replica_for(entry.definition))
+            elif self._daemon.machine.state in JOINED:
+                await self._home.refresh(found.renewed)
             return found.revision
 
     # --- the view ---------------------------------------------------------------------------------------------

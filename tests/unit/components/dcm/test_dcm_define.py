@@ -1,6 +1,6 @@
 """Define a node: both sides against a registry that decides, with every message lost, doubled, late, and every crash.
 
-The world below runs the two machines in virtual time. Whatever happens in it, in the end the registry lists the new node
+The world below runs both machines in virtual time. Whatever happens in it, in the end the registry lists the new node
 if and only if the new node's own disk does (INV-28), and nothing is pending.
 """
 

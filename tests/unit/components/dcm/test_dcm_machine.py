@@ -252,6 +252,27 @@ def test_a_registry_that_cannot_be_read_decides_nothing() -> None:
     assert node.state == "starting"
 
 
+def test_without_a_registry_other_nodes_are_asked_and_only_their_proof_counts() -> None:
+    node = Node().boot()
+    node.wait(1.9)
+    assert node.of(life.AskVerdict) == []
+    node.wait(5.2)
+    assert len(node.of(life.AskVerdict)) == 2
+    assert node.state == "checking"
+    node.feed(GONE)
+    assert node.state == "undefined"
+    assert len(node.of(life.EraseLocal)) == 1
+    node.wait(60)
+    assert len(node.of(life.AskVerdict)) == 2
+
+
+def test_once_judged_nobody_is_asked() -> None:
+    node = Node().boot()
+    node.ready("registry.reads")
+    node.wait(60)
+    assert node.of(life.AskVerdict) == []
+
+
 def test_replaced_identity_hardware() -> None:
     node = Node()
     node.found = life.GlobalRead("card-2", ME, ME)

@@ -1,0 +1,277 @@
+"""Whole nodes in one process, with every component: defined, joined, taken offline, undefined, with damaged files."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covey import errors
+from covey.bus.client import Client, connect
+from covey.components.dcm.audit import AuditLog
+from covey.components.dcm.bootlog import out_of_order
+from covey.components.dcm.inline import run_node
+from covey.config.node import load_node
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cv") as name:  # short: a socket's path has at most 107 bytes
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.1.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def story(test: Callable[[Path, int], Awaitable[None]]) -> Callable[[Path, int], None]:
+    """Run an async test on a loop of its own, for a bounded time."""
+
+    @functools.wraps(test)
+    def run(folder: Path, port: int) -> None:
+        async def limited() -> None:
+            async with asyncio.timeout(4 * PATIENCE):
+                await test(folder, port)
+
+        asyncio.run(limited())
+
+    return run
+
+
+@asynccontextmanager
+async def running(folder: Path, number: int, port: int, identity: str = "") -> AsyncIterator[Client]:
+    """Run a node while the context lasts; it leaves in order at the end."""
+    (folder / f"n{number}.yaml").write_text(
+        f"node: {{name: n{number}, state_dir: ./n{number}, identity: {identity or f'{{value: machine-{number}}}'}, "
+        f"adapters: [127.1.0.{number}/16], port: {port}}}\n"
+        "security: {mode: open}\nisolation: inline\ncontrollers: {adapter: {enabled: false}}\n"
+    )
+    shutdown = asyncio.Event()
+    task = asyncio.ensure_future(run_node(load_node(folder / f"n{number}.yaml"), shutdown))
+    try:
+        async with AsyncExitStack() as stack:
+            bus = await until(lambda: stack.enter_async_context(connect(folder / f"n{number}")), lambda _: True)
+            await bus.wait_for_service("dcm")
+            yield bus
+    finally:
+        shutdown.set()
+        await asyncio.wait_for(task, PATIENCE)
+
+
+async def until(ask: Callable[[], Awaitable[Any]], wanted: Callable[[Any], bool]) -> Any:
+    """Ask until the answer is what is wanted; return it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                answer = await ask()
+            except (errors.CoveyError, OSError):
+                pass
+            else:
+                if wanted(answer):
+                    return answer
+            await asyncio.sleep(0.02)
+
+
+async def until_state(bus: Client, state: str, number: int | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = await until(
+        lambda: bus.call("dcm", "node_show", number=number), lambda node: bool(node["state"] == state)
+    )
+    return found
+
+
+async def until_phase(bus: Client, phase: str) -> dict[str, Any]:
+    found: dict[str, Any] = await until(
+        lambda: bus.call("dcm", "cluster_status"), lambda status: bool(status["node_state"] == phase)
+    )
+    return found
+
+
+async def define_cluster(bus: Client) -> str:
+    made = await bus.call("dcm", "cluster_define", name="lab")
+    await until_state(bus, "online")
+    return str(made["id"])
+
+
+def audited(folder: Path, number: int) -> list[tuple[str, str]]:
+    log = AuditLog(folder / f"n{number}" / "dcm" / "logs" / "audit.log")
+    assert log.verify() == []
+    return [(entry["what"], entry["outcome"]) for entry in log.entries()]
+
+
+@story
+async def test_a_first_node(folder: Path, port: int) -> None:
+    async with running(folder, 1, port) as bus:
+        assert (await bus.call("dcm", "local"))["cluster"] is None
+        assert await bus.call("dcm", "node_ls") == []
+        with pytest.raises(errors.NotDefined):
+            await bus.call("dcm", "node_online")
+        cluster = await define_cluster(bus)
+
+        status = await bus.call("dcm", "cluster_status")
+        assert status["quorate"] is True
+        assert status["view"]["members"] == [1]
+        assert (status["registry"]["writable"], status["registry"]["primary"]) == (True, 1)
+        (node,) = status["nodes"]
+        assert (node["number"], node["name"], node["id"], node["state"]) == (1, "n1", "machine-1", "online")
+        assert await bus.call("dcm", "cluster_ls") == [{"name": "lab", "id": cluster, "current": True, "target": True}]
+
+        timeline = await until(
+            lambda: bus.call("dcm", "node_boot_log"), lambda lines: all(line["how"] != "waiting" for line in lines)
+        )
+        assert {line["step"] for line in timeline} == set(range(25))
+        assert out_of_order(timeline) == []
+
+        verdict = await bus.call("dcm", "node_verdict")
+        assert (verdict["original"], verdict["local"], verdict["global"]) == ("machine-1",) * 3
+        assert (verdict["scenario"], verdict["action"]) == (1, "join")
+
+        states = {line["name"]: line for line in await bus.call("dcm", "plugins")}
+        assert states["host"]["state"] == "running"
+        assert states["adapter"]["reason"] == "`enabled: false` in this node's YAML"
+        components = await bus.call("dcm", "components")
+        assert components["running"][:4] == ["registry", "liveness", "groups", "resources"]
+
+        for verb, arguments, error in [
+            ("cluster_define", {"name": "other"}, errors.NodeOnline),
+            ("cluster_define", {"name": "42"}, errors.UsageError),
+            ("node_define", {"address": "127.1.0.9", "token": "x"}, errors.NotImplementedYet),
+            ("node_undefine", {"number": 1}, errors.Refused),
+            ("node_undefine", {"number": 9}, errors.NotFound),
+            ("node_show", {"number": 9}, errors.NotFound),
+            ("node_move", {"to": "other"}, errors.NotImplementedYet),
+        ]:
+            with pytest.raises(error):
+                await bus.call("dcm", verb, **arguments)
+    lines = audited(folder, 1)
+    assert ("cluster_define", "done") in lines
+    assert ("cluster_define", "dcm.node_online") in lines
+
+
+@story
+async def test_a_node_joins_by_itself_unless_an_operator_said_otherwise(folder: Path, port: int) -> None:
+    async with running(folder, 1, port) as bus:
+        await define_cluster(bus)
+        first = (await bus.call("dcm", "node_show"))["boot_id"]
+    async with running(folder, 1, port) as bus:
+        assert (await until_state(bus, "online"))["boot_id"] != first
+        assert (await bus.call("dcm", "node_offline", wait=True))["state"] == "offline"
+        with pytest.raises(errors.NoService):
+            await bus.call("registry", "status")
+    async with running(folder, 1, port) as bus:
+        assert (await bus.call("dcm", "cluster_status"))["reason"] == "an operator put it offline"
+        await bus.call("dcm", "node_online")
+        await until_state(bus, "online")
+    async with running(folder, 1, port) as bus:
+        await until_state(bus, "online")
+
+
+@story
+async def test_a_second_node_is_defined_goes_offline_and_is_undefined(folder: Path, port: int) -> None:
+    async with running(folder, 1, port) as one, running(folder, 2, port) as two:
+        cluster = await define_cluster(one)
+        with pytest.raises(errors.NotDefined):
+            await two.call("dcm", "node_define", address="127.1.0.1", timeout=20)
+        with pytest.raises(errors.IdentityConflict):
+            await one.call("dcm", "node_define", address="127.1.0.2", id="machine-9", timeout=20)
+        made = await one.call("dcm", "node_define", address="127.1.0.2", timeout=20)
+        assert (made["number"], made["name"], made["id"]) == (2, "n2", "machine-2")
+        await until_state(one, "online", 2)
+        await until_state(two, "online")
+        with pytest.raises(errors.AlreadyDefined):
+            await one.call("dcm", "node_define", address="127.1.0.2", timeout=20)
+        assert (await two.call("dcm", "cluster_status"))["view"]["members"] == [1, 2]
+        assert out_of_order(await one.call("dcm", "node_boot_log", node=2)) == []
+        remote = {line["step"] for line in await two.call("dcm", "node_boot_log") if line["how"] == "remote"}
+        assert remote == {1, 5, 15, 16}
+
+        said = await one.call("dcm", "node_offline", number=2, wait=True, timeout=20)
+        assert said["state"] == "offline"
+        await until_state(one, "offline", 2)
+        await one.call("dcm", "node_online", number=2, timeout=20)
+        await until_state(one, "online", 2)
+
+        gone = await one.call("dcm", "node_undefine", number=2, timeout=30)
+        assert gone == {"number": 2, "name": "n2", "erased": True}
+        await until_phase(two, "undefined")
+        assert not (folder / "n2" / cluster).exists()
+        assert [node["number"] for node in await one.call("dcm", "node_ls")] == [1]
+        await one.call("dcm", "node_define", address="127.1.0.2", number=5, name="again", timeout=20)
+        assert (await until_state(two, "offline"))["number"] == 5  # its operator's word still holds
+    assert ("node_define", "dcm.already_defined") in audited(folder, 1)
+    assert ("local_erased", "done") in audited(folder, 2)
+
+
+@story
+async def test_undefined_while_it_was_away(folder: Path, port: int) -> None:
+    async with running(folder, 1, port) as one:
+        cluster = await define_cluster(one)
+        async with running(folder, 2, port) as two:
+            await one.call("dcm", "node_define", address="127.1.0.2", timeout=20)
+            await until_state(two, "online")
+        await until_state(one, "offline", 2)
+        assert (await one.call("dcm", "node_undefine", number=2, timeout=30))["erased"] is False
+        async with running(folder, 2, port) as two:
+            await until_phase(two, "undefined")
+            assert not (folder / "n2" / cluster).exists()
+            verdict = await two.call("dcm", "node_verdict")
+            assert (verdict["original"], verdict["local"], verdict["global"]) == ("machine-2", "machine-2", None)
+            assert (verdict["scenario"], verdict["action"]) == (2, "erase")
+            steps = {line["step"]: line for line in await two.call("dcm", "node_boot_log")}
+            assert (steps[7]["how"], steps[8]["how"]) == ("failed", "waiting")
+        assert [node["number"] for node in await one.call("dcm", "node_ls")] == [1]
+
+
+@story
+async def test_another_card_in_the_only_registry_server(folder: Path, port: int) -> None:
+    card = folder / "card"
+    card.write_text("card-1\n")
+    identity = f"{{file: {card}}}"
+    async with running(folder, 1, port, identity) as bus:
+        await define_cluster(bus)
+    card.write_text("card-2\n")
+    async with running(folder, 1, port, identity) as bus:
+        assert (await until_state(bus, "online"))["id"] == "card-2"
+        verdict = await bus.call("dcm", "node_verdict")
+        assert (verdict["original"], verdict["local"], verdict["scenario"]) == ("card-2", "card-1", 3)
+        assert (await bus.call("registry", "get", key="/nodes/1"))["value"]["id"] == "card-2"
+    async with running(folder, 1, port, identity) as bus:
+        await until_state(bus, "online")
+        assert (await bus.call("dcm", "node_verdict"))["scenario"] == 1
+    card.unlink()
+    async with running(folder, 1, port, identity) as bus:
+        await until(lambda: bus.call("dcm", "node_show"), lambda node: "cannot be read" in node["reason"])
+        assert (await bus.call("dcm", "node_verdict"))["scenario"] is None
+        card.write_text("card-2\n")
+        await until_state(bus, "online")
+    assert ("identity_replaced", "done") in audited(folder, 1)
+
+
+@story
+async def test_a_damaged_file_is_named_and_nothing_is_done(folder: Path, port: int) -> None:
+    async with running(folder, 1, port) as bus:
+        cluster = await define_cluster(bus)
+    path = folder / "n1" / cluster / "configuration" / "node.json"
+    whole = path.read_text()
+    assert json.loads(whole)["content"]["name"] == "n1"
+    path.write_text(whole.replace("n1", "nX"))
+    async with running(folder, 1, port) as bus:
+        status = await until_phase(bus, "failed")
+        assert str(path) in status["reason"]
+        with pytest.raises(errors.LocalDamaged, match=r"node\.json"):
+            await bus.call("dcm", "node_online")
+        assert path.read_text() == whole.replace("n1", "nX")
+        path.write_text(whole)
+        await bus.call("dcm", "node_online")
+        await until_state(bus, "online")
