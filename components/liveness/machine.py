@@ -450,4 +450,3 @@ class LivenessMachine:
             self._clock = fact.offset
         else:
             raise ImpossibleTransition(f"liveness got {fact!r}, which it does not know")
-

@@ -222,13 +222,19 @@ class LivenessService:
         self._driver.feed(Received(Address("registry"), told, cause))
 
     async def _read(self, wanted: ReadSystem, cause: str) -> None:
-        try:
-            answer = await self._bus.call("registry", "system", cause=cause, kind=wanted.kind)
-        except CoveyError as problem:
-            log.info("the log's views could not be read: %s", problem)
-            return
-        entries = tuple((e.get("slot", ""), e["index"], e["epoch"], e["body"]) for e in answer["entries"])
-        self._driver.feed(Received(Address("registry"), SystemRead(wanted.id, entries, answer["epoch"]), cause))
+        entries: list[tuple[str, int, int, bytes]] = []
+        more = True
+        while more:
+            since = entries[-1][1] if entries else 0
+            try:
+                answer = await self._bus.call("registry", "system", cause=cause, kind=wanted.kind, since_index=since)
+            except CoveyError as problem:
+                log.info("the log's views could not be read: %s", problem)
+                return
+            entries += [(e["slot"], e["index"], e["epoch"], e["body"]) for e in answer["entries"]]
+            more = answer.get("more", False)
+        read = SystemRead(wanted.id, tuple(entries), answer["epoch"])
+        self._driver.feed(Received(Address("registry"), read, cause))
 
     # --- what this node learns --------------------------------------------------------------------------------------
 
