@@ -18,7 +18,7 @@ from ...bus.driver import Background, Driver
 from ...bus.machine import Address, Received
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import NotImplementedYet
+from ...errors import Denied, NotImplementedYet
 from .boot import Boot
 from .cluster import Cluster
 from .machine import ResourcesMachine
@@ -133,6 +133,8 @@ class ResourcesService:
     @verb(Role.COMPONENT)
     async def message(self, request: Request, *, body: bytes) -> None:
         """Take a message of another node's Resource Manager."""
+        if request.service != SERVICE:
+            raise Denied(f"'{request.source}' is no node's Resource Manager, and only that may speak here")
         self._orders.feed(Received(Address(SERVICE, request.node), _decoder.decode(body)))
 
     async def _discover(self, question: DiscoverAll, request: Request) -> list[dict[str, Any]]:
@@ -156,9 +158,10 @@ async def main(context: ComponentContext) -> None:
     boot = Boot(context, machine, orders, background)
     try:
         async with (
-            context.bus.serve(context.name, ResourcesService(orders, cluster, settings)),
+            context.bus.serve(context.name, ResourcesService(orders, cluster, settings)) as service,
             asyncio.TaskGroup() as tasks,
         ):
+            service.cluster_id = context.local.cluster_id
             tasks.create_task(driver.failed())
             tasks.create_task(boot.run())
     finally:

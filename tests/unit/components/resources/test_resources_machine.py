@@ -375,7 +375,7 @@ def test_started_controller_is_awaited_and_missed_in_time(rig: Any) -> None:
     assert not rig.orders and not reports(rig), "loading a package may take a while"
     rig.feed(m.ControllerAppeared("disks"))
     rig.describe()
-    rig.find(rig.disk(0))
+    rig.find()
     rig.wait(27)
     rig.fail(m.Describe, "gpu", "no service 'controller.gpu'", "bus.no_service")
     assert rig.states()["gpu"] == ("failed", "no service 'controller.gpu'")
