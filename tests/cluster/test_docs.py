@@ -1,0 +1,79 @@
+"""Every code block of the documentation is executed, in order, against a real cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from covey.config import check_node
+from covey.controllers.description import read_description
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """Return (language, text) of the page's code blocks in those languages."""
+    return [(found[1], found[2]) for found in BLOCK.finditer(page.read_text()) if found[1] in languages]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cv") as name:
+        yield Path(name)
+
+
+def test_blocks_are_in_languages_that_are_executed() -> None:
+    known = {"sh", "python", "yaml"}
+    for page in PAGES:
+        assert {found[1] for found in BLOCK.finditer(page.read_text())} <= known, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_blocks_are_what_they_say(page: Path, folder: Path) -> None:
+    for number, (_, text) in enumerate(blocks(page, "yaml")):
+        path = folder / f"block{number}.yaml"
+        path.write_text(text)
+        if "controller" in yaml.safe_load(text):
+            _, findings = read_description(path)
+        else:
+            findings = check_node(path)
+        assert not findings, [finding.render() for finding in findings]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_programs_run(page: Path, folder: Path) -> None:
+    found = blocks(page, "sh", "python")
+    if not any(language == "sh" for language, _ in found):
+        return
+    script = ["set -e", "trap 'covey lab down >/dev/null 2>&1' EXIT"]
+    for number, (language, text) in enumerate(found):
+        if language == "sh":
+            script.append(text)
+        else:
+            (folder / f"block{number}.py").write_text(text)
+            script.append(f"{sys.executable} -W error block{number}.py")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    environment.pop("COVEY_STATE", None)
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
