@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from .connection import answer
-from .output import Block
 from .verbs import alone
 
 
@@ -19,25 +16,5 @@ def command(dot: bool) -> int:
     Both graphs come from the declarations of the components that run on this node, third-party ones included; the
     order of start is computed from them. A circle is refused at start.
     """
-    return answer(lambda session: session.call("dcm", "components"), _dot if dot else _text)
-
-
-def _graphs(data: dict[str, Any]) -> Any:
-    import msgspec
-
-    from ..components.dcm.dependencies import Graphs
-
-    known = {name: data[name] for name in Graphs.__struct_fields__}
-    return msgspec.convert(known, Graphs)
-
-
-def _text(data: dict[str, Any]) -> list[Block]:
-    from ..components.dcm import dependencies
-
-    return [dependencies.text(_graphs(data))]
-
-
-def _dot(data: dict[str, Any]) -> list[Block]:
-    from ..components.dcm import dependencies
-
-    return [dependencies.dot(_graphs(data))]
+    form = "dot" if dot else "text"
+    return answer(lambda session: session.call("dcm", "components"), lambda data: [data[form]])

@@ -170,8 +170,8 @@ def boot_log(node: str | None) -> int:
     """
 
     async def ask(session: Session) -> Any:
-        target = await node_number(session, node) if node is not None else None
-        return await session.call("dcm", "node_boot_log", node=target)
+        number = await node_number(session, node) if node is not None else None
+        return await session.call("dcm", "node_boot_log", number=number)
 
     return answer(ask, timeline)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import click.testing
 import pytest
-
 from covey.bus import client
 from covey.bus.messages import NodeInfo
 from covey.cli.root import root
@@ -24,7 +23,7 @@ class FakeBus:
     """Answers `(service, verb)` with a value, an error to raise, or what a function of the arguments returns."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
-    node: NodeInfo = NodeInfo(1, "n1", "id-1", "cluster-1", "lab", "boot-1")
+    node: NodeInfo = field(default_factory=lambda: NodeInfo(1, "n1", "id-1", "cluster-1", "lab", "boot-1"))
     name: str = "client-1"
     calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     options: list[dict[str, Any]] = field(default_factory=list)

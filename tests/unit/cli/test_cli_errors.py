@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from covey import errors
 from covey.cli.root import root
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from covey.cli.options import Settings
 from covey.cli.output import Envelope, Fields, Stream, Table, aligned, cell, plain, print_blocks, print_result
 

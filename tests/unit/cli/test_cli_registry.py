@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from covey.errors import Compacted, CompareFailed, ConnectionLost, KeyNotFound, NoQuorum
 
 STATUS = {

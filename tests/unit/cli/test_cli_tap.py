@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from covey.errors import ConnectionLost, NotFound
 
 
@@ -155,7 +154,11 @@ def test_what_came_meanwhile_is_fetched_at_the_end(covey, bus) -> None:  # type:
 
     tap.at_end = lambda: None
     calls = iter([interrupted])
-    bus.answers["bus", "tap_next"] = lambda **given: next(calls, first)(**given)
+
+    def answer(**given: Any) -> Any:
+        return next(calls, first)(**given)
+
+    bus.answers["bus", "tap_next"] = answer
     shown, summary = lines(covey("tap"))
     assert len(shown) == summary["shown"] == summary["matched"] == 3
 
@@ -190,8 +193,12 @@ def test_a_broker_that_goes_away_still_gives_a_summary(covey, bus) -> None:  # t
     def lost(tap: int, wait: float) -> Any:
         return ConnectionLost("the broker was restarted") if wait else NotFound("no such tap")
 
-    first = [tap.next]
-    bus.answers["bus", "tap_next"] = lambda **given: (first.pop() if first else lost)(**given)
+    calls = iter([tap.next])
+
+    def answer_once(**given: Any) -> Any:
+        return next(calls, lost)(**given)
+
+    bus.answers["bus", "tap_next"] = answer_once
     bus.answers["bus", "tap_detach"] = NotFound("no such tap")
     answer = covey("tap", "-o", "json")
     assert answer.exit_code == 1

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import click
 import pytest
-
 from covey.cli.root import root
 from covey.cli.unbuilt import MARK, TAP, VERBS
 
