@@ -1,0 +1,323 @@
+"""Planted mistakes in the groups machine: each is caught, by a schedule made for it or by some of the storms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import groups_world as kit
+import msgspec
+import pytest
+from covey.bus.simulation import Link
+from covey.components.groups import coordinator as coordinator_module
+from covey.components.groups import drafting
+from covey.components.groups.coordinator import Coordinator
+from covey.components.groups.machine import GroupsMachine
+from covey.components.groups.messages import Announce, Decision, JoinGroup
+from covey.components.groups.proposer import Proposer
+from covey.components.groups.replica import Replica
+from covey.components.registry.messages import Leading
+from covey.errors import CoordinatorChanged
+
+
+def announce_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """Tell everybody as soon as the decision is drafted."""
+    right = Coordinator._take_off
+
+    def wrong(self: Any, now: float, desk: Any, group: Any, drafted: Any) -> None:
+        right(self, now, desk, group, drafted)
+        for node in sorted(self._nodes):
+            self._send(node, Announce(self.term, self.number + 1, drafted.decision))
+
+    patch.setattr(Coordinator, "_take_off", wrong)
+
+
+def forget_what_was_settled(patch: pytest.MonkeyPatch) -> None:
+    """Take a repeated proposal for a new one."""
+    right = Coordinator.proposed
+
+    def wrong(self: Any, now: float, node: int, message: Any, cause: str) -> None:
+        self._replica.get(message.group).frontiers.pop(node, None)
+        self._desks.pop(message.group, None) if self._idle(message.group) else None
+        right(self, now, node, message, cause)
+
+    def idle(self: Any, name: str) -> bool:
+        desk = self._desks.get(name)
+        return desk is not None and desk.flight is None and not desk.ready
+
+    patch.setattr(Coordinator, "_idle", idle, raising=False)
+    patch.setattr(Coordinator, "proposed", wrong)
+
+
+def believe_every_entry(patch: pytest.MonkeyPatch) -> None:
+    """Count entries that a dead coordinator's append left behind."""
+    right = coordinator_module.read_back
+
+    def wrong(kept: Any) -> Any:
+        everything = [(s, i, e, b) for s, i, e, b in kept if s != coordinator_module.TAKEOVER_SLOT]
+        return right(kept)._replace(groups=right(everything).groups)
+
+    patch.setattr(coordinator_module, "read_back", wrong)
+
+
+def take_over_silently(patch: pytest.MonkeyPatch) -> None:
+    """Use one name for all takeovers of an epoch, so that the second one is taken for the first."""
+    right = Coordinator._take_over
+
+    def wrong(self: Any, now: float) -> None:
+        self._takeovers, self._session = 0, 1
+        right(self, now)
+
+    patch.setattr(Coordinator, "_take_over", wrong)
+
+
+def apply_over_gaps(patch: pytest.MonkeyPatch) -> None:
+    """Apply a decision though one before it is missing."""
+
+    def wrong(self: Any, decision: Decision) -> str:
+        group = self.get(decision.group)
+        if decision.version <= group.version:
+            return "known"
+        for event in decision.events:
+            for member in event.who:
+                group.members.setdefault(member.key, member)
+        group.apply(decision)
+        self.groups[decision.group] = group
+        return "applied"
+
+    patch.setattr(Replica, "apply", wrong)
+
+
+def never_fetch(patch: pytest.MonkeyPatch) -> None:
+    """See a gap and do nothing."""
+    patch.setattr(GroupsMachine, "_want", lambda self, now: None)
+
+
+def trust_an_old_view(patch: pytest.MonkeyPatch) -> None:
+    """Take a member for lost because a view from before its node came does not hold it."""
+    right = Coordinator._recheck
+
+    def wrong(self: Any, name: str) -> None:
+        known, self._view = self._view, (10**9, 0)
+        right(self, name)
+        self._view = known
+
+    patch.setattr(Coordinator, "_recheck", wrong)
+
+
+def listen_to_the_removed(patch: pytest.MonkeyPatch) -> None:
+    """Take proposals of a boot that is out of the view."""
+    right = drafting.draft
+
+    def wrong(group: Any, queue: Any, lost: Any, view: Any, nodes: Any, settings: Any) -> Any:
+        return right(group, queue, lost, view, {item.node: item.boot_id for item in queue}, settings)
+
+    def proposed(self: Any, now: float, node: int, message: Any, cause: str) -> None:
+        nodes, self._nodes = self._nodes, {**self._nodes, node: message.boot_id}
+        take(self, now, node, message, cause)
+        self._nodes = nodes
+
+    take = Coordinator.proposed
+    patch.setattr(Coordinator, "proposed", proposed)
+    patch.setattr(coordinator_module, "draft", wrong)
+
+
+def promise_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """Say that nobody got it as soon as it takes too long."""
+    right = Proposer.tick
+
+    def wrong(self: Any, now: float) -> None:
+        for line in self._busy.values():
+            for item in line.items:
+                if item.request is not None and now >= item.until:
+                    self._reply(item.request, CoordinatorChanged("nobody got it"), "")
+                    item.request = None
+        right(self, now)
+
+    patch.setattr(Proposer, "tick", wrong)
+
+
+def forget_the_dead_who_are_joining(patch: pytest.MonkeyPatch) -> None:
+    """Let only those leave that are members already."""
+    patch.setattr(Proposer, "wants", lambda self, group, party: None)
+
+
+def let_messages_overtake(patch: pytest.MonkeyPatch) -> None:
+    """Settle a node's proposals in another order than it made them."""
+    right = drafting._messages
+
+    def wrong(group: Any, queue: Any, settling: Any, settings: Any) -> Any:
+        return right(group, list(reversed(queue)), settling, settings)
+
+    patch.setattr(drafting, "_messages", wrong)
+
+
+def never_repeat_an_append(patch: pytest.MonkeyPatch) -> None:
+    """Wait for ever for an answer of the log that was lost."""
+    right = Coordinator.tick
+
+    def wrong(self: Any, now: float) -> None:
+        for flight in self._flights.values():
+            flight.sent = now
+        right(self, now)
+
+    patch.setattr(Coordinator, "tick", wrong)
+
+
+def restart_unheard(patch: pytest.MonkeyPatch) -> None:
+    """Take an answer meant for the machine's former life for its own."""
+    right = GroupsMachine._caught
+
+    def wrong(self: Any, now: float, node: int, message: Any) -> None:
+        right(self, now, node, msgspec.structs.replace(message, session=self._session))
+
+    patch.setattr(GroupsMachine, "_caught", wrong)
+
+
+def late_append_script() -> None:
+    """The successor reads the log before the dead coordinator's append lands, and decides otherwise at that place."""
+    cluster = kit.formed(9, 3)
+    cluster.core.latest = 3.0
+    cluster.world.run(0.01)
+    cluster.parties[1].say("old")
+    cluster.world.eventually(lambda: bool(cluster.world.machine(1, "registry").work), 1.0)
+    late = cluster.world.machine(1, "registry").work[:]
+    cluster.world.machine(1, "registry").work.clear()
+    cluster.core.latest = 0.003
+    cluster.restart_groups(1)
+    cluster.world.run(0.5)
+    cluster.settle()
+    for _, _, message in late:
+        cluster.core.append(message)
+    cluster.restart_groups(1)
+    cluster.settle()
+    cluster.check_promises()
+
+
+def old_view_script() -> None:
+    """A node comes, its party joins; the next coordinator hears of that view only after it leads."""
+    cluster = kit.formed(20, 4)
+    cluster.crash_node(4)
+    cluster.connected.discard(4)
+    cluster.remove_node(4)
+    cluster.world.run(0.5)
+    old = cluster.view
+    cluster.return_node(4)
+    cluster.party(4, "new")
+    cluster.settle()
+    for machine in (cluster.world.machine(2, "groups"),):
+        machine.coordinator._view, machine.coordinator._nodes = (
+            old.id,
+            {peer.number: peer.boot_id for peer in old.members},
+        )
+    cluster.crash_node(1)
+    cluster.connected.discard(1)
+    cluster.core.epoch, cluster.core.primary = cluster.core.epoch + 1, 2
+    for number in (2, 3, 4):
+        leading = Leading(cluster.core.epoch, 2, "writes", True)
+        cluster.world.feed(number, "registry", kit.Fact(leading))
+    cluster.world.feed(2, "liveness", kit.Fact(old))
+    cluster.world.run(1.0)
+    assert (4, "n4.2", "new") in cluster.world.machine(2, "groups").replica.get(kit.GROUP).members
+
+
+def dead_while_joining() -> None:
+    """A party asks to join and dies before that is decided."""
+    cluster = kit.formed(21, 3)
+    cluster.core.latest = 0.5
+    cluster.parties[0].say("busy")
+    ghost = cluster.party(2, "ghost")
+    cluster.world.run(0.05)
+    cluster.kill(ghost)
+    cluster.core.latest = 0.003
+    cluster.world.run(3.0)
+    members = cluster.world.machine(2, "groups").replica.get(kit.GROUP).members
+    assert "ghost" not in {member.party for member in members.values()}
+
+
+def order_of_one_node() -> None:
+    cluster = kit.formed(22, 3)
+    for n in range(20):
+        cluster.parties[1].say(f"mine {n}")
+    cluster.settle()
+    texts = [text for text in cluster.parties[0].texts if text.startswith("mine")]
+    assert texts == [f"mine {n}" for n in range(20)]
+
+
+def promise_script() -> None:
+    """The log commits, and its answer comes after the proposer has lost patience."""
+    cluster = kit.formed(23, 3)
+    cluster.core.deaf = 1.0
+    cluster.parties[1].say("in doubt")
+    for _ in range(20):  # the contact lasts, only the decision hangs
+        cluster.world.run(0.5)
+    cluster.core.deaf = 0.0
+    cluster.settle()
+    cluster.check_promises()
+
+
+def removed_script() -> None:
+    """A boot that was removed speaks on, for it does not know."""
+    cluster = kit.formed(24, 3)
+    cluster.world.cut(1, 3, one_way=True)
+    cluster.remove_node(3)
+    cluster.world.run(0.5)
+    zombie = cluster.parties[2]
+    cluster.world.ask(3, "groups", JoinGroup(kit.GROUP, "zombie"))
+    zombie.say("I am dead")
+    cluster.world.run(2.0)
+    joined = [m.party for d in cluster.announced.values() for e in d.events if e.kind == "joined" for m in e.who]
+    assert "p3" in joined and "zombie" not in joined
+
+
+def second_life_script() -> None:
+    """An answer to the former life of a machine comes late and says that all is told."""
+    cluster = kit.formed(25, 3)
+    cluster.world.set_link(1, 3, Link(low=0.4, high=0.5))
+    cluster.world.cut(1, 3, one_way=True)
+    cluster.parties[0].say("missed by 3")
+    cluster.world.run(0.1)
+    cluster.world.mend([(1, 3)])
+    cluster.world.eventually(lambda: cluster.world.machine(3, "groups")._fetch_at is not None, 5.0)
+    cluster.world.run(0.01)
+    cluster.restart_groups(3)
+    cluster.world.eventually(lambda: cluster.world.machine(3, "groups").synced, 5.0)
+    held = cluster.world.machine(3, "groups").replica.get(kit.GROUP).version
+    assert held == cluster.world.machine(1, "groups").replica.get(kit.GROUP).version
+
+
+def storms() -> None:
+    for seed in range(12):
+        kit.storm(seed)
+
+
+SCRIPTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] = [
+    (announce_before_commit, order_of_one_node),
+    (forget_what_was_settled, storms),
+    (believe_every_entry, late_append_script),
+    (take_over_silently, storms),
+    (apply_over_gaps, storms),
+    (never_fetch, storms),
+    (trust_an_old_view, old_view_script),
+    (listen_to_the_removed, removed_script),
+    (promise_without_proof, promise_script),
+    (forget_the_dead_who_are_joining, dead_while_joining),
+    (let_messages_overtake, order_of_one_node),
+    (never_repeat_an_append, storms),
+    (restart_unheard, second_life_script),
+]
+
+
+@pytest.mark.parametrize("script", sorted({s for _, s in SCRIPTS if s is not storms}, key=lambda s: s.__name__))
+def test_script(script: Callable[[], None]) -> None:
+    """The schedules that catch a mistake hold without it."""
+    script()
+
+
+@pytest.mark.parametrize(("mistake", "script"), SCRIPTS, ids=lambda each: each.__name__)
+def test_a_planted_mistake_is_caught(
+    mistake: Callable[[pytest.MonkeyPatch], None], script: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistake(monkeypatch)
+    with pytest.raises(AssertionError):
+        script()
