@@ -1,13 +1,35 @@
-"""What authors of plugins test with. `check_controller` runs a controller against its own description, without a node.
+"""What authors of plugins test with: `check_controller`, and the pytest fixtures `node` and `cluster`.
 
-The checks are those that a node makes, so what passes here is not refused there. It needs no pytest.
+`check_controller` runs a controller against its own description, without a node and without pytest; the checks are
+those that a node makes, so what passes here is not refused there. The fixtures start real daemons as `covey node
+start` does, each cluster with a folder, loopback addresses and a port of its own, so that tests can run side by side.
+`pytest_plugins = ["covey.testing"]` in a conftest.py brings them in.
+
+What is odd: a daemon is killed by the kernel when the thread that started it ends, so that an aborted run leaves
+nothing behind; start nodes from the main thread. A cluster that ends makes sure that none of its processes is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from .bus.client import Client, connect
 from .bus.messages import Role
 from .bus.service import Request
 from .controllers.binding import Bound, bind
@@ -17,7 +39,323 @@ from .controllers.served import ServedController
 from .errors import CoveyError
 from .plugins.blame import home_of
 
-__all__ = ["check_controller"]
+__all__ = ["Answer", "Cluster", "Node", "check_controller", "running_cluster"]
+
+PATIENCE = 60.0
+"""Seconds to wait for what takes one on an idle machine: tests share theirs with others."""
+
+_NODE = """\
+node:
+  name: {name}
+  state_dir: ./{name}
+  identity: generated
+  adapters: [{adapters}]
+  port: {port}
+security: {{mode: open}}
+isolation: {isolation}
+"""
+
+# the daemon itself asks to die with its parent, then is what `covey node start` is
+_START = "import ctypes; ctypes.CDLL(None).prctl(1, 9); from covey.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a `covey` command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The `data` of an answer that was asked for with `-o json`."""
+        found = json.loads(self.out)
+        if "error" in found:
+            raise AssertionError(f"the command failed: {found['error']}")
+        return found["data"]
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The `code`, `message` and `hint` of a failure, asked for with `-o json`."""
+        found: dict[str, str] = json.loads(self.out)["error"]
+        return found
+
+
+class Node:
+    """One node: its files, its daemon, and ways to talk to it. Made by `Cluster`."""
+
+    def __init__(
+        self, number: int, folder: Path, adapters: list[str], port: int, isolation: str, environment: Mapping[str, str]
+    ) -> None:
+        self.number = number
+        self.name = f"n{number}"
+        self.adapters = adapters
+        self.port = port
+        self.state = folder / self.name
+        self.file = folder / f"{self.name}.yaml"
+        self.log = folder / f"{self.name}.log"
+        self.address = f"{adapters[0].partition('/')[0]}:{port}"
+        self.environment = {**os.environ, **environment, "COVEY_STATE": str(self.state)}
+        self._child: subprocess.Popen[bytes] | None = None
+        self.file.write_text(_NODE.format(name=self.name, adapters=", ".join(adapters), port=port, isolation=isolation))
+
+    # --- the daemon -----------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The process id of the daemon (the parent of all its others), of the last one when none runs."""
+        assert self._child is not None, f"{self.name} was never started"
+        return self._child.pid
+
+    @property
+    def ended(self) -> int | None:
+        """The daemon's exit code (negative: the signal that ended it), None while it runs."""
+        assert self._child is not None, f"{self.name} was never started"
+        return self._child.poll()
+
+    def start(self) -> None:
+        """Start the daemon; `wait` for what you need of it."""
+        assert self._child is None or self.ended is not None, f"{self.name} runs"
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, "node", "start", str(self.file)],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """End the daemon in order with SIGTERM; return its exit code."""
+        assert self._child is not None, f"{self.name} was never started"
+        self._child.send_signal(signal.SIGTERM)
+        try:
+            code = self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} does not end within {seconds:g} s; {self.last_words()}") from None
+        self._gone()
+        return code
+
+    def kill(self) -> None:
+        """Kill the daemon as a crash of its machine would; all its processes must go with it."""
+        assert self._child is not None, f"{self.name} was never started"
+        self._child.kill()
+        self._child.wait()
+        self._gone()
+
+    def processes(self) -> dict[int, str]:
+        """Return the daemon's processes that are there, the daemon among them: `{pid: name}`."""
+        return {pid: name for pid, name in _sessions(self.pid) if name}
+
+    def _gone(self, seconds: float = 5.0) -> None:
+        until = time.monotonic() + seconds
+        while left := self.processes():
+            if time.monotonic() > until:
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+                raise AssertionError(f"{self.name} ended and left processes behind: {left}")
+            time.sleep(0.01)
+
+    def last_words(self, lines: int = 30) -> str:
+        """Return the end of the daemon's log, for messages."""
+        found = self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
+        return f"the end of {self.log}:\n" + "\n".join(f"    {line}" for line in found)
+
+    # --- talking to it --------------------------------------------------------------------------------------------
+
+    def covey(self, *words: str, timeout: float = 90.0) -> Answer:
+        """Run `covey WORDS…` through this node, as a person would; never raises for what it answers."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "covey.cli", *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        """Connect to the node's bus: `async with node.connect() as bus`."""
+        return connect(self.state)
+
+    def call(self, service: str, verb: str, /, **arguments: Any) -> Any:
+        """Call a verb of a service, over a connection of its own."""
+
+        async def ask() -> Any:
+            async with self.connect() as bus:
+                return await bus.call(service, verb, **arguments)
+
+        return asyncio.run(ask())
+
+    def wait(
+        self,
+        what: str,
+        holds: Callable[[Any], bool],
+        seconds: float = PATIENCE,
+        *,
+        ask: tuple[str, str] = ("dcm", "cluster_status"),
+        **arguments: Any,
+    ) -> Any:
+        """Ask a verb again and again until `holds(answer)`, and return that answer.
+
+        Errors of the bus are waited out too. After `seconds`, or when the daemon has ended, it raises AssertionError
+        with the last answer and the end of the daemon's log.
+        """
+        return asyncio.run(self._wait(what, holds, time.monotonic() + seconds, ask, arguments))
+
+    async def _wait(
+        self, what: str, holds: Callable[[Any], bool], until: float, ask: tuple[str, str], arguments: dict[str, Any]
+    ) -> Any:
+        seen: Any = "nothing"
+        while True:
+            try:
+                async with self.connect() as bus:
+                    while time.monotonic() < until:
+                        seen = await bus.call(*ask, timeout=5.0, **arguments)
+                        if holds(seen):
+                            return seen
+                        await asyncio.sleep(0.05)
+            except CoveyError as problem:
+                seen = f"{problem.code}: {problem}"
+            if time.monotonic() > until or self.ended is not None:
+                raise AssertionError(f"{self.name}: waited for {what}, last saw {seen}; {self.last_words()}")
+            await asyncio.sleep(0.05)
+
+    def wait_up(self) -> None:
+        """Wait until the daemon answers on its bus."""
+        self.wait("its daemon to answer", lambda _: True)
+
+    def wait_online(self, seconds: float = PATIENCE) -> Any:
+        """Wait until the node itself says that it is online; return its `cluster status`."""
+        return self.wait("the node to be online", lambda status: status["node_state"] == "online", seconds)
+
+
+class Cluster:
+    """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it."""
+
+    def __init__(self, nodes: int, *, isolation: str = "process", environment: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cv", dir=_short_folder()))
+        adapters, port = _place(nodes)
+        self._nodes = [
+            Node(number, self.folder, adapters[number - 1], port, isolation, environment or {})
+            for number in range(1, nodes + 1)
+        ]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes)
+
+    def __getitem__(self, number: int) -> Node:
+        return self._nodes[number - 1]
+
+    def up(self) -> None:
+        """Start all, define the cluster lab on the first node and the others into it; wait until all are online."""
+        for node in self:
+            node.start()
+        for node in self:
+            node.wait_up()
+        first, *others = self
+        first.call("dcm", "cluster_define", name="lab")
+        first.wait_online()
+        for node in others:
+            first.call("dcm", "node_define", address=node.address, name=node.name, number=node.number)
+        self.wait_online()
+
+    def wait_online(self, seconds: float = PATIENCE) -> None:
+        """Wait until every node sees all nodes online."""
+
+        def all_online(status: Any) -> bool:
+            return [one["state"] for one in status["nodes"]] == ["online"] * len(self._nodes)
+
+        for node in self:
+            node.wait("all nodes to be online", all_online, seconds)
+
+    def close(self) -> None:
+        """Kill what runs, make sure that nothing is left, print what the daemons said, remove the files."""
+        problems = []
+        for node in self:
+            try:
+                if node._child is not None:
+                    node.kill()
+            except AssertionError as problem:
+                problems.append(str(problem))
+            print(node.last_words(60))  # pytest shows it when the test failed
+        shutil.rmtree(self.folder)
+        assert not problems, "\n".join(problems)
+
+
+@contextmanager
+def running_cluster(
+    nodes: int = 1, *, isolation: str = "inline", environment: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
+    """Yield a cluster of that many nodes, all online; end it afterwards."""
+    cluster = Cluster(nodes, isolation=isolation, environment=environment)
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _short_folder() -> str:
+    """Return where temporary folders go, unless a local socket in one would have too long a path."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= 60 else "/tmp"
+
+
+def _place(nodes: int) -> tuple[list[list[str]], int]:
+    """Choose two loopback networks of one's own and a port that is free on all their addresses (and the next one)."""
+    chance = random.SystemRandom()
+    for _ in range(100):
+        first, second, port = chance.randint(3, 250), chance.randrange(0, 254, 2), chance.randrange(20000, 32000, 2)
+        hosts = [[f"127.{first}.{second + network}.{number}" for network in (0, 1)] for number in range(1, nodes + 1)]
+        if all(_is_free(host, each) for pair in hosts for host in pair for each in (port, port + 1)):
+            return [[f"{host}/24" for host in pair] for pair in hosts], port
+    raise AssertionError("no port is free on loopback addresses")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _sessions(session: int) -> Iterator[tuple[int, str]]:
+    """Yield `(pid, name)` of the live processes of a session: a daemon's children stay in it whoever adopts them."""
+    for path in Path("/proc").iterdir():
+        if not path.name.isdecimal():
+            continue
+        try:
+            if os.getsid(int(path.name)) != session:
+                continue
+            text = (path / "stat").read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        name, _, rest = text.partition("(")[2].rpartition(")")
+        if rest.split()[0] not in "ZX":
+            yield int(path.name), name
+
+
+if find_spec("pytest"):
+    import pytest
+
+    @pytest.fixture
+    def node() -> Iterator[Node]:
+        """A node that is online, alone in its cluster."""
+        with running_cluster() as cluster:
+            yield cluster[1]
+
+    @pytest.fixture
+    def cluster() -> Iterator[Callable[..., Cluster]]:
+        """`cluster(3)` gives a cluster of three nodes that are online (arguments as of `running_cluster`)."""
+        with ExitStack() as stack:
+            yield lambda *args, **options: stack.enter_context(running_cluster(*args, **options))
 
 
 def check_controller(controller: type[Controller]) -> list[dict[str, Any]]:
@@ -25,7 +363,8 @@ def check_controller(controller: type[Controller]) -> list[dict[str, Any]]:
 
     Returns what was found as `{class, id, key, attributes}`, the dynamic attributes among them. Raises AssertionError
     with one line per finding: a description or class that does not fit, a resource or attribute that is not declared, a
-    value of another type, an attribute that is declared and never reported, a method that raises or hangs.
+    value of another type, an attribute that is declared without a default and never reported, a method that raises or
+    hangs.
     """
     try:
         bound = bind("", controller)
@@ -48,7 +387,8 @@ async def _run(bound: Bound) -> tuple[list[dict[str, Any]], list[str]]:
         answer = await served.discover(request)
         found, problems = answer["found"], _lines(answer["findings"])
         for one in found:
-            if not _declared(bound, one["class"], "dynamic"):
+            description = bound.description.get(one["class"])
+            if description is None or all(attribute.kind != "dynamic" for attribute in description.attributes):
                 continue
             answer = await served.read(request, cls=one["class"], key=one["key"])
             one["attributes"] = one["attributes"] | answer["attributes"]
@@ -65,15 +405,10 @@ def _never_reported(bound: Bound, found: list[dict[str, Any]]) -> list[str]:
     for one in bound.classes:
         reported = [set(item["attributes"]) for item in found if item["class"] == one.name]
         if reported:
-            declared = {name for kind in ("persistent", "dynamic") for name in _declared(bound, one.name, kind)}
+            declared = {attribute.name for attribute in one.attributes if not attribute.has_default}
             missing = sorted(declared - set(one.key) - set().union(*reported))
             problems += [f"- {one.name}.{name} is declared, and was never reported" for name in missing]
     return problems
-
-
-def _declared(bound: Bound, class_name: str, kind: str) -> list[str]:
-    found = bound.description.get(class_name)
-    return [one.name for one in found.attributes if one.kind == kind] if found else []
 
 
 def _lines(findings: list[dict[str, Any]]) -> list[str]:

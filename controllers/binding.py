@@ -2,11 +2,14 @@
 
 Knows no bus and runs none of the controller's methods. Everything that is wrong is told at once, since the author fixes
 it in one go. `bind` is what a loaded controller must pass before it runs.
+Odd: the entry point's name is the controller's, because it is known before anything is imported; a description that
+gives another one is warned about.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +17,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..errors import PluginError
 from .classes import Action, ClassDescription
 from .contract import Controller, actions_of
 from .description import Description, load_description
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,17 @@ def bind(name: str, found: Any) -> Bound:
     path = description_file(found)
     description = load_description(path)
     marked = actions_of(found)
-    problems = list(_problems(name, found, description, marked))
+    problems = list(_problems(found, description, marked))
     if problems:
         hint = f"compare it with {path.name}"
         raise PluginError(f"{found.__name__} does not fit its description: {'; '.join(problems)}", hint)
+    if name and description.controller != name:
+        text = "%s: 'controller: %s' is not the name of the entry point, '%s', which is used"
+        log.warning(text, path, description.controller, name)
+        owned = tuple(msgspec.structs.replace(one, controller=name) for one in description.classes)
+        description = Description(name, owned, description.file)
     return Bound(
-        name=name or description.controller,
+        name=description.controller,
         controller=found,
         description=description,
         actions={pair: methods[0] for pair, methods in marked.items()},
@@ -82,20 +94,13 @@ def description_file(controller: type[Controller]) -> Path:
 
 
 def _problems(
-    name: str, controller: type[Controller], description: Description, marked: dict[tuple[str, str], list[str]]
+    controller: type[Controller], description: Description, marked: dict[tuple[str, str], list[str]]
 ) -> Iterator[str]:
-    if name and description.controller != name:
-        yield f"the description is of the controller {description.controller!r}, the entry point is named {name!r}"
     if controller.discover is Controller.discover:
         yield "it has no method discover"
-    needed: list[tuple[str, Callable[..., Any], Callable[..., Any], bool]] = [
-        ("read", controller.read, Controller.read, any(_has(one, "dynamic") for one in description.classes)),
-        ("set", controller.set, Controller.set, any(_has(one, "writable") for one in description.classes)),
-    ]
-    for method, own, base, wanted in needed:
-        if wanted and own is base:
-            kind = "dynamic" if method == "read" else "writable"
-            yield f"attributes are declared {kind}, and it has no method {method}"
+    dynamic = [one.name for one in description.classes if any(found.kind == "dynamic" for found in one.attributes)]
+    if dynamic and controller.read is Controller.read:
+        yield f"{dynamic[0]} has dynamic attributes, and there is no method read"
     for (class_name, action_name), methods in sorted(marked.items()):
         yield from _marked(controller, description, class_name, action_name, methods)
     for one in description.classes:
@@ -136,10 +141,6 @@ def _signature(place: str, method: Callable[..., Any], action: Action) -> Iterat
     for name, parameter in named.items():
         if name not in declared and parameter.default is parameter.empty:
             yield f"{place}: it needs {name!r}, which is no declared argument{_near(name, declared)}"
-
-
-def _has(one: ClassDescription, what: str) -> bool:
-    return any(found.kind == what or (what == "writable" and found.writable) for found in one.attributes)
 
 
 def _near(name: str, known: list[str]) -> str:

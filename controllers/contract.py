@@ -62,11 +62,11 @@ class Controller:
 
     def read(self, resource: Resource) -> Any:
         """Return a mapping of the dynamic attributes of one resource as they are now."""
-        raise NotImplementedError
+        return {}
 
     def set(self, resource: Resource, values: dict[str, Any]) -> Any:
         """Change writable attributes of one resource, checked before. May return a mapping of what they are now."""
-        raise NotImplementedError
+        raise Failed(f"{type(self).__name__} has no method set, so nothing can be changed")
 
 
 def action(class_name: str, name: str = "") -> Callable[[Method], Method]:

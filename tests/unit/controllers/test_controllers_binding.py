@@ -79,8 +79,7 @@ def test_one_that_fits(tmp_path: Path) -> None:
         ('"gpu.yaml"', "None", "Gpu names no description file"),
         ('"gpu.yaml"', '"gpus.yaml"', "is not there (did you mean gpu.yaml?)"),
         ("discover", "find", "it has no method discover"),
-        ("def read", "def reed", "attributes are declared dynamic, and it has no method read"),
-        ("def set", "def put", "attributes are declared writable, and it has no method set"),
+        ("def read", "def reed", "Gpu has dynamic attributes, and there is no method read"),
         ('"Gpu", "Reset"', '"Gpuu", "Reset"', "there is no class 'Gpuu' (did you mean 'Gpu'?)"),
         (
             '"Gpu", "Reset"',
@@ -105,10 +104,16 @@ def test_one_that_does_not(tmp_path: Path, old: str, new: str, text: str) -> Non
 def test_everything_is_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("discover", "find").replace("def read", "def reed").replace('"Reset"', '"Rest"')
     with pytest.raises(PluginError) as caught:
-        bind("cpu", made(tmp_path, text))
-    parts = ("no method discover", "no method read", "Gpu.Rest", "Gpu.Reset is declared", "entry point is named 'cpu'")
+        bind("gpu", made(tmp_path, text))
+    parts = ("no method discover", "no method read", "Gpu.Rest", "Gpu.Reset is declared")
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_the_entry_points_name_is_the_controllers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bound = bind("cpu", made(tmp_path))
+    assert (bound.name, [one.controller for one in bound.classes]) == ("cpu", ["cpu"])
+    assert "'controller: gpu' is not the name of the entry point, 'cpu', which is used" in caplog.text
 
 
 def test_arguments_may_be_taken_by_a_catch_all(tmp_path: Path) -> None:

@@ -231,6 +231,15 @@ def test_setting(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_setting_where_nobody_wrote_it(tmp_path: Path) -> None:
+    async def work(served: ServedController, gpu: Gpu) -> None:
+        gpu.set = lambda *arguments: Controller.set(gpu, *arguments)  # type: ignore[method-assign]
+        with pytest.raises(Failed, match="Gpu has no method set"):
+            await served.set(ASKED, cls="Gpu", key={"Index": 0}, values={"Limit": 180})
+
+    run(tmp_path, work)
+
+
 def test_actions(tmp_path: Path) -> None:
     async def work(served: ServedController, gpu: Gpu) -> None:
         gpu.answer = {"Took": 2, "Tok": 1}

@@ -55,6 +55,29 @@ def test_a_good_controller(described: Path) -> None:
     assert (one["key"], one["attributes"]) == ({"Index": 0}, {"Model": "x", "Temp": 40.0})
 
 
+FULL = YAML.replace(
+    "kind: dynamic}",
+    """kind: dynamic, unit: Cel}
+      Limit: {type: float64, kind: persistent, unit: W, writable: true, default: 250}
+    actions:
+      Reset: {summary: Reset it., arguments: {Hard: {type: bool, default: false}}, deadline: 30s, result: {}}
+    depends: [Host]""",
+)
+
+
+class Full(Gpu):
+    """All that the interface shows of a controller."""
+
+    @covey.action("Gpu", "Reset")
+    async def reset(self, resource: covey.Resource, *, Hard: bool = False) -> None: ...
+
+
+def test_the_example_of_the_interface(described: Path) -> None:
+    (described / "gpu.yaml").write_text(FULL)
+    (one,) = check_controller(Full)
+    assert one["attributes"] == {"Model": "x", "Temp": 40.0}
+
+
 class Drifted(Gpu):
     """Reports one attribute too many and one too few."""
 
