@@ -151,6 +151,9 @@ class GroupsMachine:
             self.coordinator.lead(now, leading.epoch)
         if changed:
             self.proposer.repeat(now)
+            if leading.primary not in (0, self._node):  # it may have been leading for long: do not wait for its beat
+                self._source = leading.primary
+                self._fetch(now)
 
     def _word(self, now: float, node: int, term: int) -> bool:
         """Note that a coordinator speaks; return whether it is the latest."""
@@ -326,12 +329,22 @@ class GroupsMachine:
             "sequence": group.sequence,
             "members": list(group.members.values()),
             "state": group.state,
-            "phase": "frozen" if self.frozen else "idle",
+            "phase": self._phase(),
         }
+
+    def _phase(self) -> str:
+        """How a group stands, as people see it; with votes there will be more."""
+        return "frozen" if self.frozen else "idle"
 
     def _list(self) -> list[dict[str, Any]]:
         return [
-            {"name": name, "view": group.view, "members": len(group.members), "sequence": group.sequence}
+            {
+                "name": name,
+                "view": group.view,
+                "members": len(group.members),
+                "sequence": group.sequence,
+                "phase": self._phase(),
+            }
             for name, group in sorted(self.replica.groups.items())
             if group.members
         ]

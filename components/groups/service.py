@@ -104,7 +104,7 @@ class GroupsService:
 
     @verb()
     async def ls(self, request: Request) -> list[dict[str, Any]]:
-        """List the groups that have members: `{name, view, members, sequence}`."""
+        """List the groups that have members: `{name, view, members, sequence, phase}`, `members` a count."""
         found: list[dict[str, Any]] = await self._engine.ask(ListGroups(), request.cause)
         return found
 

@@ -141,6 +141,7 @@ def following() -> Run:
     run = Run()
     run.view(1, 2)
     run.lead(3, 2)
+    assert run.sent(Fetch) == [Fetch(50, {})], "it asks at once, and does not wait for a beat"
     run.hear(Beat(7, 0))
     run.hear(Caught(50, 7, 0, True))
     run.effects.clear()
