@@ -54,17 +54,18 @@ class Record(msgspec.Struct, frozen=True):
     end: int
 
 
-def digest_of(previous: bytes, body: bytes | memoryview) -> bytes:
+def digest_of(previous: bytes, *parts: bytes | memoryview) -> bytes:
     """Return the digest of a record: blake2b over the previous digest (or the kind's word), then the bytes."""
     state = blake2b(previous, digest_size=DIGEST_BYTES)
-    state.update(body)
+    for part in parts:
+        state.update(part)
     return state.digest()
 
 
 def encode(kind: int, epoch: int, index: int, payload: bytes, previous: bytes) -> bytes:
     """Return the whole record; its last 16 bytes are its digest."""
-    body = HEADER.pack(MAGIC, len(payload), kind, epoch, index) + payload
-    return body + digest_of(previous, body)
+    head = HEADER.pack(MAGIC, len(payload), kind, epoch, index)
+    return b"".join((head, payload, digest_of(previous, head, payload)))
 
 
 def encode_hard_state(promised: int) -> bytes:

@@ -1,0 +1,217 @@
+"""A registry server under faults by chance: nothing acknowledged is lost, nothing comes twice, agents find it again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from covey.bus.machine import Persisted
+from covey.bus.simulation import Link
+from covey.components.registry import corelog, history, machine, recovery, store
+from covey.components.registry.agent import AgentMachine
+from covey.components.registry.entries import Reigned
+from covey.components.registry.machine import RegistryMachine
+from covey.components.registry.messages import AppendSystem
+from covey.components.registry.states import State
+from covey.errors import CoveyError
+from registry_world import AGENTS, SERVER, RegistryWorld
+
+SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "10"))
+
+
+def storm(seed: int, server: Any = RegistryMachine, agent: Any = AgentMachine, seconds: float = 20.0) -> RegistryWorld:
+    """Clients write, read and watch while the server is killed and paused and messages are lost; then all is healed."""
+    found = RegistryWorld(seed, server, agent, Link(loss=0.05, duplicate=0.05, reorder=0.1))
+    world, random = found.world, found.random
+    for _ in range(4):
+        found.client()
+    watched = {prefix: found.watcher(prefix) for prefix in ("/app/", "/app/b", "/")}
+    until = world.now + seconds
+
+    def strike() -> None:
+        if world.now < until:
+            what = random.random()
+            if what < 0.5:
+                found.crash(random.uniform(0.05, 3.0))
+            elif what < 0.7 and world.nodes[SERVER].running:
+                world.pause(SERVER)
+                world.after(random.uniform(0.1, 3.0), lambda: world.resume(SERVER))
+            else:
+                other = random.choice(AGENTS)
+                world.cut(SERVER, other, one_way=random.random() < 0.5)
+                world.after(random.uniform(0.1, 4.0), lambda: world.mend([(SERVER, other), (other, SERVER)]))
+            world.after(random.expovariate(1.0), strike)
+
+    world.after(random.expovariate(1.0), strike)
+    world.run(seconds)
+    world.heal()
+    world.run(5.0)
+    found.stop()
+    world.run(3.0)
+    truth = found.check()
+    for prefix, batches in watched.items():
+        truth.check_watch(prefix, batches)
+    leading = world.machine(SERVER, "registry").leading
+    assert leading.writable
+    for number in AGENTS:
+        world.eventually(
+            lambda n=number: world.machine(n, "registry").known == leading, 3.0, f"{number} found it again"
+        )  # type: ignore[misc]
+    waiting = [one for one in world.history if not one.done and not one.unknown]
+    assert not waiting, f"never answered: {waiting}"
+    return found
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_nothing_acknowledged_is_lost_and_nothing_comes_twice(seed: int) -> None:
+    found = storm(seed)
+    assert len([one for one in found.done if not isinstance(one.result, CoveyError)]) > 50
+    assert len(found.world.faults) > 5
+
+
+def test_one_seed_is_one_trace_under_any_hash_seed() -> None:
+    code = "from test_registry_faults import storm; print(storm(3, seconds=6.0).world.digest())"
+    here = Path(__file__).parent
+    digests = set()
+    for hash_seed in ("0", "77"):
+        path = os.pathsep.join([str(here), str(here.parent / "support")])
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+# --- planted mistakes: every one must be noticed -----------------------------------------------------------------
+
+
+class AcksBeforeSync(RegistryMachine):
+    def _propose(self, *arguments: Any, **more: Any) -> None:
+        super()._propose(*arguments, **more)
+        self._persisted(Persisted(self._log._number))
+
+
+class OldEpoch(RegistryMachine):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.epoch -= 1 if self.epoch > 1 else 0
+
+
+class OpensWithoutTheGroup(RegistryMachine):
+    def _announce(self) -> None:
+        if self.state is State.READS:
+            self.state = State.WRITES
+        super()._announce()
+
+
+class WritesBeforeTheOpeningEntry(RegistryMachine):
+    def _turn(self, event: str) -> None:
+        super()._turn(event)
+        if self.state is State.OPENING or event == "writes opened":
+            self.state = State.WRITES
+
+    @property
+    def writable(self) -> bool:
+        return self.state is State.WRITES
+
+
+class IgnoresTheEpoch(RegistryMachine):
+    def _append(self, question: Any, waiter: Any) -> None:
+        super()._append(msgspec.structs.replace(question, epoch=self.epoch), waiter)
+
+    _questions = {**RegistryMachine._questions, AppendSystem: _append}
+
+
+class ForgetsWatchers(RegistryMachine):
+    def _wake(self) -> None:
+        if self.store.revision % 7:
+            super()._wake()
+
+
+class NeverNoticesALoss(AgentMachine):
+    def _lost(self, now: float) -> None:
+        self._ask_at = now + 100.0
+
+
+class AsksOnce(AgentMachine):
+    def _ask(self, now: float) -> None:
+        super()._ask(now)
+        self._ask_at = now + 1e9
+
+
+def _without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.Store, "answered", lambda self, request: None)
+
+
+def _without_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corelog.CoreLog, "under_way", lambda self, request: None)
+
+
+def _late_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = history.History.read
+    monkeypatch.setattr(
+        history.History, "read", lambda self, prefix, start, limit: real(self, prefix, start + 1, limit)
+    )
+
+
+def _short_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = recovery.loaded_from
+
+    def short(written: Any, identity: Any = None) -> Any:
+        kept = list(written)
+        return real(kept[:-1] if len(kept) > 4 else kept, identity)
+
+    monkeypatch.setattr("registry_world.loaded_from", short)
+
+
+def _no_mod_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.Store, "mod_revision", lambda self, key: 0)
+
+
+def _unchained(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = machine.CoreLog.propose
+
+    def propose(self: Any, epoch: int, time: int, body: Any, *rest: Any) -> Any:
+        if not isinstance(body, Reigned) and self.last % 50 == 0:
+            self._chain = b"x" * 16
+        return real(self, epoch, time, body, *rest)
+
+    monkeypatch.setattr(machine.CoreLog, "propose", propose)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [AcksBeforeSync, OldEpoch, OpensWithoutTheGroup, IgnoresTheEpoch, WritesBeforeTheOpeningEntry, ForgetsWatchers],
+)
+def test_a_planted_mistake_of_the_server_is_noticed(server: Any) -> None:
+    _must_fail(server=server)
+
+
+@pytest.mark.parametrize("agent", [NeverNoticesALoss, AsksOnce])
+def test_a_planted_mistake_of_the_agent_is_noticed(agent: Any) -> None:
+    _must_fail(agent=agent)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [_without_answers, _without_under_way, _late_history, _short_recovery, _no_mod_revision, _unchained],
+)
+def test_a_planted_mistake_in_a_part_is_noticed(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    _must_fail()
+
+
+def _must_fail(**mutant: Any) -> None:
+    for seed in range(8):
+        try:
+            storm(seed, **mutant)
+        except AssertionError:
+            return
+    pytest.fail("eight storms noticed nothing")
