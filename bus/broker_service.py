@@ -17,12 +17,11 @@ from .broker import Broker, BrokerSettings
 from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
 from .service import verb
-from .tap import Condition
+from .tap import Condition, Record
 
 MOST_RECORDS = 1000
 """Tap records in one answer: about 200 KiB without payload."""
 
-MOST_BYTES = 4 * 1024 * 1024
 LONGEST_WAIT = 10.0
 
 
@@ -55,15 +54,17 @@ class BrokerService:
         """Return what matched since the last fetch, waiting up to `wait` seconds for the first record."""
         found = self._broker.taps.get(tap)
         records = await found.take(MOST_RECORDS, min(max(wait, 0.0), LONGEST_WAIT), time.monotonic())
-        return {
-            "records": [msgspec.to_builtins(record, builtin_types=(bytes,)) for record in records],
-            "counters": found.counters(),
-        }
+        return {"records": _plain(records), "counters": found.counters()}
 
     @verb()
     def tap_detach(self, *, tap: int) -> dict[str, Any]:
-        """End a tap; returns its last counters."""
-        return {"counters": self._broker.taps.detach(tap)}
+        """End a tap; returns its last counters, and the records that still waited, as far as they fit."""
+        records = self._broker.taps.get(tap).take_now(MOST_RECORDS)
+        return {"records": _plain(records), "counters": self._broker.taps.detach(tap)}
+
+
+def _plain(records: list[Record]) -> list[dict[str, Any]]:
+    return [msgspec.to_builtins(record, builtin_types=(bytes,)) for record in records]
 
 
 @asynccontextmanager

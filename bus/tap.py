@@ -26,6 +26,9 @@ LEASE = 15.0
 
 RING_RECORDS = 10_000
 RING_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 4 * 1024 * 1024
+"""Of bodies in one fetch: the answer must fit into one message."""
+
 MAX_TAPS = 16
 MAX_CONDITIONS = 32
 MAX_PATTERN = 256
@@ -121,8 +124,19 @@ class Tap:
                 await asyncio.wait_for(self._filled.wait(), wait)
             except TimeoutError:
                 return []
-        taken = [self._ring.popleft() for _ in range(min(most, len(self._ring)))]
-        self._bytes -= sum(len(record.body) for record in taken if record.body)
+        return self.take_now(most)
+
+    def take_now(self, most: int) -> list[Record]:
+        """Return up to `most` records that are there, and no more than `MOST_BYTES` of bodies (but at least one)."""
+        taken: list[Record] = []
+        bodies = 0
+        while self._ring and len(taken) < most:
+            size = len(self._ring[0].body or b"")
+            if taken and bodies + size > MOST_BYTES:
+                break
+            bodies += size
+            taken.append(self._ring.popleft())
+        self._bytes -= bodies
         self.fetched += len(taken)
         return taken
 

@@ -19,11 +19,11 @@ command = Noun(
 
 @command.verb("ls", examples=["covey group ls", "covey group ls -o json"])
 def ls() -> int:
-    """List the groups of the cluster, with the number of their members and their view."""
+    """List the groups of the cluster: how many members, which view, and how many messages and changes there were."""
 
     def text(data: list[dict[str, Any]]) -> list[Block]:
-        rows = [(g.get("name"), _count(g.get("members")), g.get("view"), g.get("phase")) for g in data]
-        return [Table(("name", "members", "view", "phase"), rows, "no groups")]
+        rows = [(g.get("name"), _count(g.get("members")), g.get("view"), g.get("sequence")) for g in data]
+        return [Table(("name", "members", "view", "messages"), rows, "no groups")]
 
     return answer(lambda session: session.call("groups", "ls"), text)
 

@@ -195,7 +195,19 @@ _STYLES = {
 def _print_rich(table: Table) -> None:
     from rich.console import Console
 
-    Console().print(rich_table(table))
+    console = Console()
+    if len(table.columns) > 4 and max(map(len, aligned(table))) > 2 * console.width:
+        _print_records(table)  # folded into so narrow a window, nobody could read it
+    else:
+        console.print(rich_table(table))
+
+
+def _print_records(table: Table) -> None:
+    """Print each row as names and values, an empty line between two."""
+    for index, row in enumerate(table.rows):
+        if index:
+            write("")
+        _print_fields(Fields(list(zip(table.columns, row, strict=True))))
 
 
 def plain(value: Any) -> Any:

@@ -207,17 +207,25 @@ class _Watch:
             await self._fetch(reader, FETCH_SECONDS)
 
     async def _fetch(self, reader: Reader, wait: float) -> None:
-        answer = await self.session.ask("bus", "tap_next", wait + 10, node=reader.node, tap=reader.tap, wait=wait)
+        self._take(
+            reader,
+            await self.session.ask("bus", "tap_next", wait + 10, node=reader.node, tap=reader.tap, wait=wait),
+        )
+
+    def _take(self, reader: Reader, answer: dict[str, Any]) -> None:
         reader.counters = answer["counters"]
         reader.received += len(answer["records"])
         for record in answer["records"]:
-            if self.count is not None and self.account.shown + self.account.undecodable >= self.count:
+            if self._full():
                 reader.unshown += 1
             else:
                 self._show(record)
-        if self.count is not None and self.account.shown + self.account.undecodable >= self.count:
+        if self._full():
             self.enough.set()
         self._say_dropped()
+
+    def _full(self) -> bool:
+        return self.count is not None and self.account.shown + self.account.undecodable >= self.count
 
     def _say_dropped(self) -> None:
         dropped = sum(reader.counters.get("dropped", 0) for reader in self.readers)
@@ -241,8 +249,7 @@ class _Watch:
         for reader in self.readers:
             try:
                 await self._drain(reader)
-                answer = await self.session.ask("bus", "tap_detach", 5, node=reader.node, tap=reader.tap)
-                reader.counters = answer["counters"]
+                self._take(reader, await self.session.ask("bus", "tap_detach", 5, node=reader.node, tap=reader.tap))
             except CoveyError as problem:
                 self.stream.remark(f"-- the tap at {_place(reader)} ended: {problem.message} --")
         for reader in self.readers:
@@ -279,12 +286,26 @@ def tap_line(record: dict[str, Any], payload: bool) -> tuple[dict[str, Any], boo
     from ..errors import Malformed
 
     try:
-        line["body"] = plain(codec.decode_body(record["body"], record.get("compressed", False)))
+        line["body"] = plain(_unfolded(codec.decode_body(record["body"], record.get("compressed", False))))
     except Malformed as problem:
         line["undecodable"] = problem.message
         line["body"] = bytes(record["body"][:256]).hex(" ")
         return line, False
     return line, True
+
+
+def _unfolded(body: Any) -> Any:
+    """Return a body with the message that components pack into its own `body` unpacked too, if it is one."""
+    if not (isinstance(body, dict) and isinstance(body.get("body"), bytes)):
+        return body
+    from ..bus import codec
+    from ..errors import Malformed
+
+    try:
+        inner = codec.decode_body(body["body"])
+    except Malformed:
+        return body
+    return {**body, "body": inner} if isinstance(inner, (dict, list)) else body
 
 
 _FIELDS = ("node", "direction", "kind", "source", "destination", "topic", "id", "cause", "size")

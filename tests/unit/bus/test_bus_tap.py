@@ -90,3 +90,13 @@ def test_there_are_not_endlessly_many_taps() -> None:
         taps.attach([], False, 0.0)
     with pytest.raises(errors.Overloaded):
         taps.attach([], False, 0.0)
+
+
+def test_one_fetch_is_bounded_in_bytes_but_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "MOST_BYTES", 100)
+    taps = Taps()
+    number = taps.attach([], True, 0.0)
+    offer(taps, "x", 3, b"y" * 60)
+    found = taps.get(number)
+    assert [len(found.take_now(1000)) for _ in range(4)] == [1, 1, 1, 0]
+    assert balanced(found.counters())

@@ -102,3 +102,15 @@ def test_streams(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     Stream(Settings(output=output)).line({"a": 1}, "text")
     assert capsys.readouterr().out == expected
+
+
+def test_what_is_far_too_wide_for_the_terminal_is_printed_row_by_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = [f"attribute{number}" for number in range(9)]
+    print_blocks([Table(columns, [tuple(range(9)), tuple(range(9, 18))])])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "attribute0  0"
+    assert lines[9:11] == ["", "attribute0  9"]

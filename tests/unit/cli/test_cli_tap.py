@@ -50,7 +50,10 @@ class FakeTap:
         return {"records": records, "counters": self.counters()}
 
     def detach(self, tap: int) -> dict[str, Any]:
-        return {"counters": self.counters()}
+        records = self.batches.pop(0) if self.batches else []
+        self.waiting -= len(records)
+        self.fetched += len(records)
+        return {"records": records, "counters": self.counters()}
 
     def put_on(self, bus: Any) -> FakeTap:
         bus.answers["bus", "tap_attach"] = self.attach
@@ -177,11 +180,12 @@ def test_the_second_ctrl_c_does_not_wait(covey, bus) -> None:  # type: ignore[no
 
 
 def test_payload_and_what_does_not_decode(covey, bus) -> None:  # type: ignore[no-untyped-def]
-    good = record(1, body=msgspec.msgpack.encode({"key": "/a", "raw": b"\xff"}))
+    inner = msgspec.msgpack.encode({"type": "Beat", "term": 3})
+    good = record(1, body=msgspec.msgpack.encode({"key": "/a", "raw": b"\xff", "body": inner}))
     bad = record(2, body=b"\xc1\xc1")
     FakeTap([good, bad]).put_on(bus)
     shown, summary = lines(covey("tap", "--payload"))
-    assert shown[0]["body"] == {"key": "/a", "raw": "ff"}
+    assert shown[0]["body"] == {"key": "/a", "raw": "ff", "body": {"type": "Beat", "term": 3}}
     assert shown[1]["body"] == "c1 c1"
     assert "undecodable" in shown[1]
     assert summary == {"passed": 100, "matched": 2, "shown": 1, "dropped": 0, "undecodable": 1, "sampled_out": 0}
