@@ -268,7 +268,9 @@ class LivenessMachine:
     def _on_heartbeat(self, beat: Heartbeat, number: int) -> None:
         self._heard(beat, number)
         if self.phase in ("outside", "member") and not self._hung:
-            self._send(number, HeartbeatAck(self.boot_id, self.chain.id, beat.beat, self._epoch_led()))
+            # the word of the leader is for members: one that was removed must not take it for its own
+            leads = self._epoch_led() if self.chain.boot_id(number) == beat.boot_id else 0
+            self._send(number, HeartbeatAck(self.boot_id, self.chain.id, beat.beat, leads))
         if self.leading and self.lead is not None:
             self.lead.beat(beat, number, self._now)
 

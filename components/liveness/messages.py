@@ -90,7 +90,11 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatAck(Message, frozen=True):
-    """The answer to a `Heartbeat`: the same fields and the same `beat`. Loss and duplicates as there."""
+    """The answer to a `Heartbeat`: the same fields and the same `beat`. Loss and duplicates as there.
+
+    `leads` is the word of the leader and given to members of its view only, so that one that was removed does
+    not take itself for quorate before it is told.
+    """
 
     boot_id: str
     view: ViewId

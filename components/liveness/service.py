@@ -80,7 +80,7 @@ class LivenessService:
         self._context = context
         self._bus: Client = context.bus
         section = local.settings.get("liveness") or {}
-        self._settings = Settings(interval=float(section.get("interval", 1.0)))
+        self._settings = Settings.for_interval(float(section.get("interval", 1.0)))
         now = asyncio.get_running_loop().time()
         self._machine = LivenessMachine(local.node, local.boot_id, local.node_name, self._settings, now)
         self._driver = Driver(self._machine, self._perform)

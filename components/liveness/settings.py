@@ -49,3 +49,14 @@ class Settings(msgspec.Struct, frozen=True):
     check: float = 1.0
     tasks: float = 10.0
     kept: int = 256
+
+    @classmethod
+    def for_interval(cls, interval: float) -> Settings:
+        """Return the settings that go with an interval: what must outlast several heartbeats grows with it."""
+        usual = cls()
+        return cls(
+            interval=interval,
+            hold=max(usual.hold, interval),
+            word=max(usual.word, 4 * interval),
+            tasks=max(usual.tasks, 8 * interval),
+        )

@@ -5,6 +5,7 @@ python tests/support/liveness_storm.py FIRST LAST
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from typing import Any
@@ -15,6 +16,7 @@ from covey.components.liveness.machine import LivenessMachine
 from liveness_cluster import Cluster
 
 FAULTS_LAST = 60.0
+MEMORY = 25.0  # seconds for which a fault may explain why somebody leaves
 PEACE = 30.0  # seconds after the last fault within which everything must have converged (INV-31)
 
 
@@ -28,7 +30,20 @@ def storm(seed: int, machine: type[LivenessMachine] = LivenessMachine, **nemesis
     Nemesis(cluster.world, FAULTS_LAST, **nemesis)
     cluster.world.run(FAULTS_LAST + 0.001)
     cluster.settle(PEACE)
+    no_innocent_left(cluster)
     return cluster
+
+
+def no_innocent_left(cluster: Cluster) -> None:
+    """Whoever left had crashed, been stopped or cut off by a partition, or had trouble with most others at once."""
+    for at, boot_id in cluster.left():
+        number = int(boot_id[1:].partition(".")[0])
+        recent = [text for when, text in cluster.world.faults if at - MEMORY < when <= at]
+        named = [text for text in recent if number in map(int, re.findall(r"\d+", text.partition("Link")[0]))]
+        own = [text for text in named if text.split()[0] in ("crash", "pause", "partition", "start", "resume")]
+        links = [text for text in named if text.split()[0] in ("cut", "link")]
+        most = (len(cluster.world.nodes) - 1) // 2
+        assert own or len(links) > most, f"{boot_id} left at {at:.3f} s, and nothing had happened to it: {recent}"
 
 
 def what_happened(cluster: Cluster) -> Counter[str]:

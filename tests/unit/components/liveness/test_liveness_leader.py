@@ -283,6 +283,14 @@ def test_a_removed_node_that_still_acts_as_a_member_is_told_so() -> None:
     assert node.sent(AppendSystem) == []
 
 
+def test_the_word_of_the_leader_is_for_members_only() -> None:
+    node = leader(2)
+    node.beat(2)
+    assert node.sent(HeartbeatAck, to=2)[-1].leads == 1
+    node.beat(2, boot="former")
+    assert node.sent(HeartbeatAck, to=2)[-1].leads == 0
+
+
 def test_one_that_knows_more_than_an_old_leader_is_not_told_that_it_was_removed() -> None:
     node = leader(2)
     node.beat(7, view=(2, 9))
