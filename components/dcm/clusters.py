@@ -15,8 +15,7 @@ from . import life
 from .daemon import Daemon
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name, plain
 from .home import Home, new_id
-
-NODE_TIME = 20.0  # seconds for each node to accept
+from .settings import CONTROL_TIME
 
 
 class ClusterVerbs:
@@ -110,7 +109,7 @@ class ClusterVerbs:
             said = {"number": number, "name": self._home.here().nodes.nodes[number].name}
             where = None if number == self._home.here().node.number else number
             try:
-                answer = await self._home.bus.call("dcm", what, node=where, timeout=NODE_TIME, **arguments)
+                answer = await self._home.bus.call("dcm", what, node=where, timeout=CONTROL_TIME, **arguments)
             except CoveyError as why:
                 return said | {"state": None, "error": {"code": why.code, "message": str(why)}}
             return said | {"state": answer["state"], "error": None}

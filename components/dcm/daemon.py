@@ -26,13 +26,11 @@ from .lookup import Global, ask_outcome, read_global, who_knows
 from .machine import NodeMachine
 from .messages import Resolve
 from .processes import Spawner
+from .settings import CONFIGURED_TIME, CORES_KEPT, DISCOVERY_TIME, LEAVE_TIME, WRITE_TIME
 from .storage import read_document, write_document
 
 log = logging.getLogger(__name__)
 
-DISCOVERY_TIME = 15.0  # seconds until the Resource Manager's answer is given up; the join does not wait that long
-CONFIGURED_TIME = 10.0
-CORES_KEPT = 20  # records of crashes that are kept in `core/`
 JOINED: tuple[life.State, ...] = ("starting", "configuring", "online")
 
 
@@ -296,7 +294,7 @@ class Daemon:
                 raise NotDefined("the definition of this node went away meanwhile")
             if entry.definition.id != new:
                 await asyncio.to_thread(home.store.save, cluster_id, Replacement(entry.definition.id, new))
-                done = await home.bus.call("registry", "txn", **rename_id(entry, new), system=True, timeout=5.0)
+                done = await home.bus.call("registry", "txn", **rename_id(entry, new), system=True, timeout=WRITE_TIME)
                 if not done["succeeded"]:
                     raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
         except CompareFailed as why:
@@ -325,7 +323,7 @@ class Daemon:
         self.feed(life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME)))
 
     async def _leave(self, _effect: life.Leave) -> None:
-        await self._try("liveness", "leave", 3.0)
+        await self._try("liveness", "leave", LEAVE_TIME)
         self.feed(life.Left())
 
     async def _try(self, service: str, verb: str, timeout: float) -> bool:

@@ -29,10 +29,7 @@ from ...errors import (
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name
 from .entries import NodeEntry
 from .messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
-
-AGAIN = 0.5  # seconds until an unanswered message is sent again
-PATIENCE = 6.0  # seconds for each of: the new node's answer, the registry, the new node's commit, the undoing
-ROUNDS = 6  # times that a number or name chosen here may turn out to be taken
+from .settings import DEFINE_ROUNDS, PATIENCE, TELL_AGAIN
 
 State = Literal["new", "asking", "looking", "writing", "committing", "undoing", "done"]
 
@@ -288,7 +285,7 @@ class DefineMember:
     def _wrote(self, now: float, input: Wrote) -> list[Effect]:
         assert self._decision is not None and self._looked is not None
         if not input.succeeded:
-            if self._attempt >= ROUNDS:
+            if self._attempt >= DEFINE_ROUNDS:
                 return self._undo(now, CompareFailed("the cluster's nodes change too fast to define one", "try again"))
             self._enter("looking", now)  # somebody was faster: look what is free now, and say what is not
             return [At("d10"), Look()]
@@ -330,7 +327,7 @@ class DefineMember:
 
     def _tick(self, now: float) -> list[Effect]:
         if now < self._limit:
-            self._again = now + AGAIN
+            self._again = now + TELL_AGAIN
             return [self._repeat()]
         at = f"the new node at {self.request.address}" if self.state in ("asking", "committing") else "the registry"
         why = self._error or Timeout(f"{at} did not answer within {PATIENCE:g} s", "nothing was defined")
@@ -366,7 +363,7 @@ class DefineMember:
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
-        self._again = now + AGAIN
+        self._again = now + TELL_AGAIN
         self._limit = now + PATIENCE
         self._error = None
 

@@ -31,11 +31,10 @@ from .definitions import Clusters, NodeDefinition, PendingDefine, Replica
 from .home import Home, new_id
 from .lookup import ask_dcm, ask_outcome, decode, online_members, read_global, read_value, who_knows
 from .messages import Resolve, Resolved
+from .settings import ASKED, WRITE_TIME
 
 log = logging.getLogger(__name__)
 
-WRITE_TIME = 5.0
-ASKED = 8  # nodes that a new node in doubt is told to ask
 ROUNDS = 5
 # after these the registry certainly did nothing
 _SURE = (ReadOnly, Refused, UsageError)

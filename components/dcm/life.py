@@ -8,6 +8,7 @@ import msgspec
 
 from .definitions import Replacement
 from .identity import NOWHERE, Copy, Elsewhere, Verdict
+from .settings import DISCOVERY_WAIT
 
 State = Literal["new", "undefined", "offline", "checking", "starting", "configuring", "online", "leaving", "failed"]
 
@@ -17,7 +18,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     order: tuple[str, ...]
     functions: dict[str, str]
-    discovery_wait: float = 0.5
+    discovery_wait: float = DISCOVERY_WAIT
 
     def functions_of(self, component: str) -> list[str]:
         return sorted(function for function, owner in self.functions.items() if owner == component)

@@ -19,11 +19,10 @@ from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, 
 from .entries import NODES, NodeEntry, entry_from
 from .home import servers_from
 from .messages import Define, Resolve, Resolved
+from .settings import READ_TIME, STATUS_TIME, TELL_TIME
 
 log = logging.getLogger(__name__)
 
-READ_TIME = 3.0
-TELL_TIME = 3.0  # seconds for one message between two DCMs and its answer
 _decoder = msgspec.msgpack.Decoder(Define)
 
 
@@ -89,7 +88,7 @@ async def read_value(bus: Client, key: str) -> tuple[Any, int]:
 async def online_members(bus: Client) -> dict[int, dict[str, Any]]:
     """Return the members of the view that this node holds, by number; none when Liveness cannot tell."""
     try:
-        status = await bus.call("liveness", "status", timeout=2.0)
+        status = await bus.call("liveness", "status", timeout=STATUS_TIME)
     except CoveyError:
         return {}
     return {int(member["number"]): member for member in (status.get("view") or {}).get("members", [])}

@@ -65,17 +65,19 @@ from .life import (
     StopComponent,
     Undefined,
 )
+from .settings import (
+    ANNOUNCE_AGAIN,
+    ASK_VERDICT,
+    BACK_OFF,
+    CONTROLLER_BACK_OFF,
+    CONTROLLERS_TIME,
+    CRASH_WINDOW,
+    CRASHES,
+    LEAVE_TIME,
+    READ_AGAIN,
+    STOP_TIME,
+)
 
-READ_AGAIN = 1.0  # seconds until the global configuration is read once more, when it could not be
-ASK_VERDICT = (2.0, 5.0)  # seconds without a readable registry until other nodes are asked: at first, then again
-CONTROLLERS_TIME = 1.0  # seconds that the controllers have to be ready, before discovery goes ahead with those that are
-ANNOUNCE_AGAIN = 1.0
-LEAVE_TIME = 3.0  # seconds that Liveness has to take this node out of the view before the components stop anyway
-STOP_TIME = 5.0  # seconds each component has to stop
-BACK_OFF = (0.2, 5.0)  # seconds until a crashed component is started again: the first time, the longest
-CONTROLLER_BACK_OFF = (1.0, 60.0)
-CRASHES = 5  # so many crashes of one component within the window put the node offline in order
-CRASH_WINDOW = 60.0
 REQUIRED = ("liveness", "groups", "registry.writes", "resources")
 JOINING = ("checking", "starting", "configuring")
 START_STEPS = {"registry": 1, "liveness": 2, "groups": 3, "resources": 4}

@@ -19,12 +19,7 @@ import msgspec
 from ...bus.machine import Message
 from .definitions import NodeDefinition, PendingDefine, Replica
 from .messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
-
-DOUBT = 30.0  # seconds without a word from the member until the cluster is asked: longer than any define lasts
-IMPATIENT = 8.0  # the same, once somebody else wants to define this node to that cluster
-ASK_AGAIN = (2.0, 60.0)  # seconds between questions to the cluster: the first pause, the longest
-REMEMBERED = 64  # ended transactions that are still answered
-MOST_PENDING = 8
+from .settings import ASK_AGAIN, DOUBT, IMPATIENT, MOST_PENDING, REMEMBERED
 
 State = Literal["keeping", "ready", "asking", "committing", "dropping"]
 

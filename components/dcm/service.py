@@ -22,12 +22,11 @@ from .dependencies import Graphs
 from .home import Home
 from .plugin_list import PluginList
 from .processes import Spawner
+from .settings import SHUTDOWN_TIME, STOP_TIME
 from .verbs import Verbs
 from .watching import Watcher
 
 log = logging.getLogger(__name__)
-
-SHUTDOWN_TIME = 18.0  # seconds for an orderly end; the parent kills what is left soon after
 
 
 @dataclass
@@ -57,7 +56,9 @@ async def main(context: DcmContext) -> None:
         )
     await home.tell_broker(again=True)
     for name in sorted(getattr(context.spawner, "running", ()), reverse=True):
-        await context.spawner.stop(name, 5.0)  # left over by a DCM that crashed: they belong to a boot that is over
+        await context.spawner.stop(
+            name, STOP_TIME
+        )  # left over by a DCM that crashed: they belong to a boot that is over
 
     order = tuple(name for name in graphs.order if name != "dcm")
     daemon = Daemon(home, context.spawner, life.Plan(order, dict(graphs.offered_by)))

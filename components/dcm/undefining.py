@@ -13,15 +13,14 @@ from typing import Any
 from ...errors import CoveyError, NodeOnline, NotFound, Refused
 from . import life
 from .daemon import Daemon
-from .definer import WRITE_TIME
 from .entries import undefine
 from .home import Home, new_id
 from .lookup import ask_outcome, online_members, read_global, who_knows
 from .messages import Resolve
+from .settings import LEFT_TIME, WRITE_TIME
 
 log = logging.getLogger(__name__)
 
-LEFT_TIME = 10.0  # seconds for the view to let the node go
 ROUNDS = 5
 IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
 

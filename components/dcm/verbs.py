@@ -22,13 +22,12 @@ from .definitions import split_endpoint
 from .dependencies import Graphs
 from .home import Home, new_id
 from .plugin_list import PluginList, Told
+from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
 from .unbuilt import Unbuilt
 from .undefining import Undefiner
 
 IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
-ASK_TIME = 2.0  # seconds for a component to say how it is
-CONTROL_TIME = 25.0  # seconds for another node to go online or offline
 
 
 class Verbs(ClusterVerbs, Unbuilt):
@@ -136,16 +135,15 @@ class Verbs(ClusterVerbs, Unbuilt):
     @verb()
     async def node_verdict(self) -> dict[str, Any]:
         """Return the last verdict over this node's identity; changes nothing."""
+        home = self._home
+        if home.problem:  # nothing of the local files is used, so nothing can be compared
+            damaged = identity.Verdict(home.original, None, None, None, "wait", home.problem, LocalDamaged.code)
+            return dict(msgspec.to_builtins(damaged))
         last = await asyncio.to_thread(self._daemon.last_verdict)
         if last is not None:
             return last
-        home = self._home
         local = identity.copy_of(home.replica.cluster.id, home.replica.node) if home.replica else None
-        why = (
-            home.problem
-            or home.original_problem
-            or "the cluster was not asked yet: this node did not join since its start"
-        )
+        why = home.original_problem or "the cluster was not asked yet: this node did not join since its start"
         found: dict[str, Any] = msgspec.to_builtins(identity.judge(home.original, local, None, known=False, why=why))
         return found
 
@@ -261,7 +259,7 @@ class Verbs(ClusterVerbs, Unbuilt):
         if self._daemon.machine.state in (*IDLE, "new"):
             return None
         try:
-            return dict(await self._home.bus.call(service, "status", timeout=ASK_TIME))
+            return dict(await self._home.bus.call(service, "status", timeout=STATUS_TIME))
         except CoveyError:
             return None
 

@@ -15,11 +15,9 @@ from . import life
 from .daemon import JOINED, Daemon
 from .home import Home, new_id
 from .lookup import read_global
+from .settings import LONG_POLL, LOOK_AGAIN
 
 log = logging.getLogger(__name__)
-
-LONG = 20.0  # seconds of one long poll
-AGAIN = 1.0  # seconds after an error
 
 
 class Watcher:
@@ -50,7 +48,7 @@ class Watcher:
                 if position is None:
                     position = await self.renew() + 1
                 batch = await self._home.bus.call(
-                    "registry", "watch", prefix=prefix, from_revision=position, wait=LONG, timeout=LONG + 10
+                    "registry", "watch", prefix=prefix, from_revision=position, wait=LONG_POLL, timeout=LONG_POLL + 10
                 )
                 position = int(batch["to"]) + 1
                 if batch["events"]:
@@ -60,7 +58,7 @@ class Watcher:
             except CoveyError as why:
                 log.debug("%s cannot be followed just now: %s", prefix, why)
                 position = None
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(LOOK_AGAIN)
 
     async def renew(self) -> int:
         """Read the global configuration and renew the local copy of it; return its revision."""
@@ -91,7 +89,7 @@ class Watcher:
     async def _broker(self) -> None:
         """A broker that was started again knows nothing: tell it anew who this node is."""
         while True:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(LOOK_AGAIN)
             here, told = self._home.replica, self._home.bus.node
             number, boot = (here.node.number, self._home.boot_id) if here else (0, "")
             if (told.number, told.boot_id) != (number, boot):

@@ -27,6 +27,7 @@ from covey.components.dcm.definitions import (
 )
 from covey.components.dcm.entries import NodeEntry
 from covey.components.dcm.messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
+from covey.components.dcm.settings import REMEMBERED
 from covey.errors import (
     AlreadyDefined,
     CoveyError,
@@ -726,12 +727,12 @@ def test_a_message_of_an_old_define_changes_nothing_after_a_restart() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     machine = newcomer.DefineNewcomer()
-    for number in range(3 * newcomer.REMEMBERED):
+    for number in range(3 * REMEMBERED):
         heard(machine, msgspec.structs.replace(PREPARE, transaction=str(number)))
         machine.step(0.0, newcomer.Kept(str(number)))
         heard(machine, Abort(str(number)))
         machine.step(0.0, newcomer.Dropped(str(number)))
-    assert len(machine._ended) == newcomer.REMEMBERED
+    assert len(machine._ended) == REMEMBERED
 
 
 def test_an_input_that_cannot_be_shows_the_story() -> None:

@@ -10,7 +10,8 @@ from covey.bus.machine import ImpossibleTransition
 from covey.components.dcm import life
 from covey.components.dcm.definitions import Replacement
 from covey.components.dcm.identity import Copy, Elsewhere
-from covey.components.dcm.machine import CRASHES, REQUIRED, NodeMachine
+from covey.components.dcm.machine import REQUIRED, NodeMachine
+from covey.components.dcm.settings import CRASHES
 
 ORDER = ("registry", "liveness", "groups", "resources")
 OFFERED = {

@@ -1,0 +1,106 @@
+"""The times and limits of the DCM, each with its unit and why it is what it is. Knows nothing but numbers.
+
+None is set by users yet. The machines take them from here; tests read them from here too, so a change is made once.
+"""
+
+from __future__ import annotations
+
+# --- the node's life ------------------------------------------------------------------------------------------
+
+READ_AGAIN = 1.0
+"""Seconds until the global configuration is read once more, when it could not be: a registry elects in that time."""
+
+ASK_VERDICT = (2.0, 5.0)
+"""Seconds without a readable registry until other nodes are asked whether this one is still defined, and again."""
+
+CONTROLLERS_TIME = 1.0
+"""Seconds the controllers have to be ready, before discovery goes ahead with those that are. They need 0.3 s."""
+
+DISCOVERY_WAIT = 0.5
+"""Seconds that a join waits for discovery (SPEC 6.4); what comes later is written when it comes."""
+
+DISCOVERY_TIME = 15.0
+"""Seconds until the Resource Manager's answer is given up: longer than a controller's own deadline of 10 s."""
+
+CONFIGURED_TIME = 10.0
+"""Seconds for the view to call this node online; then Liveness is asked once more."""
+
+ANNOUNCE_AGAIN = 1.0
+"""Seconds until Liveness is told once more that this node is configured."""
+
+LEAVE_TIME = 3.0
+"""Seconds Liveness has to take this node out of the view, before the components stop anyway."""
+
+STOP_TIME = 5.0
+"""Seconds each component has to stop; then it is killed."""
+
+SHUTDOWN_TIME = 18.0
+"""Seconds for an orderly end of the daemon; the parent kills what is left after 20 s."""
+
+BACK_OFF = (0.2, 5.0)
+"""Seconds until a crashed component is started again: the first time, the longest. It doubles in between."""
+
+CONTROLLER_BACK_OFF = (1.0, 60.0)
+"""The same for processes of controllers: nobody else waits for them, so they may take longer."""
+
+CRASHES = 5
+CRASH_WINDOW = 60.0
+"""So many crashes of one component within so many seconds put the node offline in order (SPEC 2.4)."""
+
+CORES_KEPT = 20
+"""Records of crashes that are kept in `core/`."""
+
+# --- defining a node ------------------------------------------------------------------------------------------
+
+TELL_AGAIN = 0.5
+"""Seconds until an unanswered message is sent again."""
+
+PATIENCE = 6.0
+"""Seconds for each of: the new node's answer, the registry, the new node's commit, the undoing."""
+
+DEFINE_ROUNDS = 6
+"""Times that a number or name chosen by the member may turn out to be taken, until it gives up."""
+
+DOUBT = 30.0
+"""Seconds without a word from the member until the new node asks the cluster: longer than a define lasts."""
+
+IMPATIENT = 8.0
+"""The same, once somebody else wants to define this node to that cluster."""
+
+ASK_AGAIN = (2.0, 60.0)
+"""Seconds between two questions to the cluster: the first pause, the longest. It doubles in between."""
+
+ASKED = 8
+"""Endpoints a new node in doubt is told to ask."""
+
+REMEMBERED = 64
+"""Ended defines whose messages are still answered as they ended."""
+
+MOST_PENDING = 8
+"""Defines of one node that may be in doubt at a time, each to another cluster."""
+
+# --- asking others --------------------------------------------------------------------------------------------
+
+READ_TIME = 3.0
+"""Seconds for one read of the registry."""
+
+WRITE_TIME = 5.0
+"""Seconds for one transaction."""
+
+TELL_TIME = 3.0
+"""Seconds for one message between two DCMs and its answer: a dial takes up to 2 s."""
+
+STATUS_TIME = 2.0
+"""Seconds for a component of this node to say how it is."""
+
+CONTROL_TIME = 25.0
+"""Seconds for another node to accept going online, or to be offline."""
+
+LONG_POLL = 20.0
+"""Seconds of one long poll for changes: two idle questions in that time cost nothing."""
+
+LOOK_AGAIN = 1.0
+"""Seconds after an error of a long poll, and between two looks whether the broker forgot this node."""
+
+LEFT_TIME = 10.0
+"""Seconds for the view to let a node go that is to be undefined."""

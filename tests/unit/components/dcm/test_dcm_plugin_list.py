@@ -1,0 +1,58 @@
+"""What `plugin ls` says of controllers: installed, started, told, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covey.components.dcm.plugin_list import PluginList, Told
+from covey.errors import NotFound
+from covey.plugins.manager import PluginManager
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def plugins(install: Install) -> PluginList:
+    install("covey-gpu", {"covey_gpu.py": ""}, {"covey.controllers": {"gpu": "covey_gpu:Gpu"}}, version="2.0")
+    install("covey-off", {"covey_off.py": ""}, {"covey.controllers": {"off": "covey_off:Off"}})
+    return PluginList(PluginManager(), {"off": {"enabled": False}, "gpu": {"enabled": True}})
+
+
+def of(plugins: PluginList, name: str, crashed: dict[str, str] | None = None, running: Any = ()) -> dict[str, Any]:
+    (line,) = [line for line in plugins.lines(crashed or {}, list(running)) if line["name"] == name]
+    return line
+
+
+def test_a_process_for_all_of_ours_and_one_for_each_other(plugins: PluginList) -> None:
+    assert plugins.processes() == ["controllers", "controller:gpu"]
+
+
+def test_what_became_of_a_controller(plugins: PluginList) -> None:
+    assert of(plugins, "gpu")["reason"] == "not started: the node is not online"
+    assert of(plugins, "gpu", running=["controller:gpu"])["reason"] == "it has not said yet that it runs"
+    plugins.tell("gpu", Told("running", "", ("GpuDevice",)))
+    line = of(plugins, "gpu")
+    assert (line["state"], line["version"], line["classes"]) == ("running", "2.0", ["GpuDevice"])
+    plugins.tell("gpu", Told("failed", "discover: it hangs"))
+    assert of(plugins, "gpu")["reason"] == "discover: it hangs"
+
+
+def test_one_whose_process_ended_before_it_said_anything(plugins: PluginList) -> None:
+    line = of(plugins, "gpu", {"controller:gpu": "killed by signal 9"})
+    assert (line["state"], line["reason"]) == ("failed", "its process ended: killed by signal 9")
+
+
+def test_one_that_the_yaml_switches_off(plugins: PluginList) -> None:
+    assert (of(plugins, "off")["state"], of(plugins, "off")["reason"]) == (
+        "blocked",
+        "`enabled: false` in this node's YAML",
+    )
+
+
+def test_the_story_of_one(plugins: PluginList) -> None:
+    assert "covey_gpu:Gpu" in " ".join(plugins.why("gpu", {}, [])["story"])
+    with pytest.raises(NotFound):
+        plugins.why("gpuu", {}, [])
