@@ -126,6 +126,8 @@ def _one(data: dict[str, Any]) -> list[Block]:
     age = data.get("age_s")
     if age is not None:
         head.append(("age", f"{age:.0f}s"))
+    if data.get("gone"):
+        head.append(("gone since", data.get("since")))
     return [Fields(head), "", Fields(list(data["attributes"].items()))]
 
 

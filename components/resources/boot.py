@@ -17,6 +17,7 @@ from ...bus.driver import Background
 from ...bus.messages import PARTY_TOPIC
 from ...errors import CoveyError
 from .agreement import Agreement
+from .cluster import Cluster
 from .machine import ResourcesMachine
 from .messages import ClassesKnown, ControllerAppeared, ControllerGone, ControllersListed, Entry, Opened
 from .orders import Orders
@@ -41,11 +42,17 @@ class Boot:
     """Goes through the steps, then keeps the machine told of controllers that come and go."""
 
     def __init__(
-        self, context: ComponentContext, machine: ResourcesMachine, orders: Orders, background: Background
+        self,
+        context: ComponentContext,
+        machine: ResourcesMachine,
+        orders: Orders,
+        cluster: Cluster,
+        background: Background,
     ) -> None:
         self._context = context
         self._machine = machine
         self._feed = orders.feed
+        self._cluster = cluster
         self._background = background
         self._agreement = Agreement(context.bus, context.local.node, orders.feed)
         self._loaded = asyncio.Event()
@@ -71,6 +78,7 @@ class Boot:
         await context.step(19, "; ".join(differences) or "class versions told, no difference known")
         await context.ready("resources")
         await context.step(20, "ready")
+        self._background.start(self._sweep(), "sweeping")
         async with context.bus.subscribe(PARTY_TOPIC) as parties:
             processes = await self._start_controllers()
             names = sorted(name for each in processes.values() for name in each)
@@ -85,6 +93,15 @@ class Boot:
                         self._feed(ControllerGone(name, f"its process is gone: {event.body.get('reason', '')}"))
                 else:
                     self._await(names)
+
+    async def _sweep(self) -> None:
+        try:
+            swept = await self._cluster.sweep()
+        except CoveyError as problem:
+            log.info("resources of undefined nodes are left where they are: %s", problem)
+            return
+        if swept:
+            log.info("deleted %d resources of nodes that are no longer defined", swept)
 
     async def _start_controllers(self) -> dict[str, list[str]]:
         """Return the processes that the DCM started, which are parties of the bus, each with its controllers."""

@@ -2,7 +2,8 @@
 
 Persistent attributes come from the registry, dynamic ones from each node's own Resource Manager, all asked at once and
 each with a deadline: a node that does not answer costs its dynamic attributes and a warning, never the list. Without a
-quorum the registry's copy of this node is listed, and a warning says so. Knows no controller.
+quorum the registry's copy of this node is listed, and a warning says so. Resources of a node that is no longer defined
+are left out of lists at once, and swept from the registry when a Resource Manager starts. Knows no controller.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from ...bus.client import Client
 from ...errors import CoveyError, NoQuorum, ResourceNotFound
 from .listing import add_values, pick, stored_rows
 from .messages import PREFIX, SERVICE, DescribeClass, ListClasses, ReadLocal
-from .orders import Orders
+from .orders import Orders, read_all
 from .settings import Settings
+
+NODES = "/nodes/"
 
 LONGEST_WAIT = 30.0
 """Seconds of one long poll."""
@@ -84,16 +87,36 @@ class Cluster:
         )
         return {"from": batch["from"], "to": batch["to"], "events": [_event(event) for event in batch["events"]]}
 
+    async def sweep(self) -> int:
+        """Delete what the registry holds of nodes that are no longer defined; return how many resources that were.
+
+        Resources are read before nodes, so a node that is defined meanwhile is never taken for an undefined one; of
+        several sweepers one wins, and nothing is deleted that changed since it was read.
+        """
+        listed = await read_all(self._bus, PREFIX)
+        stale = _of_undefined(listed, await read_all(self._bus, NODES))
+        if stale:
+            compare = [{"key": item["key"], "mod_revision": item["mod_revision"]} for item in stale]
+            then = [{"op": "delete", "key": item["key"]} for item in stale]
+            await self._bus.call("registry", "txn", compare=compare, then=then)
+        return len(stale)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _stored(self, cls: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the stored resources of a class on defined nodes, and a warning if they may be old."""
         prefix = f"{PREFIX}{cls}/"
+        warnings = []
         try:
-            listed = await self._bus.call("registry", "ls", prefix=prefix, consistency="linear")
-            return listed["items"], []
+            listed, nodes = await self._read("linear", prefix, NODES)
         except NoQuorum as problem:
-            listed = await self._bus.call("registry", "ls", prefix=prefix, consistency="stale")
-            return listed["items"], [f"the list may be old: {problem.message}"]
+            listed, nodes = await self._read("stale", prefix, NODES)
+            warnings.append(f"the list may be old: {problem.message}")
+        stale = {item["key"] for item in _of_undefined(listed, nodes)}
+        return [item for item in listed if item["key"] not in stale], warnings
+
+    async def _read(self, consistency: str, *prefixes: str) -> list[list[dict[str, Any]]]:
+        return await asyncio.gather(*(read_all(self._bus, prefix, consistency) for prefix in prefixes))
 
     async def _add_dynamic(self, cls: str, rows: list[dict[str, Any]], fresh: bool, ids: tuple[str, ...]) -> list[str]:
         """Put the dynamic attributes into the rows; return a warning for each node that gave none."""
@@ -141,6 +164,12 @@ class Cluster:
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none yet'}"
             raise ResourceNotFound(f"no node has a class '{cls}'", hint)
         return nodes
+
+
+def _of_undefined(items: Iterable[dict[str, Any]], nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stored resources whose node is not among the defined ones."""
+    defined = {node["key"].removeprefix(NODES) for node in nodes}
+    return [item for item in items if isinstance(item["value"], dict) and str(item["value"].get("node")) not in defined]
 
 
 def _reasons(answer: Iterable[dict[str, Any]]) -> list[str]:

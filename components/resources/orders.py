@@ -36,8 +36,30 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+PART = 2000
+"""Resources read from the registry at a time: about a megabyte."""
+
 REGISTRY_TIMEOUT = 30.0
 """Seconds for one call to the registry; longer than the machine waits before it asks again under the same id."""
+
+
+async def read_all(bus: Client, prefix: str, consistency: str = "linear", cause: str = "") -> list[dict[str, Any]]:
+    """Return every item below a prefix, read in parts: one answer of the registry has a largest size."""
+    items: list[dict[str, Any]] = []
+    while True:
+        listed = await bus.call(
+            "registry",
+            "ls",
+            timeout=REGISTRY_TIMEOUT,
+            cause=cause,
+            prefix=prefix,
+            consistency=consistency,
+            after=items[-1]["key"] if items else "",
+            limit=PART,
+        )
+        items += listed["items"]
+        if not listed["more"]:
+            return items
 
 
 class Orders:
@@ -122,8 +144,8 @@ class Orders:
                 )
                 return Values(id, result["attributes"], tuple(result.get("findings") or ()))
             case ReadStored(id):
-                listed = await bus.call("registry", "ls", timeout=REGISTRY_TIMEOUT, cause=cause, prefix=PREFIX)
-                return Stored(id, tuple((item["key"], item["value"], item["mod_revision"]) for item in listed["items"]))
+                items = await read_all(bus, PREFIX, cause=cause)
+                return Stored(id, tuple((item["key"], item["value"], item["mod_revision"]) for item in items))
             case Write(id, compare, puts):
                 result = await bus.call(
                     "registry",

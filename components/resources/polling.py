@@ -78,7 +78,7 @@ class Poller:
         if not self._failing:
             return ""
         polled = self.resources[min(self._failing)]
-        return f"read of {polled.resource.cls} '{key_text(polled.resource.key)}': {polled.reason}"
+        return f"{polled.resource.cls} '{key_text(polled.resource.key)}': {polled.reason}"
 
     def discovered(
         self,
@@ -134,7 +134,7 @@ class Poller:
         """Give up reads past their deadline, begin those that are due."""
         late = [read for read, (_, until) in sorted(self._reads.items()) if until <= now]
         for read in late:
-            self.failed(now, read, f"no answer within {self._settings.read_deadline:g} s")
+            self.failed(now, read, f"read: no answer within {self._settings.read_deadline:g} s")
         effects: list[Effect] = []
         while len(self._reads) < self._settings.reads_at_once:
             self._forget_stale()

@@ -155,7 +155,7 @@ async def main(context: ComponentContext) -> None:
     driver = Driver(machine, orders.perform)
     orders.feed = driver.feed
     cluster = Cluster(context.bus, context.local.node, orders, settings)
-    boot = Boot(context, machine, orders, background)
+    boot = Boot(context, machine, orders, cluster, background)
     try:
         async with (
             context.bus.serve(context.name, ResourcesService(orders, cluster, settings)) as service,

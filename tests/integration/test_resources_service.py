@@ -32,12 +32,14 @@ class Registry:
         self.changed = asyncio.Event()
 
     @verb()
-    async def ls(self, *, prefix: str, consistency: str = "linear") -> dict[str, Any]:
+    async def ls(self, *, prefix: str, consistency: str = "linear", after: str = "", limit: int = 0) -> dict[str, Any]:
         if consistency == "linear" and not self.quorum:
             raise errors.NoQuorum("no primary")
-        found = sorted((key, *item) for key, item in self.items.items() if key.startswith(prefix))
+        found = sorted((key, *item) for key, item in self.items.items() if key.startswith(prefix) and key > after)
+        limit = min(limit, 3)  # in small parts, so that every list takes several
+        more, found = len(found) > limit, found[:limit]
         items = [{"key": key, "value": value, "mod_revision": revision} for key, value, revision in found]
-        return {"items": items, "revision": self.revision, "consistency": consistency}
+        return {"items": items, "revision": self.revision, "consistency": consistency, "more": more}
 
     @verb()
     async def txn(self, *, compare: list[dict[str, Any]], then: list[dict[str, Any]]) -> dict[str, Any]:
@@ -45,8 +47,11 @@ class Registry:
         if held:
             self.revision += 1
             for each in then:
-                self.items[each["key"]] = (each["value"], self.revision)
-                event = {"type": "put", "key": each["key"], "value": each["value"], "revision": self.revision}
+                if each["op"] == "put":
+                    self.items[each["key"]] = (each["value"], self.revision)
+                else:
+                    del self.items[each["key"]]
+                event = {"type": each["op"], "key": each["key"], "value": each.get("value"), "revision": self.revision}
                 self.history.append(event)
             self.changed.set()
         return {"revision": self.revision, "succeeded": held}
@@ -201,9 +206,13 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def nodes(folder: str, *controllers: Disks) -> AsyncIterator[tuple[list[Node], Registry]]:
+async def nodes(
+    folder: str, *controllers: Disks, before: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[list[Node], Registry]]:
     """Run the Resource Manager on one node for each controller; yields when all have finished their boot."""
     registry, groups = Registry(), Groups()
+    registry.items = before or {f"/nodes/{number}": ({}, 0) for number in range(1, len(controllers) + 1)}
+    registry.revision = max(revision for _, revision in registry.items.values())
     port = free_port()
     numbers = range(1, len(controllers) + 1)
     peers = {number: Peer(f"n{number}", (f"127.1.0.{number}:{port}",)) for number in numbers}
@@ -258,7 +267,7 @@ def test_boot_steps_come_in_order_and_the_function_is_offered(folder: str) -> No
             assert node.dcm.steps == [17, 18, 19, 20, 21, 22, 23, 24]
             assert node.dcm.offered == ["resources"]
             assert node.dcm.plugins == {"disks": ("running", "")}
-            values = [value for value, _ in registry.items.values()]
+            values = [value for key, (value, _) in registry.items.items() if key.startswith("/resources/")]
             assert sorted(value["key"]["Slot"] for value in values) == [0, 1]
             assert registry.revision == 1, "one transaction"
 
@@ -319,13 +328,31 @@ def test_watch_tells_what_changed_and_what_is_gone(folder: str) -> None:
     asyncio.run(story())
 
 
+def test_undefined_node_is_not_listed_and_swept_at_the_next_start(folder: str) -> None:
+    async def story() -> None:
+        async with nodes(folder, Disks(), Disks()) as ((one, _), registry):
+            del registry.items["/nodes/2"]
+            listed = await one.bus.call("resources", "ls", cls="Disk")
+            assert {row["node"] for row in listed["items"]} == {1} and not listed["warnings"]
+            with pytest.raises(errors.ResourceNotFound):
+                await one.bus.call("resources", "show", cls="Disk", key="0", of_node=2)
+            left = dict(registry.items)
+        async with nodes(folder, Disks(), before=left) as ((one,), registry):
+            async with asyncio.timeout(10):
+                while any(key.startswith("/resources/Disk/2-") for key in registry.items):
+                    await one.bus.call("resources", "watch", from_revision=registry.revision + 1, wait=0.1)
+            assert {value["node"] for key, (value, _) in registry.items.items() if "/Disk/" in key} == {1}
+
+    asyncio.run(story())
+
+
 def test_raising_controller_is_told_to_the_dcm_and_to_the_join(folder: str) -> None:
     async def story() -> None:
         async with nodes(folder, Disks(raises="discover: ValueError: no bus")) as ((node,), registry):
             assert node.dcm.plugins["disks"] == ("failed", "discover: ValueError: no bus")
             answer = await node.component.call("resources", "discover")
             assert answer == [{"name": "disks", "state": "failed", "reason": "discover: ValueError: no bus"}]
-            assert registry.items == {}
+            assert list(registry.items) == ["/nodes/1"]
             with pytest.raises(errors.Denied):
                 await node.bus.call("resources", "discover")
 

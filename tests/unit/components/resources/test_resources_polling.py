@@ -134,7 +134,7 @@ def test_controller_fails_when_nothing_can_be_read_and_recovers_with_one_read(ri
     rig.fail(m.Read, reason="no bus")
     rig.fail(m.Read, reason="no bus")
     state, reason = rig.states()["disks"]
-    assert state == "failed" and reason.startswith("read of Disk '") and reason.endswith("no bus")
+    assert state == "failed" and reason.startswith("Disk '") and reason.endswith("no bus")
     rig.wait(1)
     values(rig, Used=1.0)
     assert rig.states()["disks"] == ("running", "")
@@ -154,7 +154,7 @@ def test_hanging_read_is_given_up_and_its_late_answer_ignored(rig: Any) -> None:
     running(rig)
     read = rig.take("disks", m.Read)
     rig.wait(5)
-    assert rig.states()["disks"] == ("failed", "read of Disk '0': no answer within 5 s")
+    assert rig.states()["disks"] == ("failed", "Disk '0': read: no answer within 5 s")
     rig.hear("disks", m.Values(read.id, {"Used": 1.0}))
     assert rows(rig)[0]["attributes"] == {}
 
