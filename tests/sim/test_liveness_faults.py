@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from covey.bus.simulation import Link, Occurrence
 from covey.components.liveness.messages import LeaveQ, Status, ViewChanged
+from covey.components.liveness.settings import Settings
 from liveness_cluster import Cluster
 
 SIZES = [3, 5, 10]
@@ -42,7 +43,7 @@ def test_a_cluster_boots_within_three_seconds_in_two_views(n: int, moving: tuple
 @pytest.mark.parametrize("n", SIZES)
 def test_nothing_happens_when_nothing_happens(n: int, moving: tuple[int, ...]) -> None:
     cluster = settled(1, n, moving=moving)
-    cluster.world.run(300 / n)
+    cluster.world.run(200 / n)
     assert len(cluster.views) == 2 and cluster.left() == []
     quorums = [o.body.quorate for o in cluster.world.published if isinstance(o.body, ViewChanged)]
     assert all(quorums)
@@ -131,7 +132,7 @@ def test_two_members_that_cannot_hear_one_another_both_stay(n: int, one_way: boo
     primary = cluster.log.primary or 1
     a, b = [number for number in range(1, n + 1) if number != primary][:2]
     cluster.world.cut(a, b, one_way=one_way)
-    cluster.world.run(60)
+    cluster.world.run(200 / n)
     assert cluster.left() == [] and len(cluster.views) == 2
 
 
@@ -142,7 +143,7 @@ def test_a_node_that_loses_everything_sent_to_it_is_frozen_and_removes_nobody(n:
         cluster.world.cut(other, n, one_way=True)
     cluster.world.run(8.6)
     assert not cluster.machine(n).quorate and all(cluster.machine(m).quorate for m in range(1, n))
-    cluster.world.run(30)
+    cluster.world.run(10)
     assert cluster.left() == []
     cluster.world.heal()
     cluster.settle(3)
@@ -168,7 +169,7 @@ def test_a_node_stopped_for_three_seconds_accuses_nobody_and_stays(n: int) -> No
             cluster.world.pause(victim)
             cluster.world.run(3)
             cluster.world.resume(victim)
-            cluster.world.run(20)
+            cluster.world.run(8)
             assert cluster.left() == [] and cluster.settled()
 
 
@@ -273,8 +274,6 @@ def test_a_node_that_was_off_while_many_views_passed_still_holds_the_same_list()
 
 
 def test_more_views_than_are_kept_are_bounded_at_every_node() -> None:
-    from covey.components.liveness.settings import Settings
-
     cluster = settled(1, 3, settings=Settings(kept=6))
     for _ in range(6):
         cluster.world.restart(3)
