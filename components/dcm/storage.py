@@ -216,7 +216,9 @@ class Store:
             erasing = {**now.clusters, cluster_id: msgspec.structs.replace(known, state="erasing")}
             current = None if now.current == cluster_id else now.current
             target = current if now.target == cluster_id else now.target
-            return msgspec.structs.replace(now, clusters=erasing, current=current, target=target)
+            # the operator's word was about this definition; a new one joins
+            offline = now.offline and now.current != cluster_id
+            return msgspec.structs.replace(now, clusters=erasing, current=current, target=target, offline=offline)
 
         def forget(now: Clusters) -> Clusters:
             kept = {key: value for key, value in now.clusters.items() if key != cluster_id}

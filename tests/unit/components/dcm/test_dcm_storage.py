@@ -141,6 +141,16 @@ def test_erasing_one_cluster_leaves_the_other_untouched(store: Store) -> None:
     assert store.clusters() == Clusters({A: KnownCluster("lab")})
 
 
+def test_the_operators_offline_ends_with_the_definition_it_was_about(store: Store) -> None:
+    define(store)
+    store.change(lambda now: msgspec.structs.replace(now, offline=True))
+    define(store, ClusterDefinition("other", B))
+    store.erase_cluster(A)
+    assert store.clusters().offline
+    store.erase_cluster(B)
+    assert not store.clusters().offline
+
+
 class PowerCut(BaseException):
     """The machine stops here."""
 
