@@ -32,12 +32,19 @@ class DiscoverWaiter(msgspec.Struct):
 
 
 class ReadWaiter(msgspec.Struct):
-    """A fresh `ReadLocal`."""
+    """A fresh `ReadLocal`, and the paths of the resources that may still be waited for."""
 
     request: int
     until: float
     cause: str
     question: ReadLocal
+    left: list[str]
+
+    def done(self, owner: Supervision | None) -> bool:
+        """Whether everything was read. Looks only as far as the first that was not: there may be thousands."""
+        while self.left and not (owner is not None and owner.poller.waiting(self.left[-1])):
+            self.left.pop()
+        return not self.left
 
 
 class Waiters:
@@ -64,10 +71,8 @@ class Waiters:
     def read(self, now: float, request: int, question: ReadLocal, cause: str) -> None:
         """Begin to read the resources asked for, and wait for them."""
         owner = owner_of(self._controllers, question.cls)
-        for path in paths(owner, question):
-            assert owner is not None
-            owner.poller.want(path)
-        self.reads.append(ReadWaiter(request, now + question.wait, cause, question))
+        wanted = [path for path in paths(owner, question) if owner is not None and owner.poller.want(path)]
+        self.reads.append(ReadWaiter(request, now + question.wait, cause, question, wanted))
 
     def tick(self, now: float, listed: bool) -> list[Effect]:
         """Answer what can be answered; `listed`: it is known which controllers there are."""
@@ -79,8 +84,7 @@ class Waiters:
                 effects.append(Reply(discover.request, self._outcomes(late), discover.cause))
         for read in list(self.reads):
             owner = owner_of(self._controllers, read.question.cls)
-            waiting = owner is not None and any(map(owner.poller.waiting, paths(owner, read.question)))
-            if not waiting or read.until <= now:
+            if read.done(owner) or read.until <= now:
                 self.reads.remove(read)
                 effects.append(Reply(read.request, values(now, owner, read.question), read.cause))
         return effects
