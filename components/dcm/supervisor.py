@@ -195,21 +195,28 @@ class Supervisor:
             self._fork("dcm", lambda: child.dcm(self._config, theirs, running), (theirs,))
         self._dcm = ours
         lines = read_lines(ours)
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: [self._order(line) for line in next(lines)])
+        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._orders(next(lines)))
 
     # --- the DCM's word -------------------------------------------------------------------------------------
 
-    def _order(self, order: dict[str, Any]) -> None:
-        if name := order.get("start"):
-            if name not in self._pids:
-                self._fork(name, lambda: child.component(self._config, name))
-            self._tell({"started": name})
-        elif name := order.get("stop"):
-            if name in self._pids:
-                self._stopping[name] = time.monotonic() + float(order["deadline"])
-                os.kill(self._pids[name], signal.SIGTERM)
+    def _orders(self, orders: list[dict[str, Any]]) -> None:
+        for order in orders:
+            if "start" in order:
+                self._order_start(str(order["start"]))
             else:
-                self._tell({"stopped": name})
+                self._order_stop(str(order["stop"]), float(order["deadline"]))
+
+    def _order_start(self, name: str) -> None:
+        if name not in self._pids:
+            self._fork(name, lambda: child.component(self._config, name))
+        self._tell({"started": name})
+
+    def _order_stop(self, name: str, deadline: float) -> None:
+        if name in self._pids:
+            self._stopping[name] = time.monotonic() + deadline
+            os.kill(self._pids[name], signal.SIGTERM)
+        else:
+            self._tell({"stopped": name})
 
     def _tell(self, line: dict[str, Any]) -> None:
         if self._dcm:

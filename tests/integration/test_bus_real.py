@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -79,6 +79,19 @@ def pair(a: Broker, b: Broker, port: int) -> None:
         broker.configure(NodeInfo(number, f"n{number}", f"id{number}", "c1", "lab", "boot"), peers)
 
 
+async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until something holds; `run` sets the deadline."""
+    while True:
+        now = holds()
+        if now if isinstance(now, bool) else await now:
+            return
+        await asyncio.sleep(0.001)
+
+
+async def waiting(bus: Client, more_than: int) -> bool:
+    return bool((await bus.call("bus", "status"))["waiting"] > more_than)
+
+
 def run(coroutine: object) -> None:
     async def limited() -> None:
         async with asyncio.timeout(30):
@@ -118,7 +131,7 @@ def test_a_call_and_its_errors(folder: str) -> None:
 
 def test_no_daemon_is_said_at_once(folder: str) -> None:
     async def story() -> None:
-        with pytest.raises(errors.NoDaemon, match="bus.sock"):
+        with pytest.raises(errors.NoDaemon, match=r"bus\.sock"):
             async with connect(folder):
                 pass
 
@@ -142,8 +155,7 @@ asyncio.run(main())
             try:
                 await bus.wait_for_service("victim")
                 call = asyncio.ensure_future(bus.call("victim", "hang", timeout=20))
-                while (await bus.call("bus", "status"))["waiting"] < 2:
-                    await asyncio.sleep(0)
+                await until(lambda: waiting(bus, 1))
             finally:
                 os.kill(child.pid, signal.SIGKILL)
                 await child.wait()
@@ -159,16 +171,20 @@ asyncio.run(main())
 
 def test_events_arrive_in_order_once_ready(folder: str) -> None:
     async def story() -> None:
-        async with node(folder) as (_, bus), connect(f"{folder}/0") as other:
-            async with bus.subscribe("app.x") as exact, bus.subscribe("app.*") as below:
-                for number in range(500):
-                    await other.publish("app.x", number)
-                await other.publish("app.xy", "another topic")
-                got = [await anext(exact) for _ in range(500)]
-                assert [event.body for event in got] == list(range(500))
-                assert [event.sequence for event in got] == list(range(1, 501))
-                assert all(event.missed == 0 for event in got)
-                assert [(await anext(below)).topic for _ in range(501)][-1] == "app.xy"
+        async with (
+            node(folder) as (_, bus),
+            connect(f"{folder}/0") as other,
+            bus.subscribe("app.x") as exact,
+            bus.subscribe("app.*") as below,
+        ):
+            for number in range(500):
+                await other.publish("app.x", number)
+            await other.publish("app.xy", "another topic")
+            got = [await anext(exact) for _ in range(500)]
+            assert [event.body for event in got] == list(range(500))
+            assert [event.sequence for event in got] == list(range(1, 501))
+            assert all(event.missed == 0 for event in got)
+            assert [(await anext(below)).topic for _ in range(501)][-1] == "app.xy"
 
     run(story())
 
@@ -183,13 +199,12 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: str) -> None:
                     assert await bus.call("greeter", "greet", node=2, name="y") == "hello y"
                     assert (await bus.call("greeter", "who", node=2))[0] == f"{bus.name}@1"
                     assert await bus.call("greeter", "greet", node=f"127.1.0.2:{port}", name="z") == "hello z"
-                    waiting = asyncio.ensure_future(bus.call("greeter", "hang", node=2, timeout=20))
-                    while not (await far.call("bus", "status"))["waiting"] > 1:
-                        await asyncio.sleep(0)
+                    unanswered = asyncio.ensure_future(bus.call("greeter", "hang", node=2, timeout=20))
+                    await until(lambda: waiting(far, 1))
                     watch = await bus.subscribe("bus.peer").__aenter__()
                     two.close()
                     with pytest.raises(errors.Unreachable, match="closed"):
-                        await waiting
+                        await unanswered
                     assert (await anext(watch)).body["state"] == "down"
             with pytest.raises(errors.Unreachable, match="refused"):
                 await bus.call("greeter", "greet", node=2, name="y")
@@ -207,12 +222,11 @@ def test_a_restarted_broker_is_found_again(folder: str) -> None:
         first = Broker(settings)
         await first.start()
         async with connect(folder) as author, author.serve("greeter", Greeter()), connect(folder) as bus:
-            waiting = asyncio.ensure_future(bus.call("greeter", "hang"))
-            while len(first.router.pending) < 1:
-                await asyncio.sleep(0)
+            unanswered = asyncio.ensure_future(bus.call("greeter", "hang"))
+            await until(lambda: bool(first.router.pending))
             first.close()
             with pytest.raises(errors.ConnectionLost):
-                await waiting
+                await unanswered
             second = Broker(settings)
             await second.start()
             await bus.wait_for_service("greeter")
@@ -246,8 +260,7 @@ def test_hostile_frames_are_counted_and_stop_nothing(folder: str) -> None:
                     rough.send_multipart(frames)
                 rough.send_multipart([b"\1\x96\5\0\xa0\xa0\xa5hello\xa0", b"no hello"])
                 expected = 6 * (2 if endpoint.startswith("tcp") else 1)
-                while broker.router.counters["malformed"] < expected:
-                    await asyncio.sleep(0)
+                await until(lambda wanted=expected: broker.router.counters["malformed"] >= wanted)  # type: ignore[misc]
                 rough.close()
             assert (await bus.call("bus", "ping"))["service"] == "bus"
 
