@@ -54,8 +54,8 @@ PAUSE = 0.05
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
 
-IN_DOUBT = (ServiceDied, ConnectionLost)
-"""Of these the first try may have been carried out."""
+IN_DOUBT = (ServiceDied, ConnectionLost, Unreachable)
+"""After these a write may have been carried out: its link or its server went away while it was on its way."""
 
 VERBS: dict[type[Any], str] = {
     messages.Get: "get",
@@ -129,7 +129,7 @@ class ForwardEngine:
             try:
                 return await call.to(primary)
             except GONE as problem:
-                doubt = problem if isinstance(problem, IN_DOUBT) else doubt
+                doubt = problem if isinstance(problem, IN_DOUBT) and call.verb == "txn" else doubt
                 log.info("node %d did not answer: %s", primary, problem)
                 if self.machine.known.primary == primary and not isinstance(problem, ServiceDied | NoService):
                     self._driver.feed(messages.PeerDown(primary))

@@ -315,7 +315,10 @@ async def test_a_restart_of_the_server_under_load_loses_nothing_acknowledged(fol
 
 
 @story
-async def test_without_a_server_the_agent_says_so_and_whom_it_asked(folder: Path) -> None:
+async def test_without_a_server_the_agent_says_so_and_whom_it_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covey.components.registry.forward.PATIENCE", 0.2)
     async with cluster(folder) as (one, two, _):
         await two.start()
         await (await one.start()).until("registry.writes")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from covey.components.registry import create, records, segments
+from covey.components.registry import create, entries, records, segments
 from covey.components.registry.disk import Disk, load
 from covey.components.registry.files import DiskFailed
 from covey.components.registry.loaded import Loaded
@@ -22,8 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CLUSTER = "c-1"
+FIRST = "435652310000000e0100000000000000010000000000000001920093a163009192a22f61c401015ab926f50e2c69f2f89a182b588fd613"
+SECOND = (
+    "4356523100000015040000000000000002000000000000000292cd05dc95a1729192a22f61019192a22f61c090c23423"
+    "ada3c62e2598a6439049e42aed17"
+)
 Rebuild = Callable[[Loaded], Store]
-registry = settings(settings.get_profile("registry"), max_examples=300)
+registry = settings(settings.get_profile("registry"), max_examples=150)
 
 
 def _harmed(source: Path, harm: Callable[[Path], None]) -> tuple[Loaded, Path]:
@@ -185,6 +191,20 @@ def test_a_damaged_snapshot_is_replaced_by_the_older_and_put_aside(
     assert not newest.exists() and (copied / "snapshot-unreadable").exists()
 
 
+def test_a_sound_snapshot_of_another_log_is_not_taken(
+    copied: Path, long_copy: tuple[Path, int, int], writer: Any, rebuild: Rebuild
+) -> None:
+    newest = max(copied.glob("snapshot-*"))
+    record = records.decode_only(newest.read_bytes(), records.SNAPSHOT)
+    payload = b"another log here" + record.payload[16:]
+    seed = records.SEED[records.SNAPSHOT]
+    newest.write_bytes(records.encode(records.SNAPSHOT, record.epoch, record.index, payload, seed))
+    loaded, _ = load(copied, CLUSTER)
+    assert [damage.path for damage in loaded.repaired] == [str(newest)]
+    assert "does not belong to this log" in loaded.repaired[0].reason
+    assert rebuild(loaded).state_hash == long_copy[2]
+
+
 def test_without_any_sound_snapshot_a_trimmed_log_is_damaged(copied: Path) -> None:
     for path in copied.glob("snapshot-*"):
         path.unlink()
@@ -300,8 +320,6 @@ def _batches(data: bytes, path: Path) -> list[int]:
         at = data.find(records.MAGIC, at)
         size = records.HEADER.unpack_from(data, at)[1]
         start = at + records.HEADER.size
-        import msgspec
-
         at = start + size + 16 + msgspec.msgpack.decode(data[start : start + size])[1]
     return found
 
@@ -415,3 +433,13 @@ def test_a_record_comes_back_only_whole(payload: bytes, previous: bytes, data: s
         assert bad.value.position == 0 and bad.value.reason
     with pytest.raises(records.BadRecord):
         records.decode(record, 0, previous + b"x")
+
+
+def test_the_bytes_of_a_record_are_the_format_and_do_not_change() -> None:
+    founded = entries.Entry(1, 1, 0, entries.Founded("c", 0, (("/a", b"\x01"),)))
+    first = entries.encode(founded, records.START)
+    put = entries.Transacted("r", (("/a", 1),), (("/a", None),), (), False)
+    second = entries.encode(entries.Entry(2, 2, 1500, put), records.digest(first))
+    assert first.hex() == FIRST
+    assert second.hex() == SECOND
+    assert entries.decode(records.decode(second, 0, records.digest(first))).body == put
