@@ -54,11 +54,12 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, det
     run; with more --nodes it grows.
 
     With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
-    Ctrl-C, and then stops the lab; the files stay. Waits for 60s unless --timeout says otherwise.
+    Ctrl-C, and then stops the lab; the files stay. Waits for 60s unless --timeout says otherwise; if it fails, what
+    was started is left running to be looked at.
     """
     from . import folder as folders
     from . import ports
-    from .launch import bring_up
+    from .launch import bring_down, bring_up
     from .processes import leave
     from .table import blocks, look_at
 
@@ -78,13 +79,20 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, det
 
     import asyncio
 
-    started = asyncio.run(bring_up(lab, settings().seconds(UP_SECONDS), _report))
+    started: list[Any] = []
+    try:
+        asyncio.run(bring_up(lab, settings().seconds(UP_SECONDS), _report, started))
+    except KeyboardInterrupt:
+        _report("interrupted; stopping what was started")
+        asyncio.run(bring_down(lab, _report, {daemon.node.number for daemon in started}))
+        raise
+    finally:
+        leave(started)
     if choice is not None:
         choice.release()
     if not detach:
         return _attended(lab)
     data = asyncio.run(look_at(lab))
-    leave(started)
     return offline(data, lambda found: [*blocks(found), "", _next(lab)])
 
 

@@ -29,7 +29,8 @@ port: {port}
 """
 
 _NODE = """\
-# Node {number} of the lab in this folder. Change what you like; it counts from the next `covey lab start {number}` on.
+# Node {number} of the lab in this folder. Change what you like (but for the state folder, the adapters and the port,
+# where the lab looks for it); it counts from the next `covey lab start {number}` on.
 node:
   name: n{number}
   state_dir: ./n{number}
@@ -38,7 +39,7 @@ node:
   port: {port}
 security:
   mode: open                     # no encryption: allowed on loopback addresses only
-isolation: {isolation}             # process: one a component; inline: all in one
+isolation: {isolation:<19} # process: one a component; inline: all in one
 """
 
 

@@ -23,10 +23,17 @@ STOP_SECONDS = 25.0
 """How long a daemon may take to leave in order; it gives itself 20 s before it ends its components by force."""
 
 
-async def bring_up(lab: Lab, seconds: float, report: Report) -> list[Running]:
-    """Start what does not run, define what is not defined, wait until all are online; return what was started."""
+async def bring_up(lab: Lab, seconds: float, report: Report, started: list[Running]) -> None:
+    """Start what does not run, define what is not defined, wait until all are online.
+
+    `started` gets each daemon as soon as it is started: the caller wants them also when this is interrupted.
+    """
     end = asyncio.get_running_loop().time() + seconds
-    daemons = [begin(node, report) for node in lab]
+    daemons = []
+    for node in lab:
+        daemons.append(begin(node, report))
+        if daemons[-1].child is not None:
+            started.append(daemons[-1])
     for daemon in daemons:
         await greeted(daemon, end)
     first = next(iter(lab))
@@ -34,7 +41,6 @@ async def bring_up(lab: Lab, seconds: float, report: Report) -> list[Running]:
         await _define_cluster(lab, session, report)
         await _define_nodes(lab, session, report)
         await _all_online(session, report)
-    return [daemon for daemon in daemons if daemon.child is not None]
 
 
 def begin(node: Node, report: Report) -> Running:
@@ -118,9 +124,10 @@ def _states(data: dict[str, Any]) -> str:
     return ", ".join(f"{found['name']} {found['state']}" for found in data["nodes"])
 
 
-async def bring_down(lab: Lab, report: Report) -> list[dict[str, Any]]:
-    """Stop all daemons in order, the registry server last; one that does not stop is killed."""
-    found = [daemon for node in lab if (daemon := running(node)) is not None]
+async def bring_down(lab: Lab, report: Report, only: set[int] | None = None) -> list[dict[str, Any]]:
+    """Stop all daemons (or those of some nodes) in order, the registry server last; kill one that does not stop."""
+    nodes = [node for node in lab if only is None or node.number in only]
+    found = [daemon for node in nodes if (daemon := running(node)) is not None]
     ends = []
     for batch in ([d for d in found if d.node.number != 1], [d for d in found if d.node.number == 1]):
         ends += await asyncio.gather(*(asyncio.to_thread(end, daemon, report) for daemon in batch))

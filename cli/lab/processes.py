@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ...errors import LabFailed, Refused
 from .folder import Node
 
+_BEGIN = "--- lab: "
 VANISH_SECONDS = 5.0
 """How long the processes of a killed daemon may take to notice that their parent is gone."""
 
@@ -54,7 +55,7 @@ def start(node: Node) -> Running:
     command = [sys.executable, "-P", "-m", "covey.cli", "node", "start", str(node.file)]
     environment = {name: value for name, value in os.environ.items() if name != "COVEY_STATE"}
     with node.log.open("ab") as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
+        log.write(f"{_BEGIN}{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
         log.flush()
         child = subprocess.Popen(
             command,
@@ -156,12 +157,12 @@ def all_processes() -> list[Process]:
 
 
 def tail(path: Path, lines: int = 20) -> str:
-    """Return the last lines of a log, indented, for an error message."""
+    """Return the last lines of what the last start logged, indented, for an error message."""
     try:
-        found = path.read_text(errors="replace").splitlines()[-lines:]
+        found = path.read_text(errors="replace").rpartition(_BEGIN)[2].splitlines()[1:]
     except OSError as problem:
         return f"    ({problem})"
-    return "\n".join(f"    {line}" for line in found)
+    return "\n".join(f"    {line}" for line in found[-lines:]) or "    (nothing)"
 
 
 def _alive(process: Process) -> bool:

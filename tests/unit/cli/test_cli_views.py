@@ -1,0 +1,140 @@
+"""What people see of resources, groups, plugins, the bus, liveness and components; `-o json` has the same data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+ROWS = [
+    {
+        "class": "Disk",
+        "id": "1-aa",
+        "key": {"Name": "a"},
+        "node": 1,
+        "attributes": {"Name": "a", "Size": 5},
+        "age_s": 2.4,
+    },
+    {"class": "Disk", "id": "2-bb", "key": {"Name": "b"}, "node": 2, "attributes": {"Name": "b"}, "age_s": None},
+]
+CLASS = {
+    "name": "Disk",
+    "version": 1,
+    "nodes": [1],
+    "attributes": [{"name": "Name", "type": "string", "key": True}, {"name": "Size", "type": "uint64", "unit": "By"}],
+    "actions": {"Format": {"summary": "Empty it."}},
+}
+VIEW = {"id": [2, 4], "members": [{"number": 1, "boot_id": "b", "state": "online", "name": "n1"}]}
+GROUP = {"name": "g", "view": 3, "members": [{"node": 1, "member": "registry"}], "state": None, "phase": "idle"}
+PLUGIN = {
+    "name": "host",
+    "package": "covey",
+    "version": "1",
+    "state": "failed",
+    "classes": [],
+    "reason": "import: no such module",
+}
+GRAPHS = {"text": "functions: …", "dot": "digraph covey {\n}", "functions": {}, "data": {}}
+STATUS = {"waiting": 0, "node": {"number": 1}, "parties": [{"name": "dcm", "pid": 7}], "callers": [2, 3], "links": []}
+
+
+@pytest.fixture
+def full(bus: Any) -> Any:
+    bus.answers |= {
+        ("dcm", "node_ls"): [{"number": 2, "name": "n2", "state": "online"}],
+        ("resources", "classes"): {
+            "items": [{"class": "Disk", "version": 1, "controller": "disk", "nodes": [1, 2]}],
+            "warnings": ["node 3 has another Disk"],
+        },
+        ("resources", "class"): CLASS,
+        ("resources", "ls"): {"items": ROWS, "warnings": []},
+        ("resources", "show"): lambda **_: {**ROWS[0], "warnings": []},
+        ("resources", "refresh"): [{"name": "disk", "state": "late", "reason": "slow"}],
+        ("groups", "ls"): [{"name": "g", "view": 3, "members": 2, "sequence": 9}],
+        ("groups", "show"): GROUP,
+        ("liveness", "status"): {"view": VIEW, "quorate": True, "frozen": False},
+        ("dcm", "plugins"): [PLUGIN],
+        ("dcm", "plugin_why"): {**PLUGIN, "story": ["found here", "failed there"]},
+        ("dcm", "components"): GRAPHS,
+        ("bus", "status"): STATUS,
+    }
+    return bus
+
+
+@pytest.mark.parametrize(
+    ("words", "shown", "data"),
+    [
+        ("resource classes", ["Disk   1        disk        1, 2"], [{"class": "Disk"}]),
+        ("resource class Disk", ["Size       uint64  -    By", "Format  Empty it."], CLASS),
+        ("resource ls Disk", ["1     a     5     2s", "2     b     -     -"], ROWS),
+        ("resource show Disk a", ["key    Name=a", "Size  5"], ROWS[0]),
+        ("resource refresh", ["disk        late     slow"], [{"name": "disk"}]),
+        ("group ls", ["g     2        3     9"], [{"name": "g"}]),
+        ("group show g", ["view   3", "1     registry"], GROUP),
+        ("liveness status", ["view     2.4, members 1", "1       n1    online  b"], {"view": VIEW}),
+        ("plugin ls", ["host  covey    1        failed  -        import: no such module"], [PLUGIN]),
+        ("plugin why host", ["reason   import: no such module", "found here", "failed there"], {"state": "failed"}),
+        ("components", ["functions: …"], GRAPHS),
+        ("components --dot", ["digraph covey {"], GRAPHS),
+        ("bus status", ["waiting  0", "  number  1", "dcm   7", "callers  2, 3"], STATUS),
+    ],
+)
+def test_text_and_json(words: str, shown: list[str], data: Any, covey, full) -> None:  # type: ignore[no-untyped-def]
+    answer = covey(*words.split())
+    assert answer.exit_code == 0, answer.stderr
+    lines = answer.stdout.splitlines()
+    for line in shown:
+        assert line in lines, answer.stdout
+    found = json.loads(covey(*words.split(), "-o", "json").stdout)
+    assert (
+        found["schema"]
+        == f"covey/{'.'.join(word for word in words.split()[:2] if word.islower() and '-' not in word)}/1"
+    )
+    assert covers(found["data"], data)
+
+
+def covers(found: Any, wanted: Any) -> bool:
+    """Whether everything wanted is there; more may be."""
+    if isinstance(wanted, dict):
+        return all(name in found and covers(found[name], value) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(covers, found, wanted))
+    return bool(found == wanted)
+
+
+def test_warnings_of_a_list_reach_the_reader(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert "warning: node 3 has another Disk" in covey("resource", "classes").stderr
+    assert json.loads(covey("resource", "classes", "-o", "json").stdout)["warnings"] == ["node 3 has another Disk"]
+
+
+def test_resources_of_one_node(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert covey("resource", "ls", "Disk", "--node", "n2", "--fresh").exit_code == 0
+    assert full.calls[-1] == ("resources", "ls", {"cls": "Disk", "of_node": 2, "fresh": True})
+    assert covey("resource", "show", "Disk", "a", "--node", "2").exit_code == 0
+    assert full.calls[-1][2]["of_node"] == 2
+
+
+def test_another_nodes_bus(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert covey("bus", "status", "--node", "n2").exit_code == 0
+    assert full.options[-1]["node"] == 2
+
+
+def test_resource_watch(covey, full) -> None:  # type: ignore[no-untyped-def]
+    event = {
+        "type": "changed",
+        "class": "Disk",
+        "id": "1-aa",
+        "key": {"Name": "a"},
+        "node": 1,
+        "attributes": {"Size": 6},
+    }
+    batches = [{"from": 3, "to": 4, "events": []}, {"from": 5, "to": 5, "events": [event]}]
+    full.answers["resources", "watch"] = lambda **_: batches.pop(0)
+    answer = covey("resource", "watch", "Disk", "--count", "1")
+    assert json.loads(answer.stdout) == event
+    asked = [given for _, verb, given in full.calls if verb == "watch"]
+    assert [given.get("from_revision") for given in asked] == [None, 5]
+    batches = [{"from": 5, "to": 5, "events": [event]}]
+    text = covey("resource", "watch", "Disk", "--count", "1", "-o", "table").stdout
+    assert text == "changed  Disk/Name=a@1  Size=6\n"

@@ -1,0 +1,101 @@
+"""What a lab is on the disk: its files, their limits, and the port."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from covey.cli.lab import folder, ports
+from covey.config import check_node, load_node
+from covey.errors import InvalidFile, LabFailed, NoLab, Refused, UsageError
+
+
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_the_yaml_of_every_node_is_valid_and_says_what_the_lab_counts_on(tmp_path: Path, isolation: str) -> None:
+    lab = folder.create(tmp_path, 3, 20400, isolation)
+    for node in lab:
+        assert check_node(node.file) == []
+        config = load_node(node.file)
+        assert config.node.name == node.name
+        assert Path(config.node.state_dir) == node.state
+        assert config.node.port == node.port == 20400
+        assert [str(adapter).partition("/")[0] for adapter in config.node.adapters] == node.addresses
+        assert config.isolation == isolation
+    assert folder.load(tmp_path) == lab
+
+
+def test_a_nodes_yaml_is_written_once(tmp_path: Path) -> None:
+    lab = folder.create(tmp_path, 2, 20400, "process")
+    (tmp_path / "n1.yaml").write_text("mine")
+    grown = folder.grown(lab, 3, "process")
+    assert (tmp_path / "n1.yaml").read_text() == "mine"
+    assert (tmp_path / "n3.yaml").exists()
+    assert folder.load(tmp_path) == grown
+    assert grown.port == lab.port
+    with pytest.raises(Refused, match="2 are asked for"):
+        folder.grown(grown, 2, "process")
+
+
+def test_nodes_by_number_and_name(tmp_path: Path) -> None:
+    lab = folder.create(tmp_path, 2, 20400, "process")
+    assert lab.node("2") == lab.node("n2")
+    for typed in ("3", "n0", "two"):
+        with pytest.raises(NoLab, match=typed):
+            lab.node(typed)
+
+
+def test_no_lab_and_a_broken_one(tmp_path: Path) -> None:
+    with pytest.raises(NoLab):
+        folder.load(tmp_path)
+    for text in ("nodes: [", "nodes: x\nport: 1\ncluster: lab\n", "[]", "nodes: 3"):
+        (tmp_path / "lab.yaml").write_text(text)
+        with pytest.raises(InvalidFile, match=r"lab\.yaml"):
+            folder.load(tmp_path)
+
+
+def test_limits(tmp_path: Path) -> None:
+    folder.check(tmp_path, 1)
+    for nodes in (0, 251):
+        with pytest.raises(UsageError):
+            folder.check(tmp_path, nodes)
+    with pytest.raises(UsageError, match="too long"):
+        folder.check(tmp_path / ("x" * 100), 3)
+
+
+def test_a_chosen_port_is_held_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = ports.choose([1, 2, 3])
+    monkeypatch.setattr(ports, "_LOWEST", choice.port)
+    monkeypatch.setattr(ports, "_HIGHEST", choice.port + 1)
+    with pytest.raises(LabFailed, match="no port is free"):
+        ports.choose([1])
+    choice.release()
+    again = ports.choose([1])
+    assert again.port == choice.port
+    again.release()
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_port_taken_on_one_address_is_not_chosen(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = ports.choose([1, 2])
+    choice.release()
+    monkeypatch.setattr(ports, "_LOWEST", choice.port)
+    monkeypatch.setattr(ports, "_HIGHEST", choice.port + 1)
+    with socket.socket() as taken:
+        taken.bind(("127.2.0.2", choice.port + offset))
+        with pytest.raises(LabFailed, match=rf"127\.2\.0\.2:{choice.port + offset}"):
+            ports.choose([1, 2])
+
+
+def test_the_lab_says_when_there_is_none(covey, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for words in (["status"], ["down"], ["kill", "1"], ["start", "1"], ["stop", "1"]):
+        answer = covey("lab", *words, "--dir", str(tmp_path))
+        assert answer.exit_code == 4, words
+        assert "error[lab.not_found]" in answer.stderr
+
+
+def test_several_servers_are_not_built(covey, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    answer = covey("lab", "up", "--servers", "3", "--dir", str(tmp_path / "lab"), "-o", "json")
+    assert answer.exit_code == 1
+    assert "SPEC 9.5" in answer.stdout
+    assert not (tmp_path / "lab").exists()
