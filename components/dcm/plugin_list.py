@@ -58,6 +58,8 @@ class PluginList:
                 state, reason = "blocked", "`enabled: false` in this node's YAML"
             elif told is not None and status.state in ("found", "running"):
                 state, reason, classes = told.state, told.reason, told.classes  # type: ignore[assignment]
+                if state == "failed" and process in crashed:
+                    reason += f" (its process ended last with: {crashed[process]})"
             elif status.group == CONTROLLERS and process in crashed:
                 state, reason = "failed", f"its process ended: {crashed[process]}"
             elif status.group == CONTROLLERS and status.state == "found":

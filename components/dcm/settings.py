@@ -100,7 +100,10 @@ LONG_POLL = 20.0
 """Seconds of one long poll for changes: two idle questions in that time cost nothing."""
 
 LOOK_AGAIN = 1.0
-"""Seconds after an error of a long poll, and between two looks whether the broker forgot this node."""
+"""Seconds after an error of a long poll."""
+
+BROKER_LOOK = 0.3
+"""Seconds between two looks whether the broker was restarted and forgot this node: compares two values, asks nobody."""
 
 LEFT_TIME = 10.0
 """Seconds for the view to let a node go that is to be undefined."""

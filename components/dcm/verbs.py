@@ -50,6 +50,8 @@ class Verbs(ClusterVerbs, Unbuilt):
     @verb(Role.COMPONENT)
     def step(self, *, number: int, component: str, event: str, how: str = "done") -> None:
         """Write a step of the bootstrap into the boot log."""
+        if component == "resources" and number in (22, 23, 24):
+            component = "controllers"  # the Resource Manager speaks for those it reaches
         try:
             self._home.boot_log.record(number, component, event, how)
         except ValueError as why:

@@ -15,7 +15,7 @@ from . import life
 from .daemon import JOINED, Daemon
 from .home import Home, new_id
 from .lookup import read_global
-from .settings import LONG_POLL, LOOK_AGAIN
+from .settings import BROKER_LOOK, LONG_POLL, LOOK_AGAIN
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Watcher:
     async def _broker(self) -> None:
         """A broker that was started again knows nothing: tell it anew who this node is."""
         while True:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(BROKER_LOOK)
             here, told = self._home.replica, self._home.bus.node
             number, boot = (here.node.number, self._home.boot_id) if here else (0, "")
             if (told.number, told.boot_id) != (number, boot):

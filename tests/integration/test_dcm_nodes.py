@@ -16,7 +16,7 @@ import pytest
 from covey import errors
 from covey.bus.client import Client, connect
 from covey.components.dcm.audit import AuditLog
-from covey.components.dcm.bootlog import out_of_order
+from covey.components.dcm.bootlog import STEPS, out_of_order
 from covey.components.dcm.inline import run_node
 from covey.config.node import load_node
 
@@ -132,6 +132,8 @@ async def test_a_first_node(folder: Path, port: int) -> None:
         )
         assert {line["step"] for line in timeline} == set(range(25))
         assert out_of_order(timeline) == []
+        owners = {line["step"]: line["component"] for line in timeline}
+        assert owners == {step.number: step.component for step in STEPS}
 
         verdict = await bus.call("dcm", "node_verdict")
         assert (verdict["original"], verdict["local"], verdict["global"]) == ("machine-1",) * 3

@@ -45,6 +45,17 @@ def test_one_whose_process_ended_before_it_said_anything(plugins: PluginList) ->
     assert (line["state"], line["reason"]) == ("failed", "its process ended: killed by signal 9")
 
 
+def test_one_whose_process_ended_after_it_failed(plugins: PluginList) -> None:
+    plugins.tell("gpu", Told("failed", "its process is gone"))
+    line = of(plugins, "gpu", {"controller:gpu": "exit code 3"}, ["controller:gpu"])
+    assert (line["state"], line["reason"]) == (
+        "failed",
+        "its process is gone (its process ended last with: exit code 3)",
+    )
+    plugins.tell("gpu", Told("running"))
+    assert of(plugins, "gpu", {"controller:gpu": "exit code 3"})["reason"] == ""
+
+
 def test_one_that_the_yaml_switches_off(plugins: PluginList) -> None:
     assert (of(plugins, "off")["state"], of(plugins, "off")["reason"]) == (
         "blocked",
