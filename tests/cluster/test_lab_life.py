@@ -110,22 +110,3 @@ def test_ctrl_c_ends_a_lab_that_is_watched(lab: Lab) -> None:
     assert watched.returncode == 0
     assert not [process for process in family if processes.look(process.pid) == process]
     assert lab.pids() == {"n1": None}
-
-
-def test_a_hundred_commands_at_once(lab: Lab) -> None:
-    lab.lab("up", "--nodes", "1", "--isolation", "inline", "--detach")
-    state = str(lab.folder / "n1")
-    commands = [
-        subprocess.Popen(
-            [*COVEY, "--state", state, "--timeout", "100s", "registry", "put", f"/app/{number}", str(number)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for number in range(100)
-    ]
-    ends = [(command.communicate(timeout=LIMIT), command.returncode) for command in commands]
-    assert [end for end in ends if end[1] != 0] == []
-    listed = json.loads(lab.run("--state", state, "registry", "ls", "/app/", "-o", "json").stdout)
-    assert {item["key"]: item["value"] for item in listed["data"]} == {f"/app/{n}": str(n) for n in range(100)}
-    revisions = [int(out.split()[1]) for (out, _), _ in ends]
-    assert len(set(revisions)) == 100
