@@ -34,7 +34,7 @@ _messages = msgspec.msgpack.Decoder(AnyMessage)
 
 
 class ServerEngine:
-    """One copy at work. Made by `open`, which loads the files; `run` serves until cancelled."""
+    """One copy at work. Made by `open`, which loads the files; `run` serves until cancelled, then `close`."""
 
     def __init__(self, bus: Client, machine: RegistryMachine, disk: Disk | None) -> None:
         self.machine = machine
@@ -68,19 +68,20 @@ class ServerEngine:
 
     async def run(self) -> None:
         """Start the machine and serve; raises what the disk or the machine raised."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._driver.failed())
-                tasks.create_task(self._post())
-                tasks.create_task(self._hear_peers())
-                if self._writer:
-                    tasks.create_task(self._writer.failed())
-                self._driver.feed()
-        finally:
-            self._driver.stop()
-            await self._background.close()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._driver.failed())
+            tasks.create_task(self._post())
+            tasks.create_task(self._hear_peers())
             if self._writer:
-                await self._writer.close()
+                tasks.create_task(self._writer.failed())
+            self._driver.feed()
+
+    async def close(self) -> None:
+        """Stop the machine, finish what was ordered from the disk, give up the files."""
+        self._driver.stop()
+        await self._background.close()
+        if self._writer:
+            await self._writer.close()
 
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer from this copy; raises CoveyError."""

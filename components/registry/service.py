@@ -141,10 +141,13 @@ async def main(context: ComponentContext) -> None:
 async def _main_server(context: ComponentContext) -> None:
     local = context.local
     engine = await ServerEngine.open(context.bus, folder_of(Path(local.folder)), local.cluster_id, local.node)
-    async with context.bus.serve(SERVICE, RegistryService(engine)) as service, asyncio.TaskGroup() as tasks:
-        service.cluster_id = local.cluster_id
-        tasks.create_task(engine.run())
-        tasks.create_task(_boot_server(context, engine))
+    try:
+        async with context.bus.serve(SERVICE, RegistryService(engine)) as service, asyncio.TaskGroup() as tasks:
+            service.cluster_id = local.cluster_id
+            tasks.create_task(engine.run())
+            tasks.create_task(_boot_server(context, engine))
+    finally:
+        await engine.close()
 
 
 async def _boot_server(context: ComponentContext, engine: ServerEngine) -> None:
