@@ -130,8 +130,8 @@ class Proposer:
     def outdated(self, now: float, group: str, session: int) -> None:
         """The coordinator knows a later session of this node in that group: number the line anew above it."""
         line = self._lines.get(group)
-        if line is None or line.session > session:
-            return
+        if line is None or line.session >= session:
+            return  # the answer to a proposal of this node's former life, which came late
         line.session = session + 1
         line.last = len(line.items)
         for number, item in enumerate(line.items, 1):

@@ -174,6 +174,38 @@ def restart_unheard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(GroupsMachine, "_caught", wrong)
 
 
+def heed_what_was_meant_for_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """Number anew though the coordinator only told a former life that it is outdated."""
+    right = Proposer.outdated
+
+    def wrong(self: Any, now: float, group: str, session: int) -> None:
+        line = self._lines.get(group)
+        if line is not None and line.session == session:
+            line.session -= 1
+        right(self, now, group, session)
+
+    patch.setattr(Proposer, "outdated", wrong)
+
+
+def late_proposal_script() -> None:
+    """A proposal of a node's former life arrives behind those of its present one."""
+    cluster = kit.formed(26, 3)
+    cluster.world.set_link(2, 1, Link(low=0.3, high=0.3, reorder=1.0))
+    cluster.parties[1].say("old")
+    cluster.world.run(0.01)
+    cluster.world.set_link(2, 1, None)
+    cluster.restart_groups(2)
+    cluster.world.eventually(lambda: cluster.world.machine(2, "groups").synced, 1.0)
+    cluster.core.latest = 3.0
+    texts = [f"new {n}" for n in range(8)]
+    for text in texts:
+        cluster.parties[1].say(text)
+    cluster.world.run(0.8)
+    cluster.core.latest = 0.003
+    cluster.settle()
+    cluster.check_promises()
+
+
 def late_append_script() -> None:
     """The successor reads the log before the dead coordinator's append lands, and decides otherwise at that place."""
     cluster = kit.formed(9, 3)
@@ -305,6 +337,7 @@ SCRIPTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] =
     (let_messages_overtake, order_of_one_node),
     (never_repeat_an_append, storms),
     (restart_unheard, second_life_script),
+    (heed_what_was_meant_for_the_dead, late_proposal_script),
 ]
 
 

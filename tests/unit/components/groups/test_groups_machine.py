@@ -297,6 +297,8 @@ def test_an_outdated_session_is_numbered_anew() -> None:
     run.ask(JoinGroup("db", "me"))
     run.ask(Broadcast("db", "me", b"x"))
     run.sent(Propose)
+    run.hear(Outdated("db", 50))
+    assert not run.sent(Propose), "that was an answer to the former life, which the coordinator now takes for older"
     run.hear(Outdated("db", 80))
     (again,) = run.sent(Propose)
     assert (again.session, [proposal.number for proposal in again.proposals]) == (81, [1, 2])
