@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .findings import Finding, render_all
-from .names import name_problem
+from .names import id_problem, name_problem
 
 if TYPE_CHECKING:
     from .node import NodeConfig
 
-__all__ = ["Finding", "check_node", "load_node", "name_problem", "node_schema", "render_all"]
+__all__ = ["Finding", "check_node", "id_problem", "load_node", "name_problem", "node_schema", "render_all"]
 
 
 def load_node(

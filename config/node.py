@@ -57,7 +57,7 @@ class NodeSection(Settings):
     )
     state_dir: StateFolder = Field(
         default=_as_written("/var/lib/covey"),
-        description="Folder of all the node's files, relative to this file's folder; its bus socket DIR/run/bus.sock "
+        description="Folder of all the node's files, relative to this file's folder; its socket DIR/run/events.sock "
         "must fit in 107 bytes. The default is the usual place for a system service.",
         examples=["./n1"],
     )

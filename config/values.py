@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
 from .findings import quoted
-from .names import NAME_PATTERN, name_problem
+from .names import NAME_PATTERN, id_problem, name_problem
 from .wording import refusal, suggestion
 
 LONGEST_SOCKET = 107
@@ -54,7 +54,7 @@ def _path(path: Path, info: ValidationInfo) -> Path:
 
 
 def _state_folder(path: Path) -> Path:
-    socket = path / "run" / "bus.sock"
+    socket = path / "run" / "events.sock"  # the longest of those in that folder
     over = len(os.fsencode(socket)) - LONGEST_SOCKET
     if over > 0:
         message = f"its bus socket {quoted(os.fspath(socket))} is {over} bytes too long for the system"
@@ -115,6 +115,9 @@ def identity_fields(written: Any, info: ValidationInfo) -> dict[str, Any]:
     elif wanted:
         if not isinstance(value, str) or not value.strip():
             raise refusal("wrong_type", f"behind '{name}' there must be text", hint, at=at)
+        wrong = id_problem(value.strip()) if name == "value" else None
+        if wrong:
+            raise refusal("bad_value", *wrong, at=at)
         value = os.fspath(_path(Path(value), info)) if name == "file" else value
     return {"source": name, "value": value}
 

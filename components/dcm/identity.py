@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ...config import id_problem
 from ...errors import IdentityUnreadable, InvalidFile
 from ...plugins.hookspecs import IdentitySource
 from .definitions import NodeDefinition, Replacement
@@ -23,10 +24,8 @@ from .layout import Layout
 from .storage import make_folder, read_document, write_document
 
 COMMAND_SECONDS = 5.0
-LONGEST = 128
 _MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _PRODUCT_UUID = Path("/sys/class/dmi/id/product_uuid")
-_WORTHLESS = {"", "0" * 32, "f" * 32, "03000200040005000006000700080009", "uninitialized"}
 
 
 # --- the original id ------------------------------------------------------------------------------------------
@@ -46,13 +45,9 @@ def read_original(setting: Any, state_dir: Path, more: Mapping[str, IdentitySour
         text = sources[name](value, state_dir).strip()
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError) as why:
         raise IdentityUnreadable(f"the identity source {name!r} cannot be read: {why}", _FIX) from why
-    if text.lower().replace("-", "") in _WORTHLESS:
-        raise IdentityUnreadable(f"the identity source {name!r} gives no usable id ({text!r})", _FIX)
-    if len(text) > LONGEST or not text.isprintable():
-        raise IdentityUnreadable(
-            f"the identity source {name!r} gives {len(text)} characters that are no id",
-            f"an id is one line of printable text, at most {LONGEST} characters",
-        )
+    wrong = id_problem(text)
+    if wrong:
+        raise IdentityUnreadable(f"the identity source {name!r} gives no id: {wrong[0]}", f"{wrong[1]}; {_FIX}")
     return text
 
 
