@@ -1,0 +1,53 @@
+"""Packages on the disk as pip leaves them: modules, and metadata with entry points. For `PYTHONPATH` of a daemon."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def put_package(site: Path, package: str, files: Mapping[str, str], controllers: Mapping[str, str]) -> None:
+    """Install a package into the folder `site`: its files by name, its controllers by entry point name."""
+    for name, text in files.items():
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    info = site / f"{package.replace('-', '_')}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in controllers.items())
+    (info / "entry_points.txt").write_text(f"[covey.controllers]\n{lines}")
+
+
+def put_controller(site: Path, name: str, discover: str, *, package: str = "", before: str = "") -> None:
+    """Install a controller with the class NAME capitalised, key `Index`; `discover` is the body of that method."""
+    package = package or f"covey-{name}"
+    module = package.replace("-", "_")
+    title = name.capitalize()
+    description = f"""\
+        covey: 1
+        controller: {name}
+        classes:
+          {title}:
+            version: 1
+            summary: For tests.
+            key: [Index]
+            attributes:
+              Index: {{type: uint32, kind: persistent, summary: Which one.}}
+        """
+    code = f"""\
+import os
+import time
+import covey
+{before}
+
+
+class {title}(covey.Controller):
+    description = "{name}.yaml"
+
+    def discover(self):
+{textwrap.indent(textwrap.dedent(discover).strip(), "        ")}
+"""
+    files = {f"{module}/__init__.py": code, f"{module}/{name}.yaml": description}
+    put_package(site, package, files, {name: f"{module}:{title}"})
