@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import NoDaemon, Timeout, WrongCluster
+from ..errors import NoDaemon, NoService, NotOnline, Timeout, WrongCluster
 from .options import Settings, settings
 from .output import Block, Envelope, print_result
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 """How long a daemon may take to greet a command; one that is stopped or hung does not answer at all."""
+
+ONLINE_ONLY = frozenset({"registry", "liveness", "groups", "resources"})
+"""Services that every node has, as long as it is online."""
 
 Render = Callable[[Any], Iterable[Block]]
 T = TypeVar("T")
@@ -54,7 +57,16 @@ class Session:
     ) -> Any:
         """Call a verb with a time of its own: for streams, which the command's timeout does not end."""
         cluster = self.bus.node.cluster_id if self.said.cluster else ""
-        return await self.bus.call(service, verb, node=node, timeout=timeout, cluster=cluster, **arguments)
+        try:
+            return await self.bus.call(service, verb, node=node, timeout=timeout, cluster=cluster, **arguments)
+        except NoService:
+            if service not in ONLINE_ONLY:
+                raise
+            # "not found" would read as: there is no such key
+            where = "this node" if node is None else f"node {node}"
+            raise NotOnline(
+                f"{where} is not online, so {service} does not run there", "see `covey node show`"
+            ) from None
 
     def envelope(self, schema: str) -> Envelope:
         """Return the envelope of an answer from this session."""

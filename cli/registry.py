@@ -185,7 +185,13 @@ def txn(file: Any) -> int:
     def ask(session: Session) -> Any:
         return session.call("registry", "txn", **parts)
 
-    return answer(ask, _written, code=_succeeded)
+    def text(data: dict[str, Any]) -> list[Block]:
+        if data["succeeded"]:
+            return _written(data)
+        done = "`otherwise` was applied" if parts["otherwise"] else "nothing was written"
+        return [f"a comparison does not hold: {done}, revision {data['revision']}"]
+
+    return answer(ask, text, code=_succeeded)
 
 
 def _transaction(file: Any) -> dict[str, Any]:

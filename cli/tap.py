@@ -107,7 +107,8 @@ def command(
     --topic, --source and --destination say the same more shortly; all that is given must hold.
 
     The filter runs in the broker. A reader that is too slow never slows the bus down: what it misses is counted. The
-    last line accounts for every message that matched: shown, dropped, undecodable or sampled out.
+    last line accounts for every message that matched: shown, dropped (missed, or beyond --count), undecodable or
+    sampled out.
 
     `covey tap read`, `play`, `snap` and `hist` are for recordings (not built yet).
     """

@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from ..errors import ConnectionLost, CoveyError, NoDaemon, NoQuorum, NoService, ServiceDied, Timeout
+from ..errors import ConnectionLost, CoveyError, NoDaemon, NoQuorum, NoService, NotOnline, ServiceDied, Timeout
 from .connection import Session
 from .output import note
 
 PAUSE_SECONDS = 0.2
 """Between two questions. An answer costs a node well under a millisecond, and a person sees no delay."""
 
-PASSING: tuple[type[CoveyError], ...] = (ConnectionLost, NoDaemon, NoQuorum, NoService, ServiceDied)
+PASSING: tuple[type[CoveyError], ...] = (ConnectionLost, NoDaemon, NoQuorum, NoService, NotOnline, ServiceDied)
 """What may be over at the next try: something is just starting, restarting or electing."""
 
 

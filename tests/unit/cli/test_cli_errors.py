@@ -101,3 +101,10 @@ def test_every_exception_class_has_words_and_an_exit_code() -> None:
 
 def test_the_root_is_a_command() -> None:
     assert root.name == "covey"
+
+
+def test_what_an_offline_node_does_not_run_is_not_called_unknown(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers |= {("registry", "get"): errors.NoService("none"), ("nosuch", "ping"): errors.NoService("none")}
+    answer = covey("registry", "get", "/app/a")
+    assert (answer.exit_code, "error[dcm.not_online]" in answer.stderr) == (5, True)
+    assert covey("ping", "nosuch").exit_code == 4

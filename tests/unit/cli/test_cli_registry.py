@@ -234,3 +234,13 @@ def test_views_and_clusters(covey, bus) -> None:  # type: ignore[no-untyped-def]
     assert covey("cluster", "ls").stdout.splitlines()[1].split() == ["lab", "x", "yes", "yes"]
     bus.answers["dcm", "cluster_define"] = {"name": "lab", "id": "x"}
     assert covey("cluster", "define", "lab").stdout == "name  lab\nid    x\n"
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "says"), [("[{op: delete, key: /app/a}]", "`otherwise` was applied"), ("[]", "nothing was written")]
+)
+def test_a_transaction_whose_comparison_fails(otherwise: str, says: str, covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["registry", "txn"] = {"revision": 5, "succeeded": False}
+    answer = covey("registry", "txn", "-", input=f"otherwise: {otherwise}")
+    assert answer.exit_code == 3
+    assert says in answer.stdout
