@@ -470,11 +470,9 @@ def test_a_controller_that_keeps_crashing_hurts_nobody() -> None:
         node.feed(life.ComponentExited("controller:gpu", 1))
         node.wait(2.0)
     assert node.state == "online"
+    assert node.machine.deadline == node.now - 2.0 + 60.0
     node.wait(60.0)
-    starts = [e for e in node.of(life.StartComponent) if e.name == "controller:gpu"]
-    assert starts[1:]
-    node.feed(life.ComponentExited("controller:gpu", 1))
-    assert node.machine.deadline == node.now + 60.0
+    assert node.of(life.StartComponent)[-1].name == "controller:gpu"
 
 
 def test_after_its_crash_liveness_is_told_again_and_resources_discover_again() -> None:
