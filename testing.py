@@ -129,8 +129,12 @@ class Node:
 
     def stop(self, seconds: float = 30.0) -> int:
         """End the daemon in order with SIGTERM; return its exit code."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self.wait_end(seconds)
+
+    def wait_end(self, seconds: float = 30.0) -> int:
+        """Wait until the daemon ends by itself, with all its processes; return its exit code."""
         assert self._child is not None, f"{self.name} was never started"
-        self._child.send_signal(signal.SIGTERM)
         try:
             code = self._child.wait(seconds)
         except subprocess.TimeoutExpired:
