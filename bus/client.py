@@ -15,7 +15,7 @@ import socket as sockets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import zmq
@@ -48,6 +48,9 @@ MAX_SERVED = 1000
 """Requests one party works on at a time; more are refused with `bus.overloaded`."""
 
 _welcome_decoder = msgspec.msgpack.Decoder(Welcome)
+
+
+Party = TypeVar("Party", bound="Client")
 
 
 class Client:
@@ -361,7 +364,13 @@ async def connect(
 
     `name` is the party's name on the bus (default: the broker gives one); `endpoints` are used inside a daemon.
     """
-    client = Client(endpoints or find_endpoints(state), name, component)
+    async with opened(Client(endpoints or find_endpoints(state), name, component)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def opened(client: Party) -> AsyncIterator[Party]:
+    """Open a client and close it at the end, whatever class of client it is."""
     await client.open()
     try:
         yield client

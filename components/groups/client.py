@@ -186,10 +186,5 @@ def changed(members: tuple[GroupMember, ...], kind: str, who: tuple[GroupMember,
     return members
 
 
-def group(bus: Client, name: str, state: Any = b"") -> Group:
-    """Return the group `name` for use with `async with`; `state` becomes its value if it has no members yet."""
-    return Group(bus, name, state)
-
-
 def _member(told: dict[str, Any]) -> GroupMember:
     return msgspec.convert(told, GroupMember)

@@ -19,7 +19,7 @@ from covey.bus.client import Client, connect
 from covey.bus.context import ComponentContext, Local
 from covey.bus.messages import NodeInfo, Peer
 from covey.components.groups import service as groups_service
-from covey.components.groups.client import Group, GroupEvent, group
+from covey.components.groups.client import Group, GroupEvent
 from covey.components.liveness import service as liveness_service
 from covey.components.registry import create
 from covey.components.registry import service as registry_service
@@ -191,7 +191,7 @@ async def test_the_boot_order_and_the_registrys_own_group(folder: Path) -> None:
 @story
 async def test_members_on_two_nodes_see_the_same(folder: Path) -> None:
     async with pair(folder) as (one, two), user(one) as here, user(two) as there:
-        async with group(here, "db", state={"leader": 1}) as first, group(there, "db") as second:
+        async with Group(here, "db", state={"leader": 1}) as first, Group(there, "db") as second:
             assert second.state == {"leader": 1}
             await first.broadcast("hello")
             await second.broadcast({"answer": 42})
@@ -220,7 +220,7 @@ async def test_members_on_two_nodes_see_the_same(folder: Path) -> None:
 
 @story
 async def test_a_party_that_dies_fails_in_all_its_groups_at_once(folder: Path) -> None:
-    async with pair(folder) as (one, two), user(one) as here, group(here, "db") as watcher:
+    async with pair(folder) as (one, two), user(one) as here, Group(here, "db") as watcher:
         await following(watcher, 1)
         async with user(two) as there:
             await there.call("groups", "join", group="db")
@@ -237,8 +237,8 @@ async def test_groups_are_restarted_under_their_members(folder: Path) -> None:
         pair(folder) as (one, two),
         user(one) as here,
         user(two) as there,
-        group(here, "db") as first,
-        group(there, "db") as second,
+        Group(here, "db") as first,
+        Group(there, "db") as second,
     ):
         await first.broadcast("before")
         await following(first, 3)

@@ -1,0 +1,32 @@
+"""The bus as programs get it from `covey.connect`: a plain client, and the groups that Group Services adds to it.
+
+The bus itself knows no component; what a component adds for programs is joined to the client here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..bus.client import Client, find_endpoints, opened
+from .groups.client import Group
+
+
+class Connection(Client):
+    """One party on the bus, with everything of `Client`."""
+
+    def group(self, name: str, state: Any = b"") -> Group:
+        """Return a group for `async with`: joined on entry, left on exit; `state` is its value when it is new."""
+        return Group(self, name, state)
+
+
+@asynccontextmanager
+async def connect(state: str | os.PathLike[str] | None = None, *, name: str = "") -> AsyncIterator[Connection]:
+    """Connect to the daemon of a state folder (default: $COVEY_STATE or /var/lib/covey); raises NoDaemon.
+
+    `name` is the party's name on the bus; by default the broker gives one.
+    """
+    async with opened(Connection(find_endpoints(state), name)) as connection:
+        yield connection
