@@ -1,8 +1,8 @@
 """`covey config`: check and show a node's YAML file, by the very load that `covey node start` does.
 
 `load_or_fail` is that one load. Which controllers are installed is read from the packages' entry points, and none is
-imported for it. What is odd: identity sources of third parties are known only when their code runs, which has no place
-here; where such a package is installed, any name of a source passes, and the start of the node judges it.
+imported for it. Identity sources are known only when their packages are asked, here as in the daemon: the plugins of
+group `covey` are loaded for it, each apart from the others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ _file = click.argument("file", type=click.Path(dir_okay=False))
 
 def installed() -> dict[str, Any]:
     """Return the names of installed controllers and identity sources, as `covey.config` asks for them."""
-    from ..components.dcm.identity import source_names
+    from ..components.dcm.sources import installed_sources
     from ..plugins.manager import PluginManager
 
-    found = PluginManager().candidates()
-    controllers = sorted({one.name for one in found if one.group == "covey.controllers"})
-    others = [one for one in found if one.group != "covey.controllers" and not one.shipped]
-    return {"controllers": controllers, "identity_sources": None if others else source_names()}
+    plugins = PluginManager()
+    controllers = sorted({one.name for one in plugins.candidates("covey.controllers")})
+    sources = sorted(installed_sources(plugins))
+    for one in plugins.status("covey"):
+        if one.state == "failed":
+            note(f"the plugin {one.name} of {one.package} is not used: {one.reason}")
+    return {"controllers": controllers, "identity_sources": sources}
 
 
 def load_or_fail(file: str) -> Any:

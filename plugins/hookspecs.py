@@ -57,9 +57,10 @@ def covey_component() -> Component:  # type: ignore[empty-body]
 
 
 @hookspec
-def covey_identity_source() -> IdentitySource:  # type: ignore[empty-body]
-    """Add a source of node ids, usable as `identity: NAME` or `identity: {NAME: VALUE}` in a node's YAML.
+def covey_identity_sources() -> list[IdentitySource]:  # type: ignore[empty-body]
+    """Add sources of node ids, usable as `identity: NAME` or `identity: {NAME: VALUE}` in a node's YAML.
 
-    Called when a node's daemon starts; all results count; must not block (`read` may). One that raises is
-    listed as failed; a YAML that names it is then refused with the list of sources there are.
+    Called when a node's YAML is checked and when its daemon starts, so it must answer the same both times; all
+    results count; must not block (`read` may). An implementation that raises, or that reuses a name, is listed
+    as failed with all its sources; a YAML that names one of them is refused with the list of sources there are.
     """

@@ -189,21 +189,26 @@ class PluginManager:
     def call(self, hook_name: str, **arguments: Any) -> list[tuple[str, Any]]:
         """Call every implementation of a hook and return (plugin name, result) of those that gave one.
 
-        Those marked `tryfirst` come first, then in the order of loading. One that raises, or returns another
-        type than its hookspec says, is listed as failed and has no part in the result.
+        Covey's own come first, so that nobody takes a name from them; then those marked `tryfirst`; then in the
+        order of loading. One that raises, or returns another type than its hookspec says, is listed as failed
+        and has no part in the result.
         """
         caller = getattr(self._hooks.hook, hook_name)
         expected = typing.get_type_hints(getattr(hookspecs, hook_name)).get("return")
-        implementations = sorted(caller.get_hookimpls(), key=lambda one: (not one.tryfirst, one.trylast))
+        plugins = {plugin.key: plugin for plugin in self._plugins}
         results = []
-        for one in implementations:
-            plugin = next(known for known in self._plugins if known.key == one.plugin_name)
+        for one in sorted(
+            caller.get_hookimpls(),
+            key=lambda one: (not plugins[one.plugin_name].candidate.shipped, not one.tryfirst, one.trylast),
+        ):
+            plugin = plugins[one.plugin_name]
             try:
                 result = one.function(*(arguments[name] for name in one.argnames))
-                if inspect.isclass(expected) and result is not None and not isinstance(result, expected):
-                    if inspect.iscoroutine(result):
-                        result.close()
-                    raise _Unfit(f"hook {hook_name}: returned {type(result).__name__}, not {expected.__name__}")
+                wrong = _misfit(result, expected)
+                if inspect.iscoroutine(result):
+                    result.close()
+                if wrong:
+                    raise _Unfit(f"hook {hook_name}: returned {wrong}")
             except KeyboardInterrupt:
                 raise
             except _Unfit as error:
@@ -267,6 +272,18 @@ def _attribute(loaded: Any, entry: EntryPoint) -> Any:
             raise _Unfit(f"import: {_unknown(f'name in {path}:', name, dir(loaded))}")
         loaded, path = getattr(loaded, name), f"{path}.{name}"
     return loaded
+
+
+def _misfit(result: Any, expected: Any) -> str:
+    """Say how a hook's result is not of the type its hookspec gives (a class, or a list of one); "" when it is."""
+    (item,) = typing.get_args(expected) or (None,)
+    kind = typing.get_origin(expected) or expected
+    if result is None or not inspect.isclass(kind):
+        return ""
+    if not isinstance(result, kind):
+        return f"{type(result).__name__}, not {kind.__name__}"
+    strange = [type(each).__name__ for each in result if not isinstance(each, item)] if item else []
+    return f"a list with {strange[0]} in it, not {item.__name__}" if strange else ""
 
 
 def _check_api(loaded: Any, module: str) -> None:

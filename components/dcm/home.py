@@ -19,12 +19,12 @@ import msgspec
 from ...bus.client import Client
 from ...errors import CoveyError, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
-from . import identity
 from .audit import AuditLog
 from .bootlog import BootLog
 from .definitions import Clusters, NodeDefinition, NodeTable, Replica, ServerList, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
+from .sources import read_original
 from .storage import Store
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Home:
         if not isinstance(setting, (str, dict)):
             setting = setting.source if setting.value is None else {setting.source: setting.value}
         try:
-            self.original = identity.read_original(setting, self.layout.state_dir, self._sources)
+            self.original = read_original(setting, self.layout.state_dir, self._sources)
             self.original_problem = ""
         except CoveyError as why:
             self.original, self.original_problem = None, str(why)

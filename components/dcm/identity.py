@@ -1,116 +1,17 @@
-"""Who this machine is, and what follows when it wants to join (SPEC 5).
+"""What follows when this machine wants to join: the verdict over the three copies of its id (SPEC 5).
 
-Two halves. The sources read the *original* id from the machine; they block (a file, a command) and know nothing of
-clusters. `judge` compares the three copies (original, local, global) and is pure: a table over two comparisons, with
-the guards of SPEC 5.4 to 5.6 before and after it. What cannot be decided gets no scenario, and nothing is ever
-deleted for it.
+`judge` compares the original id (what the machine says: `sources.py`), the local and the global copy, and is pure: a
+table over two comparisons, with the guards of SPEC 5.4 to 5.6 before and after it. What cannot be decided gets no
+scenario, and nothing is ever deleted for it.
 """
 
 from __future__ import annotations
 
-import subprocess
-import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from ...config import id_problem
-from ...errors import IdentityUnreadable, InvalidFile
-from ...plugins.hookspecs import IdentitySource
 from .definitions import NodeDefinition, Replacement
-from .layout import Layout
-from .storage import make_folder, read_document, write_document
-
-COMMAND_SECONDS = 5.0
-_MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
-_PRODUCT_UUID = Path("/sys/class/dmi/id/product_uuid")
-
-
-# --- the original id ------------------------------------------------------------------------------------------
-
-
-def read_original(setting: Any, state_dir: Path, more: Mapping[str, IdentitySource] | None = None) -> str:
-    """Return the id that the configured source gives: `setting` is a source's name or `{name: value}`.
-
-    Raises IdentityUnreadable when the source gives none, InvalidFile when there is no such source. Blocks.
-    """
-    name, value = next(iter(setting.items())) if isinstance(setting, Mapping) else (setting, None)
-    sources: dict[str, Callable[[Any, Path], str]] = dict(_SOURCES)
-    sources.update({key: source.read for key, source in (more or {}).items() if key not in _SOURCES})
-    if name not in sources:
-        raise InvalidFile(f"there is no identity source {name!r}", "there are: " + ", ".join(sorted(sources)))
-    try:
-        text = sources[name](value, state_dir).strip()
-    except (OSError, UnicodeDecodeError, subprocess.SubprocessError) as why:
-        raise IdentityUnreadable(f"the identity source {name!r} cannot be read: {why}", _FIX) from why
-    wrong = id_problem(text)
-    if wrong:
-        raise IdentityUnreadable(f"the identity source {name!r} gives no id: {wrong[0]}", f"{wrong[1]}; {_FIX}")
-    return text
-
-
-_FIX = "make the source readable, or choose another with `node: {identity: …}` in the node's YAML"
-
-
-def _machine_id(_value: Any, _state_dir: Path) -> str:
-    for path in _MACHINE_ID:
-        if path.exists():
-            return path.read_text(encoding="ascii")
-    raise FileNotFoundError(f"neither {_MACHINE_ID[0]} nor {_MACHINE_ID[1]} is there")
-
-
-def _dmi(_value: Any, _state_dir: Path) -> str:
-    return _PRODUCT_UUID.read_text(encoding="ascii").lower()
-
-
-def _generated(_value: Any, state_dir: Path) -> str:
-    path = Layout(state_dir).identity_file
-    kept = read_document(path, "generated identity", dict[str, str])
-    if kept is None:
-        kept = {"id": uuid.uuid4().hex}
-        make_folder(path.parent)
-        write_document(path, "generated identity", kept)
-    return kept["id"]
-
-
-def _file(value: Any, _state_dir: Path) -> str:
-    with Path(value).open("rb") as file:
-        return file.read(4096).decode("utf-8")
-
-
-def _command(value: Any, _state_dir: Path) -> str:
-    done = subprocess.run(  # argument vector of the node's own YAML, no shell
-        [str(part) for part in value],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=COMMAND_SECONDS,
-        check=True,
-    )
-    return done.stdout[:4096].decode("utf-8")
-
-
-def _value(value: Any, _state_dir: Path) -> str:
-    return str(value)
-
-
-_SOURCES: dict[str, Callable[[Any, Path], str]] = {
-    "machine-id": _machine_id,
-    "dmi": _dmi,
-    "generated": _generated,
-    "file": _file,
-    "command": _command,
-    "value": _value,
-}
-
-
-def source_names(more: Mapping[str, IdentitySource] | None = None) -> list[str]:
-    """Return the names of all identity sources, for messages and schemas."""
-    return sorted({*_SOURCES, *(more or {})})
-
-
-# --- the verdict ----------------------------------------------------------------------------------------------
 
 
 class Copy(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bus.client import Client
-from ...plugins.hookspecs import Component, IdentitySource
+from ...plugins.hookspecs import Component
 from ...plugins.manager import PluginManager
 from . import dependencies, life
 from .daemon import Daemon
@@ -23,6 +23,7 @@ from .home import Home
 from .plugin_list import PluginList
 from .processes import Spawner
 from .settings import SHUTDOWN_TIME, STOP_TIME
+from .sources import installed_sources
 from .verbs import Verbs
 from .watching import Watcher
 
@@ -44,10 +45,7 @@ class DcmContext:
 async def main(context: DcmContext) -> None:
     """Run the DCM until the daemon is told to end and the node has left in order; errors of its parts end it too."""
     graphs = declared(context.plugins)
-    sources: dict[str, IdentitySource] = {}
-    context.plugins.load("covey")
-    for _, source in context.plugins.call("covey_identity_source"):
-        sources.setdefault(source.name, source)
+    sources = installed_sources(context.plugins)
     home = await asyncio.to_thread(Home, context.config, context.state_dir, context.bus, sources)
     swept = await asyncio.to_thread(_look_around, home)
     for cluster_id in swept:

@@ -42,6 +42,35 @@ def test_all_findings_at_once(covey, tmp_path) -> None:  # type: ignore[no-untyp
     assert covey("config", "show", str(file)).exit_code == 10
 
 
+CARD = """
+from covey import IdentitySource, hookimpl
+
+@hookimpl
+def covey_identity_sources():
+    return [IdentitySource("card", lambda value, folder: "card-7")]
+"""
+
+
+def test_identity_sources_of_other_packages_are_known_by_name(covey, tmp_path, install) -> None:  # type: ignore[no-untyped-def]
+    install("covey-card", {"card.py": CARD}, {"covey": {"card": "card"}})
+    file = tmp_path / "n1.yaml"
+    for name, code in (("card", 0), ("crad", 10)):
+        file.write_text(GOOD.replace("generated", name))
+        assert covey("config", "check", str(file)).exit_code == code
+    assert "'card'" in covey("config", "check", str(file)).stdout
+
+
+def test_a_source_whose_plugin_does_not_load_is_refused_with_its_reason(covey, tmp_path, install) -> None:  # type: ignore[no-untyped-def]
+    install("covey-card", {"card.py": "import no_such_driver\n" + CARD}, {"covey": {"card": "card"}})
+    file = tmp_path / "n1.yaml"
+    file.write_text(GOOD.replace("generated", "card"))
+    answer = covey("config", "check", str(file))
+    assert answer.exit_code == 10
+    assert "no_such_driver" in answer.stderr
+    file.write_text(GOOD)
+    assert covey("config", "check", str(file)).exit_code == 0
+
+
 def test_no_file(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert covey("config", "check", str(tmp_path / "none.yaml")).exit_code == 10
     assert covey("node", "start", str(tmp_path / "none.yaml")).exit_code == 10

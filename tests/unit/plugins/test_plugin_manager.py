@@ -79,7 +79,7 @@ def test_good_one_runs_and_answers(install: Install) -> None:
             "hooks: there is no hook 'covey_componnent'; did you mean 'covey_component'?",
         ),
         (
-            "from covey.plugins.hookspecs import hookimpl\n@hookimpl\ndef covey_identity_source(): pass",
+            "from covey.plugins.hookspecs import hookimpl\n@hookimpl\ndef covey_identity_sources(): pass",
             "hooks: bad does not implement covey_component",
         ),
         (
@@ -143,6 +143,34 @@ def test_raising_hook_hurts_no_other(install: Install, body: str, reason: str) -
     assert of(manager, "bad").state == "failed"
     assert of(manager, "bad").reason == reason
     assert others(manager.call("covey_component")) == ["a-first", "z-last"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ("'text'", "returned str, not list"),
+        ("['text']", "returned a list with str in it, not IdentitySource"),
+        ("[None]", "returned a list with NoneType in it, not IdentitySource"),
+    ],
+)
+def test_a_hook_that_returns_a_list_of_something_else(install: Install, result: str, reason: str) -> None:
+    text = f"from covey.plugins.hookspecs import hookimpl\n@hookimpl\ndef covey_identity_sources(): return {result}"
+    install("covey-bad", {"bad.py": text}, {"covey": {"bad": "bad"}})
+    manager = PluginManager()
+    manager.load("covey")
+    assert [name for name, _ in manager.call("covey_identity_sources")] == ["identity"]
+    assert of(manager, "bad").reason == f"hook covey_identity_sources: {reason}"
+
+
+def test_coveys_own_come_first_whatever_others_ask_for(install: Install) -> None:
+    component(install, "late", GOOD.replace("@hookimpl", "@hookimpl(trylast=True)"))
+    component(install, "middle", GOOD)
+    component(install, "early", GOOD.replace("@hookimpl", "@hookimpl(tryfirst=True)"))
+    manager = PluginManager()
+    manager.load(COMPONENTS)
+    names = [name for name, _ in manager.call("covey_component")]
+    assert set(names[:5]) == {"dcm", "registry", "liveness", "groups", "resources"}
+    assert names[5:] == ["early", "middle", "late"]
 
 
 def test_async_hook_is_a_wrong_type_and_leaves_no_warning(install: Install) -> None:

@@ -1,18 +1,12 @@
-"""Who a machine is, and the verdict over three copies of it: the table of SPEC 5, every line."""
+"""The verdict over three copies of a node's id: the table of SPEC 5, every line."""
 
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
-from covey.components.dcm import identity
 from covey.components.dcm.definitions import Replacement
-from covey.components.dcm.identity import NOWHERE, Copy, Elsewhere, judge, read_original
-from covey.errors import IdentityUnreadable, InvalidFile, LocalDamaged
-from covey.plugins.hookspecs import IdentitySource
+from covey.components.dcm.identity import NOWHERE, Copy, Elsewhere, judge
 
 LOCAL = Copy("c" * 32, 3, "d" * 32, "old")
 OTHERS = [
@@ -115,80 +109,3 @@ def test_a_replacement_does_not_hide_another_definition() -> None:
 
 def test_without_a_local_copy_the_advice_names_the_global_one() -> None:
     assert "define it again" in judge("old", None, None, elsewhere=Elsewhere(owner="n3 (3)")).reason
-
-
-# --- sources --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"value": " card-7 "},
-        {"file": "card"},
-        {"command": [sys.executable, "-c", "print('card-7')"]},
-        "mine",
-        {"mine": "x"},
-    ],
-)
-def test_sources(tmp_path: Path, setting: Any) -> None:
-    (tmp_path / "card").write_text("card-7\n")
-    if isinstance(setting, dict) and "file" in setting:
-        setting = {"file": str(tmp_path / "card")}
-    more = {"mine": IdentitySource("mine", lambda _value, _folder: "card-7")}
-    assert read_original(setting, tmp_path, more) == "card-7"
-
-
-def test_machine_id_and_dmi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    (tmp_path / "uuid").write_text("4C4C4544-0042-3510-8052-B4C04F4A4D31\n")
-    monkeypatch.setattr(identity, "_MACHINE_ID", (tmp_path / "none", tmp_path / "machine-id"))
-    monkeypatch.setattr(identity, "_PRODUCT_UUID", tmp_path / "uuid")
-    assert read_original("machine-id", tmp_path) == "0123456789abcdef0123456789abcdef"
-    assert read_original("dmi", tmp_path) == "4c4c4544-0042-3510-8052-b4c04f4a4d31"
-
-
-def test_a_generated_id_is_made_once(tmp_path: Path) -> None:
-    first = read_original("generated", tmp_path)
-    assert read_original("generated", tmp_path) == first
-    (tmp_path / "dcm" / "identity.json").write_bytes(b"{}")
-    with pytest.raises(LocalDamaged):
-        read_original("generated", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"file": "/nowhere/card"},
-        {"value": ""},
-        {"value": "uninitialized"},
-        {"value": "00000000-0000-0000-0000-000000000000"},
-        {"value": "x" * 129},
-        {"value": "two\nlines"},
-        {"command": [sys.executable, "-c", "raise SystemExit(3)"]},
-        {"command": ["/nowhere/program"]},
-        {"broken": None},
-    ],
-)
-def test_an_id_that_cannot_be_read(tmp_path: Path, setting: Any) -> None:
-    def broken(_value: Any, _folder: Any) -> str:
-        raise OSError("no card in the reader")
-
-    with pytest.raises(IdentityUnreadable):
-        read_original(setting, tmp_path, {"broken": IdentitySource("broken", broken)})
-
-
-def test_a_command_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "COMMAND_SECONDS", 0.2)
-    with pytest.raises(IdentityUnreadable, match="timed out"):
-        read_original({"command": [sys.executable, "-c", "import time; time.sleep(60)"]}, tmp_path)
-
-
-def test_an_unknown_source_is_refused_with_the_list(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match="machine-id") as caught:
-        read_original("maschine-id", tmp_path)
-    assert "there are: " in str(caught.value)
-
-
-def test_a_plugin_cannot_take_the_place_of_a_built_in_source(tmp_path: Path) -> None:
-    more = {"value": IdentitySource("value", lambda _value, _folder: "stolen")}
-    assert read_original({"value": "mine"}, tmp_path, more) == "mine"
