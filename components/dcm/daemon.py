@@ -21,8 +21,8 @@ from . import life
 from .definitions import Clusters, Replacement, Replica
 from .entries import rename_id
 from .home import Home, new_id
-from .identity import NOWHERE, Elsewhere, Verdict, copy_of
-from .lookup import Global, ask_outcome, read_global, who_knows
+from .identity import Elsewhere, Verdict, copy_of
+from .lookup import Global, ask_outcome, read_global, same_node_elsewhere, who_knows
 from .machine import NodeMachine
 from .messages import Resolve
 from .processes import Spawner
@@ -261,6 +261,9 @@ class Daemon:
         entry = found.entry(node.number)
         owner = next((each.definition for each in found.entries if each.definition.id == original), None)
         other = owner is not None and owner.number != node.number
+        boot = ""
+        if entry is not None:
+            boot = await same_node_elsewhere(home.bus, cluster.id, entry.definition, home.endpoints(), home.boot_id)
         self.feed(
             life.GlobalRead(
                 original,
@@ -268,7 +271,7 @@ class Daemon:
                 copy_of(found.cluster.id, entry.definition if entry else None),
                 why=home.original_problem,
                 replacement=replacement,
-                elsewhere=Elsewhere(owner=f"{owner.name} ({owner.number})") if other and owner else NOWHERE,
+                elsewhere=Elsewhere(boot or None, f"{owner.name} ({owner.number})" if other and owner else None),
             )
         )
 

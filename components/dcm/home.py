@@ -21,7 +21,7 @@ from ...errors import CoveyError, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
 from .audit import AuditLog
 from .bootlog import BootLog
-from .definitions import Clusters, NodeDefinition, NodeTable, Replica, ServerList, plain
+from .definitions import Clusters, NodeDefinition, NodeTable, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
 from .sources import read_original
@@ -105,6 +105,10 @@ class Home:
             if address.family == socket.AF_INET and address.netmask
         ]
         return tuple(str(each) for each in found if not each.is_loopback and not each.is_link_local)
+
+    def endpoints(self) -> list[str]:
+        """Return `HOST:PORT` of each address at which this machine listens for peers."""
+        return [endpoint(address, self.port) for address in self.addresses()]
 
     # --- the current cluster ----------------------------------------------------------------------------------
 

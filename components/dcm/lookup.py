@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -133,3 +133,23 @@ async def ask_outcome(bus: Client, endpoints: Iterable[str], question: Resolve) 
         if isinstance(answer, Resolved):
             return answer
     return None
+
+
+async def same_node_elsewhere(
+    bus: Client, cluster_id: str, node: NodeDefinition, own: Collection[str], boot: str
+) -> str:
+    """Return where another machine runs as this very node, "" when none does (SPEC 5.5): a clone of this one.
+
+    Asks at the addresses of the node's definition that are not this machine's `own`; silence and refusal mean nobody.
+    """
+
+    async def ask(endpoint: str) -> str:
+        try:
+            said = await bus.call("dcm", "local", node=endpoint, timeout=TELL_TIME)
+        except CoveyError:
+            return ""
+        same = (said["cluster_id"], said["node"]) == (cluster_id, node.number)
+        return endpoint if same and said["boot_id"] not in ("", boot) else ""
+
+    answers = await asyncio.gather(*(ask(endpoint) for endpoint in node.endpoints() if endpoint not in own))
+    return next((answer for answer in answers if answer), "")

@@ -17,5 +17,5 @@ class Engine(Protocol):
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer within the request's budget; raises CoveyError."""
 
-    async def hear(self, body: bytes, request: Request) -> None:
-        """Take a message of another node's registry."""
+    async def hear(self, body: bytes, request: Request) -> bytes | None:
+        """Take a message of another node's registry; return the answer to one that asks who leads."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ...bus.client import Client
-from ...bus.driver import Driver, perform_common
+from ...bus.driver import Background, Driver, perform_common
 from ...bus.machine import Address, Effect, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
@@ -48,6 +48,9 @@ MARGIN = 0.25
 DEFAULT_BUDGET = 10.0
 """Seconds for a call that names none."""
 
+FIND_TIME = 2.0
+"""Seconds a server may take to say who leads; the machine has asked again by then."""
+
 PAUSE = 0.05
 """Seconds between two tries of one call."""
 
@@ -77,6 +80,7 @@ class ForwardEngine:
         self._bus = bus
         self._cluster_id = cluster_id
         self._driver = Driver(self.machine, self._perform)
+        self._background = Background()
         self._outbox: asyncio.Queue[Send | Publish] = asyncio.Queue()
         self._changed = asyncio.Event()
 
@@ -90,6 +94,7 @@ class ForwardEngine:
                 self._driver.feed()
         finally:
             self._driver.stop()
+            await self._background.close()
 
     async def ask(self, question: Question, request: Request) -> Any:
         """Have the primary answer; raises its error, or NoQuorum."""
@@ -106,9 +111,10 @@ class ForwardEngine:
             return await self._stale(call)
         return await self._linear(call)
 
-    async def hear(self, body: bytes, request: Request) -> None:
-        """Take a message of another node's registry."""
+    async def hear(self, body: bytes, request: Request) -> bytes | None:
+        """Take a message of another node's registry; an agent has no answer to any."""
         self._driver.feed(Received(Address(request.service, request.node), _messages.decode(body), request.cause))
+        return None
 
     async def reach(self, *phases: str) -> None:
         """Wait until the primary is in one of these phases."""
@@ -206,10 +212,26 @@ class ForwardEngine:
     async def _post(self) -> None:
         while True:
             effect = await self._outbox.get()
+            if isinstance(effect, Send) and isinstance(effect.message, messages.FindPrimary):
+                self._background.start(self._find(effect), "find the primary")
+                continue
             try:
                 await perform_common(self._bus, effect)
             except CoveyError as problem:
                 log.debug("not sent: %s", problem)  # the machine asks again
+
+    async def _find(self, effect: Send) -> None:
+        """Ask a server who leads. As a call: its answer comes back on the way of the question, also to a node that the
+        others do not know at these addresses (a new place, or a copy of another node that must be told so)."""
+        body = msgspec.msgpack.encode(effect.message)
+        node = effect.to.node
+        try:
+            answer = await self._bus.call(SERVICE, "message", node=node, timeout=FIND_TIME, body=body)
+        except CoveyError as problem:
+            log.debug("node %d does not say who leads: %s", node, problem)  # the machine asks again
+            return
+        if answer is not None:
+            self._driver.feed(Received(Address(SERVICE, node), _messages.decode(answer)))
 
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:

@@ -93,10 +93,11 @@ class ServerEngine:
         finally:
             del self._asked[number]
 
-    async def hear(self, body: bytes, request: Request) -> None:
-        """Take a message of another node's registry."""
-        source = Address(request.service, request.node)
-        self._driver.feed(Received(source, _messages.decode(body), request.cause))
+    async def hear(self, body: bytes, request: Request) -> bytes | None:
+        """Take a message of another node's registry; return the answer to one that asks who leads."""
+        message = _messages.decode(body)
+        self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+        return msgspec.msgpack.encode(self.machine.leading) if isinstance(message, messages.FindPrimary) else None
 
     async def reach(self, *phases: str) -> None:
         """Wait until the copy is in one of these phases."""

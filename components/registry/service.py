@@ -119,11 +119,11 @@ class RegistryService:
         return await self._engine.ask(question, request)
 
     @verb(Role.COMPONENT)
-    async def message(self, request: Request, *, body: bytes) -> None:
-        """A message of another node's registry."""
+    async def message(self, request: Request, *, body: bytes) -> bytes | None:
+        """A message of another node's registry; whoever asks for the primary is answered."""
         if request.service != SERVICE:
             raise Denied(f"'{request.source}' is not the registry of a node, and only that may speak here")
-        await self._engine.hear(body, request)
+        return await self._engine.hear(body, request)
 
 
 async def main(context: ComponentContext) -> None:
