@@ -1,111 +1,78 @@
-"""The classes known in one place: which controller owns each, in which version, and what must be known first.
+"""The classes of one node in one place: which controller owns each, in which version, and what must be known first.
 
-Knows no bus and no node; the Resource Manager keeps one for its node and compares with those of others. A class belongs
-to one controller: the first that brings it keeps it, and the other is told whose it is.
+Knows no bus and no node; the Resource Manager keeps one. A class belongs to one controller: the first that brings it
+keeps it, and the other is told whose it is. Whose a class is, is what the caller says, not what its description says:
+that was written by somebody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from difflib import get_close_matches
-
-import msgspec
 
 from ..errors import CycleError, PluginError, ResourceNotFound
 from .classes import ClassDescription
 
-
-class Version(msgspec.Struct, frozen=True):
-    """What a node says of a class so that others can compare: its version and its fingerprint."""
-
-    version: int
-    fingerprint: str
+Versions = dict[str, tuple[int, str, str]]
+"""By class name: version, fingerprint of the description, name of the controller. What nodes compare."""
 
 
 class Catalog:
-    """Classes by name."""
+    """Classes by name, each with its controller."""
 
     def __init__(self) -> None:
-        self._classes: dict[str, ClassDescription] = {}
+        self._classes: dict[str, tuple[str, ClassDescription]] = {}
 
     def add(self, controller: str, classes: Iterable[ClassDescription]) -> None:
         """Take the classes of a controller, in place of those it had.
 
-        Raises PluginError naming the owner when another controller has one of them; nothing is changed then.
+        Raises PluginError naming the owner when another controller has one of them, and CycleError when controllers
+        would wait for each other's classes in a circle; nothing is changed then.
         """
-        new = {one.name: one for one in classes}
-        for name in new:
-            owner = self._classes.get(name)
-            if owner is not None and owner.controller != controller:
+        new = {one.name: (controller, one) for one in classes}
+        for name in sorted(new):
+            owner = self.owner(name)
+            if owner not in ("", controller):
                 raise PluginError(
-                    f"the class {name} of the controller {controller} belongs to the controller {owner.controller}",
+                    f"class {name} belongs to the controller '{owner}' already",
                     "a class has one controller: rename the class, or block one of the two",
                 )
-        self.remove(controller)
-        self._classes.update(new)
+        before = self._classes
+        self._classes = {name: one for name, one in before.items() if one[0] != controller} | new
+        circle = self._circle((controller,))
+        if circle:
+            self._classes = before
+            raise CycleError(f"its classes depend on others that depend on them: {' -> '.join(circle)}")
 
-    def remove(self, controller: str) -> None:
-        """Forget the classes of a controller."""
-        self._classes = {name: one for name, one in self._classes.items() if one.controller != controller}
+    def owner(self, name: str) -> str:
+        """Return the controller that has a class; empty when none has."""
+        return self._classes[name][0] if name in self._classes else ""
 
     def get(self, name: str) -> ClassDescription:
         """Return a class. Raises ResourceNotFound with the nearest name."""
-        found = self._classes.get(name)
-        if found is None:
+        if name not in self._classes:
             near = get_close_matches(name, list(self._classes), n=1)
             known = f"known: {', '.join(sorted(self._classes)) or 'none'}"
-            hint = f"did you mean {near[0]}? {known}" if near else known
-            raise ResourceNotFound(f"there is no class {name!r}", hint)
-        return found
+            raise ResourceNotFound(f"there is no class '{name}'", f"did you mean {near[0]}? {known}" if near else known)
+        return self._classes[name][1]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._classes
+    def awaited(self, controller: str) -> tuple[list[str], list[str]]:
+        """Return what the classes of a controller depend on: other controllers, and classes that nobody brings yet."""
+        needed = {each for owner, one in self._classes.values() if owner == controller for each in one.depends}
+        owners = {self.owner(each) for each in needed} - {"", controller}
+        return sorted(owners), sorted(each for each in needed if not self.owner(each))
 
-    def __iter__(self) -> Iterator[ClassDescription]:
-        return iter([self._classes[name] for name in sorted(self._classes)])
-
-    def __len__(self) -> int:
-        return len(self._classes)
-
-    def of(self, controller: str) -> list[ClassDescription]:
-        """Return the classes of a controller."""
-        return [one for one in self if one.controller == controller]
-
-    def in_order(self) -> list[ClassDescription]:
-        """Return all classes, each after those it depends on; by name where there is a choice.
-
-        A class that nobody brings is no obstacle. Raises CycleError that prints the circle.
-        """
-        done: dict[str, ClassDescription] = {}
-        for one in self:
-            self._visit(one, (), done)
-        return list(done.values())
-
-    def _visit(self, one: ClassDescription, way: tuple[str, ...], done: dict[str, ClassDescription]) -> None:
-        if one.name in way:
-            circle = (*way[way.index(one.name) :], one.name)
-            raise CycleError(f"classes depend on each other in a circle: {' -> '.join(circle)}")
-        if one.name in done:
-            return
-        for needed in sorted(one.depends):
-            if needed in self._classes:
-                self._visit(self._classes[needed], (*way, one.name), done)
-        done[one.name] = one
-
-    def versions(self) -> dict[str, Version]:
+    def versions(self) -> Versions:
         """Return what other nodes compare with theirs."""
-        return {one.name: Version(one.version, one.fingerprint) for one in self}
+        found = sorted(self._classes.items())
+        return {name: (one.version, one.fingerprint, controller) for name, (controller, one) in found}
 
-    def differences(self, theirs: Mapping[str, Version]) -> list[str]:
-        """Return a sentence for each class that both sides have and understand differently."""
-        result = []
-        for name, mine in self.versions().items():
-            other = theirs.get(name)
-            if other is None or other == mine:
-                continue
-            if other.version != mine.version:
-                result.append(f"{name}: version {mine.version} here, {other.version} there")
-            else:
-                text = f"version {mine.version} on both, but described differently"
-                result.append(f"{name}: {text} ({mine.fingerprint} here, {other.fingerprint} there)")
-        return result
+    def _circle(self, way: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the way from its first controller back to it, if there is one."""
+        for needed in self.awaited(way[-1])[0]:
+            if needed == way[0]:
+                return (*way, needed)
+            found = self._circle((*way, needed)) if needed not in way else ()
+            if found:
+                return found
+        return ()

@@ -276,14 +276,16 @@ def _attribute(loaded: Any, entry: EntryPoint) -> Any:
 
 def _misfit(result: Any, expected: Any) -> str:
     """Say how a hook's result is not of the type its hookspec gives (a class, or a list of one); "" when it is."""
-    (item,) = typing.get_args(expected) or (None,)
     kind = typing.get_origin(expected) or expected
     if result is None or not inspect.isclass(kind):
         return ""
     if not isinstance(result, kind):
         return f"{type(result).__name__}, not {kind.__name__}"
-    strange = [type(each).__name__ for each in result if not isinstance(each, item)] if item else []
-    return f"a list with {strange[0]} in it, not {item.__name__}" if strange else ""
+    for item in typing.get_args(expected):
+        strange = [type(each).__name__ for each in typing.cast("list[Any]", result) if not isinstance(each, item)]
+        if strange:
+            return f"a list with {strange[0]} in it, not {item.__name__}"
+    return ""
 
 
 def _check_api(loaded: Any, module: str) -> None:

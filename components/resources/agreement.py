@@ -17,8 +17,9 @@ import msgspec
 
 from ...bus.client import Client
 from ...bus.machine import Address, Received
+from ...controllers.catalog import Versions
 from ...errors import CoveyError
-from .messages import GROUP, SERVICE, ClassVersions, MembersChanged, Versions
+from .messages import GROUP, SERVICE, ClassVersions, MembersChanged
 
 log = logging.getLogger(__name__)
 

@@ -24,25 +24,14 @@ LONGEST = 200
 
 
 class KnownClass(msgspec.Struct, frozen=True):
-    """A class of a controller: as it came (`wire`), and what the Resource Manager needs of it.
+    """A class of a controller with its intervals.
 
     `poll_every` is None where nothing is dynamic; 0 for either interval: only with a discovery, or when asked.
     """
 
     description: ClassDescription
-    wire: dict[str, Any]
     discover_every: float
     poll_every: float | None
-
-    @property
-    def version(self) -> int:
-        """The version its description declares."""
-        return self.description.version
-
-    @property
-    def hash(self) -> str:
-        """Equal where values of the class mean the same."""
-        return self.description.fingerprint
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -66,7 +55,7 @@ def known_classes(controller: str, wires: Iterable[Any], settings: Settings) -> 
             raise ValueError(f"class {description.name} is described twice")
         dynamic = any(attribute.kind == "dynamic" for attribute in description.attributes)
         poll = settings.polls.get(controller, description.poll_every)
-        classes[description.name] = KnownClass(description, wire, description.discover_every, poll if dynamic else None)
+        classes[description.name] = KnownClass(description, description.discover_every, poll if dynamic else None)
     return classes
 
 

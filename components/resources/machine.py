@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...bus.machine import Address, Asked, Effect, Notify, Received, Reply, Send
+from ...controllers.catalog import Catalog, Versions
+from ...controllers.classes import to_wire
 from ...errors import ResourceNotFound
 from .messages import (
     SERVICE,
@@ -38,13 +40,12 @@ from .messages import (
     Standing,
     Stored,
     Values,
-    Versions,
     Written,
 )
 from .settings import Settings
 from .supervision import Supervision
 from .versions import VersionTable
-from .waiting import Waiters, owner_of, values
+from .waiting import Waiters, values
 from .writing import Writer
 
 CONTROLLER = "controller."
@@ -59,7 +60,8 @@ class ResourcesMachine:
         self.settings = settings or Settings()
         self.controllers: dict[str, Supervision] = {}
         self.versions = VersionTable()
-        self.waiters = Waiters(self.controllers)
+        self.catalog = Catalog()
+        self.waiters = Waiters(self.controllers, self.catalog)
         self.writer = Writer(node, self.settings, self._next_id)
         self._token = token
         self._count = 0
@@ -96,6 +98,10 @@ class ResourcesMachine:
         for _, supervision in sorted(self.controllers.items()):
             effects += supervision.tick(now)
             effects += self.writer.write(now, supervision)
+        for _, supervision in sorted(self.controllers.items()):
+            if supervision.held and self._may_discover(supervision):
+                supervision.discover(now)
+                effects += supervision.tick(now)
         effects += self._boot_steps()
         effects += self._ask_versions(now)
         effects += self.waiters.tick(now, self._listed)
@@ -103,12 +109,11 @@ class ResourcesMachine:
 
     def check_invariants(self) -> None:
         """Raise AssertionError when an invariant of the module's docstring does not hold."""
-        owners: dict[str, str] = {}
         for name, supervision in sorted(self.controllers.items()):
             discovering = supervision.call is not None and supervision.call.what == "discover"
             assert discovering == (supervision.state == "discovering"), f"1: {name} is {supervision.state}"
             for cls in supervision.classes:
-                assert owners.setdefault(cls, name) == name, f"2: {cls} belongs to {owners[cls]} and {name}"
+                assert self.catalog.owner(cls) == name, f"2: {cls} belongs to {self.catalog.owner(cls)} and {name}"
             assert supervision.poller.under_way <= self.settings.reads_at_once, f"3: too many reads at {name}"
         for write in self.writer.writes.values():
             for path, value in write.transaction.puts:
@@ -159,9 +164,7 @@ class ResourcesMachine:
     def _heard_controller(self, now: float, supervision: Supervision, message: Any) -> list[Effect]:
         match message:
             case Described():
-                others = [found for found in self.controllers.values() if found is not supervision]
-                taken = {cls: found.name for found in others for cls in found.classes}
-                if supervision.described(now, message, taken):
+                if supervision.described(now, message, self.catalog):
                     return self._tell_versions()
             case Discovered():
                 supervision.discovered(now, message)
@@ -198,11 +201,12 @@ class ResourcesMachine:
                 if fresh:
                     self.waiters.read(now, asked.request, question, asked.cause)
                     return []
-                result = values(now, owner_of(self.controllers, cls), question)
+                result = values(now, self.waiters.owner(cls), question)
             case DescribeClass(cls):
-                owner = owner_of(self.controllers, cls)
-                missing = ResourceNotFound(f"no controller of node {self.node} has a class {cls}")
-                result = owner.classes[cls].wire if owner else missing
+                try:
+                    result = to_wire(self.catalog.get(cls))
+                except ResourceNotFound as missing:
+                    result = missing
             case ListClasses():
                 result = {"items": self.versions.rows(), "warnings": self.versions.differences()}
             case Standing():
@@ -218,15 +222,22 @@ class ResourcesMachine:
             self.controllers[name] = Supervision(name, self.node, self.settings, self._next_id)
         return self.controllers[name]
 
+    def _may_discover(self, supervision: Supervision) -> bool:
+        """Whether what the controller's classes depend on has been looked for; a class that nobody brings is no
+        obstacle, once every controller has said what it brings or has failed."""
+        owners, missing = self.catalog.awaited(supervision.name)
+        awaited = [self.controllers[name] for name in owners]
+        if missing:
+            awaited += [found for found in self.controllers.values() if not found.classes]
+        return all(found.looked for found in awaited)
+
     def _tell_versions(self) -> list[Effect]:
         """Tell the peers which classes this node has, when that changed.
 
         Until the boot is over, what the description files say counts for controllers that have not spoken yet.
         """
         own: Versions = {} if 24 in self._steps else dict(self._known)
-        for name, supervision in sorted(self.controllers.items()):
-            for cls, known in sorted(supervision.classes.items()):
-                own[cls] = (known.version, known.hash, name)
+        own |= self.catalog.versions()
         if own == self._told:
             return []
         self._told = own

@@ -13,13 +13,11 @@ from typing import Any, Literal
 import msgspec
 
 from ...bus.machine import Message
+from ...controllers.catalog import Versions
 
 SERVICE = "resources"
 GROUP = "sys.resources"
 PREFIX = "/resources/"
-
-Versions = dict[str, tuple[int, str, str]]
-"""By class name: version, hash of the whole description, name of the controller."""
 
 
 # --- to and from a controller -----------------------------------------------------------------------------------

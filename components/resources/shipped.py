@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...controllers.catalog import Catalog, Versions
 from ...controllers.description import load_description
 from ...errors import CoveyError
 from ...plugins.candidates import Candidate, find
-from .messages import Versions
 
 log = logging.getLogger(__name__)
 GROUP = "covey.controllers"
@@ -23,17 +23,14 @@ GROUP = "covey.controllers"
 
 def shipped_versions(settings: Mapping[str, Any]) -> Versions:
     """Return the classes of the shipped controllers that the node's file does not disable."""
-    versions: Versions = {}
+    catalog = Catalog()
     for candidate in _shipped(settings):
         for path in _description_files(candidate.value.partition(":")[0]):
             try:
-                described = load_description(path).classes
+                catalog.add(candidate.name, load_description(path).classes)
             except CoveyError as problem:
                 log.warning("%s: %s", path, problem)
-                continue
-            for found in described:
-                versions[found.name] = (found.version, found.fingerprint, candidate.name)
-    return versions
+    return catalog.versions()
 
 
 def shipped_names(settings: Mapping[str, Any]) -> list[str]:

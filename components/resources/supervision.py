@@ -8,12 +8,14 @@ reads make the controller failed only when not one of its resources can be read;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from ...bus.machine import Address, Effect, ImpossibleTransition, Notify, Send
+from ...controllers.catalog import Catalog
+from ...errors import CycleError, PluginError
 from .checked import Checked, KnownClass, checked_found, checked_values, known_classes
 from .messages import CallFailed, Describe, Described, Discover, Discovered, Values
 from .polling import Poller
@@ -77,6 +79,7 @@ class Supervision:
         self.attempt = 0
         self.settled = 0
         self.outcome: Outcome | None = None
+        self.held = False
         self.failures = 0
         self.call: Call | None = None
         self.overdue: Call | None = None
@@ -96,6 +99,11 @@ class Supervision:
         times = [self.poller.deadline, self.due, self.call.until if self.call else None]
         return min((time for time in times if time is not None), default=None)
 
+    @property
+    def looked(self) -> bool:
+        """Whether a discovery came to an end since the controller appeared, well or not."""
+        return self.outcome is not None or self.unwritten is not None
+
     def standing(self) -> dict[str, object]:
         """Return how the controller stands, as plain data."""
         return {
@@ -114,7 +122,7 @@ class Supervision:
             return
         self._become("appeared")
         self._expected = True
-        self._described = self._reading_failed = False
+        self._described = self.held = self._reading_failed = False
         self.unwritten = None
         self.call = self.overdue = self.outcome = None
         self.poller.stop()
@@ -142,11 +150,15 @@ class Supervision:
             self.poller.want(path)
         if self.call is not None or self.overdue is not None or not self._expected:
             return self.attempt
-        self.due = now
+        if not self.held:
+            self.due = now
         return self.attempt + 1
 
-    def described(self, now: float, message: Described, taken: Mapping[str, str]) -> bool:
-        """Take the controller's classes, unless another one has a class of that name; true if they were taken."""
+    def described(self, now: float, message: Described, catalog: Catalog) -> bool:
+        """Take the controller's classes if the node's catalog does; true if they were taken.
+
+        Its first discovery then waits for `discover`: the machine knows when what they depend on is known.
+        """
         if not self._answers(message.id, "describe"):
             return False
         try:
@@ -154,15 +166,21 @@ class Supervision:
         except ValueError as problem:
             self._fail(now, f"its class descriptions cannot be used: {problem}")
             return False
-        shared = sorted(set(classes) & set(taken))
-        if shared:
-            self._fail(now, f"class {shared[0]} belongs to the controller '{taken[shared[0]]}' already")
+        try:
+            catalog.add(self.name, [known.description for known in classes.values()])
+        except (PluginError, CycleError) as problem:
+            self._fail(now, problem.message)
             return False
         self.classes = classes
-        self._described = True
+        self._described = self.held = True
+        self.due = None
+        return True
+
+    def discover(self, now: float) -> None:
+        """Begin the discovery that was held back until what its classes depend on is known."""
+        self.held = False
         self._become("described")
         self._begin(now, "discover")
-        return True
 
     def discovered(self, now: float, message: Discovered) -> None:
         """Check what was found; the machine writes it from `unwritten` and then says `written`."""
@@ -268,7 +286,7 @@ class Supervision:
         self.due = now + self._settings.backoff(self.failures)
         self._reading_failed = False
         if absent:
-            self._described = False
+            self._described = self.held = False
             self.poller.stop()
         self.settled = self.attempt
         self.outcome = "failed"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .messages import Versions
+from ...controllers.catalog import Versions
 
 
 class VersionTable:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ...bus.machine import Effect, Reply
+from ...controllers.catalog import Catalog
 from .messages import DiscoverAll, ReadLocal
 from .supervision import Supervision
 
@@ -50,8 +51,9 @@ class ReadWaiter(msgspec.Struct):
 class Waiters:
     """The questions that wait."""
 
-    def __init__(self, controllers: Mapping[str, Supervision]) -> None:
+    def __init__(self, controllers: Mapping[str, Supervision], catalog: Catalog) -> None:
         self._controllers = controllers
+        self._catalog = catalog
         self.discovers: list[DiscoverWaiter] = []
         self.reads: list[ReadWaiter] = []
 
@@ -60,6 +62,10 @@ class Waiters:
         """When `tick` must run next."""
         times = [waiter.until for waiter in self.discovers]
         return min(times + [waiter.until for waiter in self.reads], default=None)
+
+    def owner(self, cls: str) -> Supervision | None:
+        """Return the controller of this node that has a class."""
+        return self._controllers.get(self._catalog.owner(cls))
 
     def discover(self, now: float, request: int, question: DiscoverAll, cause: str) -> None:
         """Wait for every controller's discovery; begin one first if `again`."""
@@ -70,7 +76,7 @@ class Waiters:
 
     def read(self, now: float, request: int, question: ReadLocal, cause: str) -> None:
         """Begin to read the resources asked for, and wait for them."""
-        owner = owner_of(self._controllers, question.cls)
+        owner = self.owner(question.cls)
         wanted = [path for path in paths(owner, question) if owner is not None and owner.poller.want(path)]
         self.reads.append(ReadWaiter(request, now + question.wait, cause, question, wanted))
 
@@ -83,7 +89,7 @@ class Waiters:
                 self.discovers.remove(discover)
                 effects.append(Reply(discover.request, self._outcomes(late), discover.cause))
         for read in list(self.reads):
-            owner = owner_of(self._controllers, read.question.cls)
+            owner = self.owner(read.question.cls)
             if read.done(owner) or read.until <= now:
                 self.reads.remove(read)
                 effects.append(Reply(read.request, values(now, owner, read.question), read.cause))
@@ -94,11 +100,6 @@ class Waiters:
             {"name": name, "state": "late" if name in late else found.outcome, "reason": found.reason}
             for name, found in sorted(self._controllers.items())
         ]
-
-
-def owner_of(controllers: Mapping[str, Supervision], cls: str) -> Supervision | None:
-    """Return the controller of this node that has a class."""
-    return next((found for found in controllers.values() if cls in found.classes), None)
 
 
 def paths(owner: Supervision | None, question: ReadLocal) -> list[str]:

@@ -1,4 +1,4 @@
-"""The classes known: who owns each, in which order they come, and how they differ between nodes."""
+"""The classes of a node: who owns each, in which version, and which controllers wait for which."""
 
 from __future__ import annotations
 
@@ -19,56 +19,54 @@ def made(name: str, controller: str = "c", **more: Any) -> ClassDescription:
 
 def test_classes_of_controllers() -> None:
     catalog = Catalog()
-    catalog.add("b", [made("Zebra", "b"), made("Apple", "b")])
+    catalog.add("b", [made("Zebra", "b"), made("Apple", "b", version=3)])
     catalog.add("a", [made("Melon", "a")])
-    assert [one.name for one in catalog] == ["Apple", "Melon", "Zebra"]
-    assert [one.name for one in catalog.of("b")] == ["Apple", "Zebra"]
-    assert "Melon" in catalog and "Lemon" not in catalog and len(catalog) == 3
+    assert [(name, version, owner) for name, (version, _, owner) in catalog.versions().items()] == [
+        ("Apple", 3, "b"),
+        ("Melon", 1, "a"),
+        ("Zebra", 1, "b"),
+    ]
+    assert catalog.versions()["Melon"][1] == catalog.get("Melon").fingerprint
     catalog.add("b", [made("Pear", "b")])
-    assert [one.name for one in catalog] == ["Melon", "Pear"]
-    catalog.remove("a")
-    assert [one.name for one in catalog] == ["Pear"]
+    assert list(catalog.versions()) == ["Melon", "Pear"]
+    assert (catalog.owner("Pear"), catalog.owner("Apple")) == ("b", "")
 
 
 def test_a_class_has_one_controller_and_the_loser_changes_nothing() -> None:
     catalog = Catalog()
-    catalog.add("first", [made("Disk", "first")])
-    catalog.add("second", [made("Tape", "second")])
-    with pytest.raises(PluginError, match="the class Disk of the controller second belongs to the controller first"):
-        catalog.add("second", [made("Drum", "second"), made("Disk", "second")])
-    assert [one.name for one in catalog] == ["Disk", "Tape"]
-    assert catalog.get("Disk").controller == "first"
+    catalog.add("first", [made("Disk")])
+    catalog.add("second", [made("Tape")])
+    with pytest.raises(PluginError, match="class Disk belongs to the controller 'first' already"):
+        catalog.add("second", [made("Drum"), made("Disk", "first")])  # whatever its description says
+    assert [(name, found[2]) for name, found in catalog.versions().items()] == [("Disk", "first"), ("Tape", "second")]
 
 
 def test_look_up_suggests() -> None:
     catalog = Catalog()
-    with pytest.raises(ResourceNotFound, match="known: none"):
+    with pytest.raises(ResourceNotFound) as caught:
         catalog.get("FileSystem")
+    assert caught.value.hint == "known: none"
     catalog.add("c", [made("FileSystem"), made("Host")])
     with pytest.raises(ResourceNotFound) as caught:
         catalog.get("FileSytem")
     assert caught.value.hint == "did you mean FileSystem? known: FileSystem, Host"
 
 
-def test_order_follows_dependencies() -> None:
+def test_whom_a_controller_waits_for() -> None:
     catalog = Catalog()
-    catalog.add("c", [made("A", depends=("C", "Absent")), made("B"), made("C", depends=("D",)), made("D")])
-    assert [one.name for one in catalog.in_order()] == ["D", "C", "A", "B"]
+    catalog.add("a", [made("A", depends=("C", "Absent", "A2")), made("A2", depends=("B",))])
+    assert catalog.awaited("a") == ([], ["Absent", "B", "C"])
+    catalog.add("b", [made("B"), made("C", depends=("B",))])
+    assert catalog.awaited("a") == (["b"], ["Absent"])
+    assert catalog.awaited("b") == ([], [])
 
 
-def test_a_circle_is_printed() -> None:
+def test_a_circle_is_printed_and_changes_nothing() -> None:
     catalog = Catalog()
-    catalog.add("c", [made("A", depends=("B",)), made("B", depends=("C",)), made("C", depends=("B",))])
-    with pytest.raises(CycleError, match="B -> C -> B"):
-        catalog.in_order()
-
-
-def test_differences_name_the_class_and_both_sides() -> None:
-    here, there = Catalog(), Catalog()
-    other = (Attribute(name="Id", type="string", kind="persistent", unit="x"),)
-    here.add("c", [made("Same"), made("Newer", version=2), made("Odd"), made("OnlyHere")])
-    there.add("c", [made("Same"), made("Newer"), made("Odd", attributes=other), made("OnlyThere")])
-    newer, odd = here.differences(there.versions())
-    assert newer == "Newer: version 2 here, 1 there"
-    assert odd.startswith("Odd: version 1 on both, but described differently")
-    assert here.differences(here.versions()) == []
+    catalog.add("a", [made("A", depends=("B",))])
+    catalog.add("b", [made("B", depends=("C",)), made("B2")])
+    with pytest.raises(CycleError, match="c -> a -> b -> c"):
+        catalog.add("c", [made("C", depends=("A",))])
+    assert catalog.owner("C") == ""
+    catalog.add("c", [made("C")])
+    assert catalog.owner("C") == "c"

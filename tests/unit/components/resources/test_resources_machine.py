@@ -229,6 +229,56 @@ def test_class_of_another_controller_is_refused(rig: Any) -> None:
     assert rig.states()["disks"][0] == "discovering"
 
 
+def other_class(rig: Any, name: str, *depends: str) -> Any:
+    return rig.disk_class(name=name, controller="x", depends=depends)
+
+
+def test_what_classes_depend_on_is_looked_for_first(rig: Any) -> None:
+    """Tape needs Disk; Disk's discovery fails once, which is an end too."""
+    rig.boot("disks", "tapes")
+    rig.describe("tapes", other_class(rig, "Tape", "Disk"))
+    assert rig.states()["tapes"] == ("starting", "")
+    rig.ask(1, m.DiscoverAll(10, again=True))
+    rig.wait(0.1)
+    assert rig.count("tapes", m.Discover) == 0
+    rig.describe("disks")
+    assert (rig.count("disks", m.Discover), rig.count("tapes", m.Discover)) == (1, 0)
+    rig.fail(m.Discover)
+    assert rig.count("tapes", m.Discover) == 1
+    assert rig.states()["tapes"][0] == "discovering"
+
+
+def test_a_class_that_nobody_brings_is_no_obstacle(rig: Any) -> None:
+    rig.boot("disks", "mute", "tapes")
+    rig.describe("tapes", other_class(rig, "Tape", "Drum"))
+    rig.describe("disks")
+    assert rig.count("tapes", m.Discover) == 0, "'mute' may bring it"
+    rig.wait(Settings().describe_deadline + 0.1)
+    assert rig.states()["mute"][0] == "failed"
+    assert rig.count("tapes", m.Discover) == 1
+
+
+def test_one_that_is_held_back_and_goes_is_failed_and_comes_again(rig: Any) -> None:
+    rig.boot("disks", "tapes")
+    rig.describe("tapes", other_class(rig, "Tape", "Disk"))
+    rig.feed(m.ControllerGone("tapes", "killed"))
+    rig.describe("disks")
+    rig.find(rig.disk(0))
+    assert (rig.states()["tapes"], rig.count("tapes", m.Discover)) == (("failed", "killed"), 0)
+    rig.feed(m.ControllerAppeared("tapes"))
+    rig.describe("tapes", other_class(rig, "Tape", "Disk"))
+    assert rig.count("tapes", m.Discover) == 1
+
+
+def test_controllers_that_wait_for_each_other_are_refused(rig: Any) -> None:
+    rig.boot("disks", "tapes")
+    rig.describe("tapes", other_class(rig, "Tape", "Disk"))
+    rig.describe("disks", other_class(rig, "Disk", "Tape"))
+    state, reason = rig.states()["disks"]
+    assert state == "failed" and "disks -> tapes -> disks" in reason
+    assert rig.count("tapes", m.Discover) == 1, "nobody brings what it waits for"
+
+
 def test_unusable_descriptions_are_a_failure_that_is_tried_again(rig: Any) -> None:
     rig.boot("disks")
     rig.hear("disks", m.Described(rig.take("disks", m.Describe).id, ({"name": 3},)))
