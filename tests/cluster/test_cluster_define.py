@@ -1,0 +1,271 @@
+"""Defining and undefining nodes: exactly one of two wins, and what a node missed it learns at its next join."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covey.errors import CoveyError
+from covey.testing import Cluster, Node
+
+pytestmark = pytest.mark.cluster
+
+Boot = Callable[..., Cluster]
+
+
+def started(lab: Cluster) -> Cluster:
+    """Start all; the first is in a cluster, the others in none."""
+    for node in lab:
+        node.start()
+    for node in lab:
+        node.wait_up()
+    lab[1].call("dcm", "cluster_define", name="lab")
+    lab[1].wait_online()
+    return lab
+
+
+def define_all(member: Node, requests: list[dict[str, Any]]) -> list[Any]:
+    """Send all at once, each over a connection of its own; return the answers and errors."""
+
+    async def one(request: dict[str, Any]) -> Any:
+        async with member.connect() as bus:
+            return await bus.call("dcm", "node_define", timeout=30.0, **request)
+
+    async def every() -> list[Any]:
+        return await asyncio.gather(*(one(request) for request in requests), return_exceptions=True)
+
+    return asyncio.run(every())
+
+
+def numbers(node: Node) -> list[int]:
+    return [one["number"] for one in node.call("dcm", "node_ls")]
+
+
+# --- define ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_defined_as_a_person_does_it_and_not_twice(nodes: Boot) -> None:
+    first, second = started(nodes(2))
+    made = first.covey("-o", "json", "node", "define", second.address, "--name", "two", "--number", "7", "--wait")
+    assert made.code == 0
+    assert (made.data["number"], made.data["name"]) == (7, "two")
+    shown = second.covey("-o", "json", "node", "show").data
+    assert (shown["number"], shown["name"], shown["state"]) == (7, "two", "online")
+
+    again = first.covey("-o", "json", "node", "define", second.address)
+    assert again.code == 5
+    assert again.error["code"] == "dcm.already_defined"
+    also = second.covey("-o", "json", "cluster", "define", "other")
+    assert also.code == 5
+    assert also.error["code"] == "dcm.node_online"
+    assert numbers(first) == numbers(second) == [1, 7]
+    assert len(second.covey("-o", "json", "cluster", "ls").data) == 1
+
+
+@pytest.mark.parametrize("same", [{"name": "twin"}, {"number": 5}], ids=["name", "number"])
+def test_of_two_nodes_with_one_name_or_number_exactly_one_wins(nodes: Boot, same: dict[str, Any]) -> None:
+    first, second, third = started(nodes(3))
+    answers = define_all(first, [{"address": node.address, **same} for node in (second, third)])
+    (won,) = [one for one in answers if isinstance(one, dict)]
+    (lost,) = [one for one in answers if isinstance(one, CoveyError)]
+    assert lost.code == "dcm.already_defined"
+    winner, loser = (second, third) if isinstance(answers[0], dict) else (third, second)
+    winner.wait_online()
+    assert numbers(first) == [1, won["number"]]
+    assert loser.call("dcm", "cluster_ls") == []
+    assert [path.name for path in loser.state.iterdir() if len(path.name) == 32] == []
+    assert loser.call("dcm", "cluster_status")["node_state"] == "undefined"
+    first.call("dcm", "node_define", address=loser.address, name="other")
+    loser.wait_online()
+    assert len(numbers(first)) == 3
+
+
+def test_of_many_defines_of_one_node_exactly_one_wins(nodes: Boot) -> None:
+    first, second = started(nodes(2))
+    answers = define_all(first, [{"address": second.address, "name": f"name-{n}"} for n in range(6)])
+    assert sum(isinstance(one, dict) for one in answers) == 1, answers
+    lost = {one.code for one in answers if isinstance(one, CoveyError)}
+    assert lost <= {"dcm.already_defined", "dcm.busy"}
+    second.wait_online()
+    assert numbers(first) == [1, 2]
+
+
+def test_nodes_that_differ_can_be_defined_at_once(nodes: Boot) -> None:
+    first, *others = started(nodes(4))
+    answers = define_all(first, [{"address": node.address} for node in others])
+    assert sorted(one["number"] for one in answers) == [2, 3, 4], answers
+    for node in others:
+        node.wait_online()
+
+
+def test_an_address_where_nobody_listens_leaves_nothing_behind(nodes: Boot) -> None:
+    first, second = nodes(2)
+    first.start()
+    first.wait_up()
+    first.call("dcm", "cluster_define", name="lab")
+    first.wait_online()
+    refused = first.covey("-o", "json", "node", "define", second.address, "--name", "ghost")
+    assert refused.code == 1
+    assert refused.error["code"] == "bus.unreachable"
+    assert second.address in refused.error["message"]
+    assert numbers(first) == [1]
+    second.start()
+    second.wait_up()
+    assert first.covey("node", "define", second.address, "--name", "ghost", "--wait").code == 0
+
+
+# --- undefine, and what a node learns at its join --------------------------------------------------------------------
+
+
+def cluster_folders(node: Node) -> list[Path]:
+    return [path for path in node.state.iterdir() if (path / "configuration").exists() and path.name != "dcm"]
+
+
+def test_undefined_while_away_is_cleaned_up_at_the_return(cluster: Boot) -> None:
+    first, second = cluster(2)
+    second.kill()
+    first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
+    assert first.covey("node", "undefine", "n2", "--yes").code == 0
+    assert numbers(first) == [1]
+    assert len(cluster_folders(second)) == 1
+
+    second.start()
+    second.wait("the clean-up", lambda status: status["node_state"] == "undefined" and status["id"] is None, 30)
+    assert cluster_folders(second) == []
+    assert second.covey("-o", "json", "cluster", "ls").data == []
+    verdict = second.covey("-o", "json", "node", "verdict").data
+    assert (verdict["scenario"], verdict["action"]) == (2, "erase")
+    assert verdict["original"] == verdict["local"]
+    assert verdict["global"] is None
+    second.kill()
+    second.start()
+    second.wait_up()
+    assert second.covey("-o", "json", "node", "verdict").data == verdict
+    assert first.covey("node", "define", second.address, "--wait").code == 0
+
+
+def test_an_online_node_is_undefined_in_order(cluster: Boot) -> None:
+    lab = cluster(2)
+    first, second = lab
+    refused = first.covey("-o", "json", "node", "undefine", "n1", "--yes")
+    assert refused.code == 5
+    assert first.covey("node", "undefine", "n2").code == 2  # nobody at a terminal said yes
+    done = first.covey("-o", "json", "node", "undefine", "n2", "--yes")
+    assert done.code == 0
+    assert done.data["erased"]
+    assert cluster_folders(second) == []
+    assert second.call("dcm", "cluster_status")["node_state"] == "undefined"
+    (view,) = first.call("liveness", "views", last=1)
+    assert (list(view["members"]), list(view["left"])) == ([1], [2])
+    assert first.covey("-o", "json", "node", "show", "n2").code == 4
+    assert first.covey("node", "define", second.address, "--wait").code == 0
+    lab.wait_online()
+
+
+def test_a_node_put_offline_stays_so_over_a_restart(cluster: Boot) -> None:
+    lab = cluster(2)
+    first, second = lab
+    assert first.covey("node", "offline", "n2", "--wait").code == 0
+    assert second.call("dcm", "cluster_status")["node_state"] == "offline"
+    second.kill()
+    second.start()
+    second.wait("its daemon to say so", lambda status: status["node_state"] == "offline")
+    assert first.call("dcm", "cluster_status")["view"]["members"] == [1]
+    assert first.covey("node", "online", "n2", "--wait").code == 0
+    lab.wait_online()
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def identity_in_a_file(node: Node) -> Path:
+    """Let the node have its id from a file, as from a card that can be changed; return the file."""
+    card = node.file.with_suffix(".card")
+    card.write_text(f"card-one-of-{node.name}\n")
+    node.file.write_text(node.file.read_text().replace("identity: generated", f"identity: {{file: {card}}}"))
+    return card
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_replaced_identity_hardware_is_taken_over(nodes: Boot, number: int) -> None:
+    lab = nodes(2)
+    cards = [identity_in_a_file(node) for node in lab]
+    lab.up()
+    node = lab[number]
+    assert node.stop() == 0
+    cards[number - 1].write_text("card-two\n")
+    node.start()
+    lab.wait_online()
+    verdict = node.covey("-o", "json", "node", "verdict").data
+    assert (verdict["scenario"], verdict["action"]) == (3, "replace")
+    for each in lab:
+        shown = each.covey("-o", "json", "node", "show", node.name).data
+        assert shown["id"] == "card-two"
+    assert node.stop() == 0
+    node.start()
+    lab.wait_online()
+    assert node.covey("-o", "json", "node", "verdict").data["scenario"] == 1
+
+
+def test_undefined_while_away_with_a_new_card_is_scenario_4(nodes: Boot) -> None:
+    lab = nodes(2)
+    cards = [identity_in_a_file(node) for node in lab]
+    lab.up()
+    first, second = lab
+    second.kill()
+    first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
+    assert first.covey("node", "undefine", "n2", "--yes").code == 0
+    cards[1].write_text("card-two\n")
+    second.start()
+    second.wait("the clean-up", lambda status: status["node_state"] == "undefined" and status["id"] is None, 30)
+    assert second.covey("-o", "json", "node", "verdict").data["scenario"] == 4
+    assert cluster_folders(second) == []
+
+
+def test_an_identity_that_cannot_be_read_waits_and_loses_nothing(nodes: Boot) -> None:
+    lab = nodes(2)
+    cards = [identity_in_a_file(node) for node in lab]
+    lab.up()
+    second = lab[2]
+    assert second.stop() == 0
+    cards[1].rename(cards[1].with_suffix(".away"))
+    second.start()
+    status = second.wait("the reason", lambda said: str(cards[1]) in said["reason"], 30)
+    assert status["node_state"] == "checking"
+    verdict = second.covey("-o", "json", "node", "verdict").data
+    assert (verdict["scenario"], verdict["action"]) == (None, "wait")
+    assert len(cluster_folders(second)) == 1
+    cards[1].with_suffix(".away").rename(cards[1])
+    lab.wait_online()
+
+
+def test_a_copied_state_folder_is_a_clone_and_its_original_stays(nodes: Boot) -> None:
+    lab = nodes(3)
+    first, second, copy = lab
+    for node in (first, second):
+        node.start()
+        node.wait_up()
+    first.call("dcm", "cluster_define", name="lab")
+    first.wait_online()
+    first.call("dcm", "node_define", address=second.address, name="n2", number=2)
+    second.wait_online()
+    boot_id = first.call("dcm", "node_show", number=2)["boot_id"]
+
+    shutil.copytree(second.state, copy.state, ignore=shutil.ignore_patterns("run"))
+    copy.start()
+    copy.wait_up()
+    status = copy.wait("the refusal", lambda said: said["node_state"] == "failed", 30)
+    assert "clone" in status["reason"]
+    verdict = copy.covey("-o", "json", "node", "verdict").data
+    assert (verdict["scenario"], verdict["action"]) == (None, "refuse")
+    assert len(cluster_folders(copy)) == 1
+    refused = copy.covey("-o", "json", "node", "online", "--wait")
+    assert refused.code == 8, refused
+    assert refused.error["code"] == "identity.clone"
+    assert first.call("dcm", "node_show", number=2)["boot_id"] == boot_id
+    assert second.call("dcm", "cluster_status")["node_state"] == "online"
+    assert first.call("dcm", "cluster_status")["view"]["members"] == [1, 2]
