@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import NotOnline, from_wire
 from .cluster import NODE_COLUMNS, node_rows
 from .connection import Session, answer
 from .names import node_number
@@ -137,9 +138,16 @@ def _switch(state: str, typed: str | None, wait: bool | None) -> int:
 
 
 async def _until_state(session: Session, number: int, state: str) -> Any:
+    async def ask() -> Any:
+        data = await session.call("dcm", "node_show", number=number)
+        if state == "online" and data.get("phase") == "failed":  # it will not get there by itself
+            code = data.get("code") or NotOnline.code
+            raise from_wire(code, f"node {number} does not go online: {data['reason']}", "see `covey node verdict`")
+        return data
+
     return await until(
         session,
-        lambda: session.call("dcm", "node_show", number=number),
+        ask,
         lambda data: f"node {number} is {data['state']}",
         lambda data: bool(data["state"] == state),
         f"node {number} to be {state}",

@@ -125,11 +125,12 @@ class Verbs(ClusterVerbs, Unbuilt):
         for node in await self.node_ls():
             if node["number"] == wanted:
                 if wanted == self._home.here().node.number:
-                    waiting = self._daemon.machine.waiting_for if node["state"] == "pending online" else []
+                    machine = self._daemon.machine
                     return node | {
-                        "phase": self._daemon.machine.state,
-                        "reason": self._daemon.machine.reason,
-                        "waiting_for": waiting,
+                        "phase": machine.state,
+                        "reason": machine.reason,
+                        "code": machine.verdict.code if machine.verdict and machine.state == "failed" else "",
+                        "waiting_for": machine.waiting_for if node["state"] == "pending online" else [],
                     }
                 return node
         raise NotFound(f"no node has the number {wanted}", "`covey node ls` lists the nodes")
