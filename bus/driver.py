@@ -1,21 +1,23 @@
 """Run one protocol machine on the real bus and the real clock.
 
 The driver steps the machine for each input and whenever its deadline comes, and hands the effects, in order, to the
-service around it. It knows no effect's meaning; the two that are the same everywhere (`Send` to another machine and
-`Publish`) have a helper, `perform_common`.
+service around it. The effects that mean the same everywhere are carried out here: a `Reply` ends the `ask` it belongs
+to; `Send` to another machine and `Publish` go out by an `Outbox`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from ..errors import CoveyError
 from .client import Client
-from .machine import Effect, Machine, Message, Publish, Send
+from .machine import Asked, Effect, Machine, Message, Publish, Reply, Send
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,18 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._stopped = False
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+
+    async def ask(self, question: Any, cause: str = "") -> Any:
+        """Put a question to the machine and wait for its answer; raises the CoveyError it answers with."""
+        number = next(self._numbers)
+        answer = self._asked[number] = self._loop.create_future()
+        try:
+            self.feed(Asked(number, question, cause))
+            return await answer
+        finally:
+            del self._asked[number]
 
     def feed(self, input: Any = None) -> None:
         """Take one input now (None: the deadline came) and perform what follows."""
@@ -38,7 +52,10 @@ class Driver:
         try:
             effects = self.machine.step(self._loop.time(), input)
             for effect in effects:
-                self._perform(effect)
+                if isinstance(effect, Reply):
+                    self._answer(effect)
+                else:
+                    self._perform(effect)
         except Exception as problem:
             log.exception("%s failed on %r", type(self.machine).__name__, input)
             self.stop()
@@ -57,6 +74,15 @@ class Driver:
     async def failed(self) -> None:
         """Wait until the machine fails, and raise its exception."""
         await self._failed
+
+    def _answer(self, reply: Reply) -> None:
+        future = self._asked.get(reply.request)
+        if future is None or future.done():
+            return  # whoever asked has given up
+        if isinstance(reply.result, CoveyError):
+            future.set_exception(reply.result)
+        else:
+            future.set_result(reply.result)
 
     def _arm(self) -> None:
         if self._timer:
@@ -89,6 +115,33 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception():
             log.error("background work %s failed", task.get_name(), exc_info=task.exception())
+
+
+class Outbox:
+    """What a machine sends and publishes, in its order. One that is lost is the machine's business: it says it again.
+
+    `limit`: how many may wait for this node's broker; more are lost. 0: any number.
+    """
+
+    def __init__(self, bus: Client, limit: int = 0) -> None:
+        self._bus = bus
+        self._waiting: asyncio.Queue[Send | Publish] = asyncio.Queue(limit)
+
+    def put(self, effect: Send | Publish) -> None:
+        """Have an effect carried out after those before it."""
+        try:
+            self._waiting.put_nowait(effect)
+        except asyncio.QueueFull:
+            log.warning("the broker does not keep up; lost: %s", type(effect).__name__)
+
+    async def post(self) -> None:
+        """Carry out what is put in, until cancelled."""
+        while True:
+            effect = await self._waiting.get()
+            try:
+                await perform_common(self._bus, effect)
+            except CoveyError as problem:
+                log.debug("not sent: %s", problem)
 
 
 async def perform_common(bus: Client, effect: Send | Publish) -> None:

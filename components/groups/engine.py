@@ -1,50 +1,34 @@
 """The groups machine at work on one node's bus: its driver, its orders, and what it must hear.
 
-Knows what the machine's effects mean on the bus and nothing of how it decides. System entries go through the
-registry's verbs `append_system` and `system`; an error after which nobody knows whether the entry was appended is
-silence to the machine, which asks again. Events of the bus may be missed: what they tell can be asked for, too.
+Knows what the machine's effects mean on the bus and nothing of how it decides. System entries go through
+`registry/client.py`. Events of the bus may be missed: what they tell can be asked for, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
 
 from ...bus.context import ComponentContext
-from ...bus.driver import Background, Driver, perform_common
-from ...bus.machine import Address, Asked, Effect, Notify, Publish, Received, Reply, Send
+from ...bus.driver import Background, Driver, Outbox
+from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
 from ...bus.messages import PARTY_TOPIC
-from ...errors import ConnectionLost, CoveyError, Overloaded, ServiceDied, Timeout, Unreachable
+from ...errors import CoveyError
 from ..liveness.messages import VIEW_TOPIC, ViewChanged
-from ..registry.messages import (
-    LEADING_TOPIC,
-    AppendSystem,
-    Leading,
-    ReadSystem,
-    SystemAppended,
-    SystemRead,
-    SystemRefused,
-)
+from ..registry.client import SystemLog, leading_from
+from ..registry.messages import LEADING_TOPIC, AppendSystem, ReadSystem
 from .machine import SYNCED, GroupsMachine
 from .messages import SERVICE, GroupsMessage, PartyGone
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-IN_DOUBT = (Timeout, ConnectionLost, ServiceDied, Unreachable, Overloaded)
-"""Errors after which nobody knows whether the entry was appended."""
-
 ASK_AGAIN = 1.0
 """Seconds between two tries of what must be learned."""
-
-APPEND_TIMEOUT = 5.0
-"""Seconds an append may take before the machine's own repetition is let through."""
 
 OUTBOX = 20_000
 """Messages that wait for this node's broker; more are lost, and repeated by the machines."""
@@ -61,10 +45,8 @@ class GroupsEngine:
         self._machine = GroupsMachine(self.node, context.local.boot_id, time.time_ns(), settings)
         self._driver = Driver(self._machine, self._perform)
         self._background = Background()
-        self._outbox: asyncio.Queue[Send | Publish] = asyncio.Queue(OUTBOX)
-        self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._appending: set[str] = set()
+        self._outbox = Outbox(context.bus, OUTBOX)
+        self._log = SystemLog(context.bus)
         self._primary = 0
         self._view: tuple[int, int] = (0, 0)
         self.synced = asyncio.Event()
@@ -74,7 +56,7 @@ class GroupsEngine:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._driver.failed())
-                tasks.create_task(self._post())
+                tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_leading())
                 tasks.create_task(self._hear_views())
                 tasks.create_task(self._hear_parties())
@@ -86,13 +68,7 @@ class GroupsEngine:
 
     async def ask(self, question: Any, cause: str) -> Any:
         """Ask the machine and wait for its answer; raises the error that it answers."""
-        number = next(self._numbers)
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        try:
-            self._driver.feed(Asked(number, question, cause))
-            return await answer
-        finally:
-            del self._asked[number]
+        return await self._driver.ask(question, cause)
 
     def hear(self, body: bytes, node: int, cause: str) -> None:
         """Take a message of another node's machine."""
@@ -101,91 +77,25 @@ class GroupsEngine:
     # --- the machine's orders -----------------------------------------------------------------------------------------
 
     def _perform(self, effect: Effect) -> None:
-        if isinstance(effect, Reply):
-            self._answer(effect)
-        elif isinstance(effect, Notify):
+        if isinstance(effect, Notify):
             self._notified(effect)
-        elif isinstance(effect, Send) and isinstance(effect.message, AppendSystem):
-            if effect.message.id not in self._appending:
-                self._background.start(self._append(effect.message, effect.cause), "append a decision")
-        elif isinstance(effect, Send) and isinstance(effect.message, ReadSystem):
-            self._background.start(self._read(effect.message, effect.cause), "read the decisions")
+        elif isinstance(effect, Send) and isinstance(effect.message, AppendSystem | ReadSystem):
+            self._background.start(self._ask_log(effect.message, effect.cause), "decisions in the log")
         elif isinstance(effect, Send) and effect.to.node in (0, self.node):
             received = Received(Address(SERVICE, self.node), effect.message, effect.cause)
             asyncio.get_running_loop().call_soon(self._driver.feed, received)
         elif isinstance(effect, Send | Publish):
-            try:
-                self._outbox.put_nowait(effect)
-            except asyncio.QueueFull:
-                log.warning("the broker does not keep up; lost: %s", type(effect).__name__)
-
-    def _answer(self, reply: Reply) -> None:
-        future = self._asked.get(reply.request)
-        if future is None or future.done():
-            return
-        if isinstance(reply.result, CoveyError):
-            future.set_exception(reply.result)
-        else:
-            future.set_result(reply.result)
+            self._outbox.put(effect)
 
     def _notified(self, notify: Notify) -> None:
         if notify.what == SYNCED:
             self.synced.set()
             self._background.start(self._bury(), "look for dead members")
 
-    async def _post(self) -> None:
-        while True:
-            effect = await self._outbox.get()
-            await self._try(perform_common(self._bus, effect))
-
-    @staticmethod
-    async def _try(work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except CoveyError as problem:
-            log.debug("not sent: %s", problem)
-
-    async def _append(self, entry: AppendSystem, cause: str) -> None:
-        told: SystemAppended | SystemRefused
-        self._appending.add(entry.id)
-        try:
-            answer = await self._bus.call(
-                "registry",
-                "append_system",
-                request_id=entry.id,
-                cause=cause,
-                epoch=entry.epoch,
-                kind=entry.kind,
-                slot=entry.slot,
-                body=entry.body,
-                keep=entry.keep,
-                timeout=APPEND_TIMEOUT,
-            )
-            told = SystemAppended(entry.id, answer["index"], entry.epoch)
-        except IN_DOUBT as problem:
-            log.info("decision not appended, or not known to be: %s", problem)
-            return
-        except CoveyError as problem:
-            log.info("decision refused by the log: %s", problem)
-            told = SystemRefused(entry.id, int(problem.details.get("epoch", 0)), str(problem))
-        finally:
-            self._appending.discard(entry.id)
-        self._driver.feed(Received(Address("registry", self.node), told, cause))
-
-    async def _read(self, wanted: ReadSystem, cause: str) -> None:
-        entries: list[tuple[str, int, int, bytes]] = []
-        more, since = True, 0
-        while more:
-            try:
-                answer = await self._bus.call("registry", "system", cause=cause, kind=wanted.kind, since_index=since)
-            except CoveyError as problem:
-                log.info("the log's decisions could not be read: %s", problem)
-                return
-            entries += [(e["slot"], e["index"], e["epoch"], e["body"]) for e in answer["entries"]]
-            more = answer.get("more", False)
-            since = entries[-1][1] if entries else 0
-        told = SystemRead(wanted.id, tuple(entries), answer["epoch"])
-        self._driver.feed(Received(Address("registry", self.node), told, cause))
+    async def _ask_log(self, message: AppendSystem | ReadSystem, cause: str) -> None:
+        answer = await self._log.ask(message, cause)
+        if answer is not None:
+            self._driver.feed(Received(Address("registry", self.node), answer, cause))
 
     # --- what this node learns ----------------------------------------------------------------------------------------
 
@@ -213,7 +123,7 @@ class GroupsEngine:
             try:
                 if not self._primary or self._machine.frozen:
                     status = await self._bus.call("registry", "status", timeout=ASK_AGAIN)
-                    self._lead({**status, "primary": status.get("primary") or 0}, "")
+                    self._lead(status, "")
                 if self._view == (0, 0) or self._machine.frozen:
                     await self._ask_view()
             except CoveyError as problem:
@@ -228,8 +138,8 @@ class GroupsEngine:
             self._show_view(msgspec.convert({"type": "ViewChanged", **told}, ViewChanged), "")
 
     def _lead(self, told: dict[str, Any], cause: str) -> None:
-        self._primary = told["primary"]
-        leading = Leading(told["epoch"], told["primary"], told["phase"], told["writable"])
+        leading = leading_from(told)
+        self._primary = leading.primary
         self._driver.feed(Received(Address("registry", self.node), leading, cause))
 
     def _show_view(self, view: ViewChanged, cause: str) -> None:

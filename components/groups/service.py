@@ -15,7 +15,8 @@ import msgspec
 from ...bus.context import ComponentContext
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import CoveyError, Denied, NotImplementedYet, Refused
+from ...errors import Denied, NotImplementedYet, Refused
+from ..registry.client import read_nodes
 from .engine import GroupsEngine
 from .messages import (
     SERVICE,
@@ -32,9 +33,6 @@ from .messages import (
 
 log = logging.getLogger(__name__)
 
-RETRY = 0.2
-"""Seconds between two tries to read the global configuration at the start."""
-
 
 class GroupsService:
     """The verbs of `groups`."""
@@ -44,7 +42,7 @@ class GroupsService:
 
     # --- verbs: members ---------------------------------------------------------------------------------------------
 
-    @verb()
+    @verb(Role.OPERATOR)
     async def join(self, request: Request, *, group: str, state: Any = None) -> dict[str, Any]:
         """Make the calling party a member; `state` becomes the group's value if it has no members.
 
@@ -54,12 +52,12 @@ class GroupsService:
         party, component = self._party(request), request.role >= Role.COMPONENT
         return self._plain(await self._engine.ask(JoinGroup(group, party, _packed(state), component), request.cause))
 
-    @verb()
+    @verb(Role.OPERATOR)
     async def leave(self, request: Request, *, group: str) -> dict[str, Any]:
         """End the membership of the calling party."""
         return self._plain(await self._engine.ask(LeaveGroup(group, self._party(request)), request.cause))
 
-    @verb()
+    @verb(Role.OPERATOR)
     async def broadcast(self, request: Request, *, group: str, body: Any, fast: bool = False) -> dict[str, Any]:
         """Send a message to all members, through the log; returns `{group, view, sequence}` when it is decided."""
         if fast:
@@ -67,12 +65,12 @@ class GroupsService:
         question = Broadcast(group, self._party(request), msgspec.msgpack.encode(body))
         return self._plain(await self._engine.ask(question, request.cause))
 
-    @verb()
+    @verb(Role.OPERATOR)
     async def set_state(self, request: Request, *, group: str, value: Any) -> dict[str, Any]:
         """Change the group's state value; returns `{group, view, sequence}` when it is decided."""
         return self._plain(await self._engine.ask(SetState(group, self._party(request), _packed(value)), request.cause))
 
-    @verb()
+    @verb(Role.OPERATOR)
     async def propose(self, *, group: str, body: Any, phases: int = 1) -> None:
         """Put something to the vote of all members."""
         raise NotImplementedYet("proposals with votes are not built yet (SPEC 11.2)")
@@ -187,14 +185,7 @@ async def main(context: ComponentContext) -> None:
     await context.refresh()
     await context.step(9, "has the local configuration")
     await context.need("registry.reads")
-    while True:
-        try:
-            found = await context.bus.call("registry", "ls", prefix="/nodes/")
-            break
-        except CoveyError as problem:
-            log.info("the global configuration cannot be read yet: %s", problem)
-            await asyncio.sleep(RETRY)
-    await context.step(12, f"has read the global configuration: {len(found['items'])} nodes")
+    await context.step(12, f"has read the global configuration: {len(await read_nodes(context.bus))} nodes")
     await context.need("liveness")
     await context.step(13, "uses liveness")
     engine = GroupsEngine(context)

@@ -79,5 +79,4 @@ def system(store: Store, question: ListSystem, epoch: int, most: int = 8 << 20) 
         most -= len(kept.body) + len(slot) + 50
         if most <= 0:
             break
-    answer: dict[str, Any] = {"entries": entries, "epoch": epoch}
-    return answer if len(entries) == len(found) else {**answer, "more": True}
+    return {"entries": entries, "epoch": epoch, "more": len(entries) < len(found)}

@@ -8,7 +8,6 @@ Knows the bus only to carry messages and events. The machine runs on the loop, t
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import msgspec
 
 from ...bus.client import Client
-from ...bus.driver import Background, Driver, perform_common
-from ...bus.machine import Address, Asked, Effect, Notify, Persist, Persisted, Publish, Received, Reply, Send
+from ...bus.driver import Background, Driver, Outbox
+from ...bus.machine import Address, Effect, Notify, Persist, Persisted, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
-from ...errors import CoveyError
 from . import messages, records
 from .disk import Disk
 from .machine import RegistryMachine
@@ -42,10 +40,8 @@ class ServerEngine:
         self._disk = disk
         self._driver = Driver(machine, self._perform)
         self._background = Background()
-        self._outbox: asyncio.Queue[Send | Publish] = asyncio.Queue()
+        self._outbox = Outbox(bus)
         self._writer = Writer(disk, self._persisted, self._trimmed) if disk else None
-        self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Any]] = {}
         self._snapshot = 0
         self._changed = asyncio.Event()
 
@@ -70,7 +66,7 @@ class ServerEngine:
         """Start the machine and serve; raises what the disk or the machine raised."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._driver.failed())
-            tasks.create_task(self._post())
+            tasks.create_task(self._outbox.post())
             tasks.create_task(self._hear_peers())
             if self._writer:
                 tasks.create_task(self._writer.failed())
@@ -85,13 +81,7 @@ class ServerEngine:
 
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer from this copy; raises CoveyError."""
-        number = next(self._numbers)
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        try:
-            self._driver.feed(Asked(number, question, request.cause))
-            return await answer
-        finally:
-            del self._asked[number]
+        return await self._driver.ask(question, request.cause)
 
     async def hear(self, body: bytes, request: Request) -> bytes | None:
         """Take a message of another node's registry; return the answer to one that asks who leads."""
@@ -111,27 +101,16 @@ class ServerEngine:
     # --- the machine's orders ---
 
     def _perform(self, effect: Effect) -> None:
-        if isinstance(effect, Reply):
-            self._answer(effect)
-        elif isinstance(effect, Persist):
+        if isinstance(effect, Persist):
             assert self._writer is not None, "a damaged copy writes nothing"
             self._writer.write(effect.number, effect.data)
         elif isinstance(effect, Notify):
             self._background.start(self._write_snapshot(effect.body), "snapshot")
-        else:
-            self._outbox.put_nowait(effect)
+        elif isinstance(effect, Send | Publish):
+            self._outbox.put(effect)
             if isinstance(effect, Publish):
                 self._changed.set()
                 self._changed = asyncio.Event()
-
-    def _answer(self, reply: Reply) -> None:
-        future = self._asked.get(reply.request)
-        if future is None or future.done():
-            return  # whoever asked has given up
-        if isinstance(reply.result, CoveyError):
-            future.set_exception(reply.result)
-        else:
-            future.set_result(reply.result)
 
     def _persisted(self, number: int) -> None:
         self._driver.feed(Persisted(number))
@@ -149,14 +128,6 @@ class ServerEngine:
 
     def _trimmed(self) -> None:
         self._driver.feed(messages.SnapshotWritten(self._snapshot))
-
-    async def _post(self) -> None:
-        while True:
-            effect = await self._outbox.get()
-            try:
-                await perform_common(self._bus, effect)
-            except CoveyError as problem:
-                log.debug("not sent: %s", problem)  # the machine, or whoever asked, says it again
 
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:

@@ -15,12 +15,12 @@ from typing import Any
 
 from ...bus.client import Client
 from ...errors import CoveyError, NoQuorum, ResourceNotFound
+from ..registry.client import NODES, read_all
+from ..registry.messages import Consistency
 from .listing import add_values, pick, stored_rows
 from .messages import PREFIX, SERVICE, DescribeClass, ListClasses, ReadLocal
-from .orders import Orders, read_all
+from .orders import Orders
 from .settings import Settings
-
-NODES = "/nodes/"
 
 LONGEST_WAIT = 30.0
 """Seconds of one long poll."""
@@ -115,7 +115,7 @@ class Cluster:
         stale = {item["key"] for item in _of_undefined(listed, nodes)}
         return [item for item in listed if item["key"] not in stale], warnings
 
-    async def _read(self, consistency: str, *prefixes: str) -> list[list[dict[str, Any]]]:
+    async def _read(self, consistency: Consistency, *prefixes: str) -> list[list[dict[str, Any]]]:
         return await asyncio.gather(*(read_all(self._bus, prefix, consistency) for prefix in prefixes))
 
     async def _add_dynamic(self, cls: str, rows: list[dict[str, Any]], fresh: bool, ids: tuple[str, ...]) -> list[str]:

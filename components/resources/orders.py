@@ -7,16 +7,17 @@ it hangs. Odd: the moment of a discovery is read from the wall clock here, since
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from ...bus.client import Client
-from ...bus.driver import Background, perform_common
-from ...bus.machine import Address, Asked, Effect, Message, Notify, Received, Reply, Send
+from ...bus.driver import Background, Driver, perform_common
+from ...bus.machine import Address, Effect, Message, Notify, Received, Send
 from ...errors import CoveyError
+from ..registry.client import read_all
+from .machine import ResourcesMachine
 from .messages import (
     PREFIX,
     CallFailed,
@@ -24,7 +25,6 @@ from .messages import (
     Described,
     Discover,
     Discovered,
-    Question,
     Read,
     ReadStored,
     Stored,
@@ -32,47 +32,24 @@ from .messages import (
     Write,
     Written,
 )
-from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-PART = 2000
-"""Resources read from the registry at a time: about a megabyte."""
-
 REGISTRY_TIMEOUT = 30.0
-"""Seconds for one call to the registry; longer than the machine waits before it asks again under the same id."""
-
-
-async def read_all(bus: Client, prefix: str, consistency: str = "linear", cause: str = "") -> list[dict[str, Any]]:
-    """Return every item below a prefix, read in parts: one answer of the registry has a largest size."""
-    items: list[dict[str, Any]] = []
-    while True:
-        listed = await bus.call(
-            "registry",
-            "ls",
-            timeout=REGISTRY_TIMEOUT,
-            cause=cause,
-            prefix=prefix,
-            consistency=consistency,
-            after=items[-1]["key"] if items else "",
-            limit=PART,
-        )
-        items += listed["items"]
-        if not listed["more"]:
-            return items
+"""Seconds for a transaction; longer than the machine waits before it asks again under the same id."""
 
 
 class Orders:
     """The machine's hands: `perform` takes effects, `ask` questions; outcomes go to `feed`."""
 
-    def __init__(self, bus: Client, settings: Settings, background: Background) -> None:
-        self.feed: Callable[[Any], None] = lambda _: None
+    def __init__(self, bus: Client, machine: ResourcesMachine, background: Background) -> None:
+        self.driver = Driver(machine, self.perform)
+        self.feed = self.driver.feed
+        self.ask = self.driver.ask
         self._bus = bus
-        self._settings = settings
+        self._settings = machine.settings
         self._background = background
         self._notified: dict[str, Callable[[Any], None]] = {}
-        self._questions: dict[int, asyncio.Future[Any]] = {}
-        self._count = 0
 
     def on(self, what: str, function: Callable[[Any], None]) -> None:
         """Call `function` with the body of every `Notify(what)`."""
@@ -81,35 +58,12 @@ class Orders:
     def perform(self, effect: Effect) -> None:
         """Begin to carry out one effect."""
         match effect:
-            case Reply(request, result):
-                self._answer(request, result)
             case Notify(what, body):
                 self._notified[what](body)
             case Send(to, message, cause):
                 self._background.start(self._carry_out(to, message, cause, effect), name=f"{to.service}.{message}"[:80])
             case _:
                 raise TypeError(f"{type(effect).__name__} is no effect of the Resource Manager")
-
-    async def ask(self, question: Question, cause: str = "") -> Any:
-        """Put a question to the machine and wait for its answer; raises the CoveyError it answers with."""
-        self._count += 1
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        number = self._count
-        self._questions[number] = future
-        try:
-            self.feed(Asked(number, question, cause))
-            return await future
-        finally:
-            del self._questions[number]
-
-    def _answer(self, request: int, result: Any) -> None:
-        future = self._questions.get(request)
-        if future is None or future.done():
-            return
-        if isinstance(result, CoveyError):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
 
     async def _carry_out(self, to: Address, message: Message, cause: str, effect: Send) -> None:
         match message:

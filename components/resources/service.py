@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ...bus.context import ComponentContext
-from ...bus.driver import Background, Driver
+from ...bus.driver import Background
 from ...bus.machine import Address, Received
 from ...bus.messages import Role
 from ...bus.service import Request, verb
@@ -150,10 +150,8 @@ async def main(context: ComponentContext) -> None:
     """Serve `resources` on this node until cancelled."""
     settings = from_local(context.local.settings)
     background = Background()
-    orders = Orders(context.bus, settings, background)
     machine = ResourcesMachine(context.local.node, secrets.token_hex(8), settings)
-    driver = Driver(machine, orders.perform)
-    orders.feed = driver.feed
+    orders = Orders(context.bus, machine, background)
     cluster = Cluster(context.bus, context.local.node, orders, settings)
     boot = Boot(context, machine, orders, cluster, background)
     try:
@@ -162,8 +160,8 @@ async def main(context: ComponentContext) -> None:
             asyncio.TaskGroup() as tasks,
         ):
             service.cluster_id = context.local.cluster_id
-            tasks.create_task(driver.failed())
+            tasks.create_task(orders.driver.failed())
             tasks.create_task(boot.run())
     finally:
-        driver.stop()
+        orders.driver.stop()
         await background.close()

@@ -275,7 +275,7 @@ async def test_system_entries_through_the_service(folder: Path) -> None:
         for party in (one.bus, two.bus):
             found = await party.call("registry", "system", kind="v")
             entry = {"index": first["index"], "epoch": epoch, "slot": "", "body": b"1"}
-            assert found == {"entries": [entry], "epoch": epoch}
+            assert found == {"entries": [entry], "epoch": epoch, "more": False}
         with pytest.raises(errors.NotPrimary):
             await two.bus.call("registry", "append_system", epoch=epoch, kind="v", body=b"1")
 

@@ -314,6 +314,7 @@ def test_system_entries_are_taken_before_writes_open_and_fenced_by_the_epoch(run
             {"index": 5, "epoch": 2, "slot": "", "body": b"3"},
         ],
         "epoch": 2,
+        "more": False,
     }
     assert run.answer(ListSystem("v", since_index=4))["entries"] == kept["entries"][1:]
     part = reading.system(run.machine.store, ListSystem("v"), 2, most=1)

@@ -274,4 +274,4 @@ def test_what_is_not_there_is_an_error_with_the_revision() -> None:
     with pytest.raises(KeyNotFound) as caught:
         reading.get(store, Get("/app/b"))
     assert caught.value.details == {"key": "/app/b", "revision": 1}
-    assert reading.system(store, ListSystem("k"), 4) == {"entries": [], "epoch": 4}
+    assert reading.system(store, ListSystem("k"), 4) == {"entries": [], "epoch": 4, "more": False}
