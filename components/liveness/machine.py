@@ -416,7 +416,7 @@ class LivenessMachine:
     def _answer(self, asked: Asked) -> None:
         question = asked.question
         if isinstance(question, Status):
-            self._reply(asked, report.status(self, self._now))
+            self._reply(asked, self._status())
         elif isinstance(question, Views):
             self._reply(asked, report.views_list(self.chain, question.last))
         elif isinstance(question, ConfiguredQ | LeaveQ):
@@ -432,6 +432,20 @@ class LivenessMachine:
                 self._ask_at = self._now
         else:
             raise ImpossibleTransition(f"liveness was asked {question!r}, which it does not know")
+
+    def _status(self) -> dict[str, Any]:
+        return report.status(
+            self._now,
+            phase=self.phase,
+            chain=self.chain,
+            view_at=self.view_at,
+            quorate=self.quorate,
+            leader=self.leader,
+            leading=self.leading,
+            peers=self.peers,
+            tasks_failed=self.tasks_failed,
+            late_steps=self.late_steps,
+        )
 
     def _holds(self, question: ConfiguredQ | LeaveQ) -> bool:
         if isinstance(question, LeaveQ):

@@ -1,20 +1,17 @@
 """What liveness tells people and other components who ask: plain data, made from what the machine holds.
 
-Knows the machine's state, changes nothing. View ids are lists and members are dicts here, since this goes to
+Changes nothing. View ids are lists and members are dicts here, since this goes to
 JSON.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .messages import Member
 from .peers import Peers
 from .views import Chain
-
-if TYPE_CHECKING:
-    from .machine import LivenessMachine
 
 
 def member_dict(member: Member) -> dict[str, Any]:
@@ -70,19 +67,31 @@ def peers_list(peers: Peers, now: float) -> list[dict[str, Any]]:
     return sorted(told, key=lambda peer: int(peer["number"]))
 
 
-def status(machine: LivenessMachine, now: float) -> dict[str, Any]:
+def status(
+    now: float,
+    *,
+    phase: str,
+    chain: Chain,
+    view_at: float,
+    quorate: bool,
+    leader: tuple[int, int],
+    leading: bool,
+    peers: Peers,
+    tasks_failed: tuple[str, ...],
+    late_steps: int,
+) -> dict[str, Any]:
     """Everything a person or another component asks of the liveness of one node."""
-    epoch, node = machine.leader
+    epoch, node = leader
     return {
-        "state": machine.phase,
-        "view": view_dict(machine.chain),
-        "quorate": machine.quorate,
-        "frozen": not machine.quorate,
+        "state": phase,
+        "view": view_dict(chain),
+        "quorate": quorate,
+        "frozen": not quorate,
         "leader": {"epoch": epoch, "node": node or None},
-        "leading": machine.leading,
-        "since_s": round(now - machine.view_at, 3),
-        "suspects": list(machine.peers.suspects),
-        "peers": peers_list(machine.peers, now),
-        "tasks_failed": list(machine.tasks_failed),
-        "late_steps": machine.late_steps,
+        "leading": leading,
+        "since_s": round(now - view_at, 3),
+        "suspects": list(peers.suspects),
+        "peers": peers_list(peers, now),
+        "tasks_failed": list(tasks_failed),
+        "late_steps": late_steps,
     }

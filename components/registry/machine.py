@@ -274,7 +274,8 @@ class RegistryMachine:
         self._reply(waiter, reading.system(self.store, question, self.epoch, self.settings.list_bytes))
 
     def _status(self, question: messages.Status, waiter: Waiter) -> None:
-        self._reply(waiter, status.of(self))
+        told = (self.node, self.store, self.epoch, self.leading, self.closed_because, self.damaged, self.repaired)
+        self._reply(waiter, status.of(*told))
 
     def _watch(self, question: messages.Watch, waiter: Waiter) -> None:
         self._readable("linear")

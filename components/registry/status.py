@@ -1,16 +1,15 @@
-"""How a copy stands, as `registry status` shows it. Reads a machine, changes nothing."""
+"""How a copy stands, as `registry status` shows it. Changes nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from .keys import unpack_value
 from .loaded import Damage
+from .messages import Leading
 from .proposals import SERVERS_KEY
 from .store import Store
-
-if TYPE_CHECKING:
-    from .machine import RegistryMachine
 
 
 def servers(store: Store, node: int) -> list[int]:
@@ -21,19 +20,26 @@ def servers(store: Store, node: int) -> list[int]:
     return list(listed) if listed else [node]
 
 
-def of(machine: RegistryMachine) -> dict[str, Any]:
+def of(
+    node: int,
+    store: Store,
+    epoch: int,
+    leading: Leading,
+    closed_because: str,
+    damaged: Sequence[Damage],
+    repaired: Sequence[Damage],
+) -> dict[str, Any]:
     """Return the status: phase, incarnation, revision, primary, servers, what they tolerate, what is damaged."""
-    store = machine.store
     incarnation = [store.gen, store.epoch, store.index]
-    primary = machine.leading.primary or None
-    listed = servers(store, machine.node)
-    own = "damaged" if machine.damaged else "primary" if primary else "follower"
+    primary = leading.primary or None
+    listed = servers(store, node)
+    own = "damaged" if damaged else "primary" if primary else "follower"
     return {
-        "phase": machine.phase,
-        "writable": machine.writable,
-        "closed_because": machine.closed_because or None,
+        "phase": leading.phase,
+        "writable": leading.writable,
+        "closed_because": closed_because or None,
         "incarnation": incarnation,
-        "epoch": machine.epoch,
+        "epoch": epoch,
         "revision": store.revision,
         "history_start": store.history_start,
         "keys": len(store),
@@ -42,15 +48,15 @@ def of(machine: RegistryMachine) -> dict[str, Any]:
         "servers": [
             {
                 "number": number,
-                "state": own if number == machine.node else "offline",
-                "incarnation": incarnation if number == machine.node else None,
-                "lag": 0 if number == machine.node else None,
+                "state": own if number == node else "offline",
+                "incarnation": incarnation if number == node else None,
+                "lag": 0 if number == node else None,
             }
             for number in listed
         ],
         "tolerates": (len(listed) - 1) // 2,
-        "damaged": [_plain(damage) for damage in machine.damaged],
-        "repaired": [_plain(damage) for damage in machine.repaired],
+        "damaged": [_plain(damage) for damage in damaged],
+        "repaired": [_plain(damage) for damage in repaired],
     }
 
 
