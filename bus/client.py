@@ -181,7 +181,11 @@ class Client:
         self._send(Kind.REQUEST, arguments, 0, service if node is None else f"{service}@{node}", topic, cause)
 
     async def publish(self, topic: str, body: Any, *, cause: str = "") -> None:
-        """Publish an event on this node's bus, for whoever listens."""
+        """Publish an event on this node's bus, for whoever listens.
+
+        It needs the role operator, and below the name of a component (`registry.…`) that of a component. Nothing waits
+        for an answer: a refusal is logged, and counted by the broker.
+        """
         self._send(Kind.EVENT, body, 0, "", topic, cause)
 
     def subscribe(self, topic: str) -> Subscription:
@@ -299,6 +303,8 @@ class Client:
             self._settle(header.id, codec.decode_body(body, header.compressed), None)
         elif header.kind is Kind.ERROR and header.topic == HELLO and not header.id:
             self._resolve_welcome(codec.decode_error(body))
+        elif header.kind is Kind.ERROR and not header.id:
+            log.warning("%s was refused: %s", header.topic, codec.decode_error(body))
         elif header.kind is Kind.ERROR:
             self._settle(header.id, None, codec.decode_error(body))
         elif header.topic == WELCOME:

@@ -11,7 +11,7 @@ from typing import Any
 import lz4.block
 import msgspec
 
-from ..errors import CoveyError, Malformed, TooLarge, from_wire
+from ..errors import CoveyError, Malformed, TooLarge, UsageError, from_wire
 from .messages import PROTOCOL, ErrorBody, EventHead, Header
 
 MAX_HEADER = 4096
@@ -32,8 +32,18 @@ _any_decoder = msgspec.msgpack.Decoder()
 
 
 def encode_header(header: Header) -> bytes:
-    """Return the header frame: the protocol version, then the header as a msgpack array."""
-    return _VERSION + _encoder.encode(header)
+    """Return the header frame: the protocol version, then the header as a msgpack array.
+
+    Raises UsageError for text that is no Unicode, TooLarge for a header that no broker would take.
+    """
+    frame = _VERSION + _encode(header)
+    if len(frame) > MAX_HEADER:
+        raise TooLarge(
+            f"'{header.topic[:40]}' to '{header.destination[:40]}': a header of {len(frame)} bytes, "
+            f"at most {MAX_HEADER} are allowed",
+            "names of services, verbs and topics are short",
+        )
+    return frame
 
 
 def decode_header(frame: bytes) -> Header:
@@ -49,8 +59,8 @@ def decode_header(frame: bytes) -> Header:
 
 
 def encode_body(value: Any) -> tuple[bytes, bool]:
-    """Return the body's bytes and whether they are compressed; raises TooLarge, TypeError."""
-    data = _encoder.encode(value)
+    """Return the body's bytes and whether they are compressed; raises TooLarge, UsageError, TypeError."""
+    data = _encode(value)
     if len(data) > MAX_BODY:
         raise TooLarge(f"a body of {len(data)} bytes, at most {MAX_BODY} are allowed", "send it in parts")
     if len(data) > COMPRESS_ABOVE:
@@ -58,6 +68,17 @@ def encode_body(value: Any) -> tuple[bytes, bool]:
         if len(packed) < len(data):
             return packed, True
     return data, False
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError as problem:
+        raise UsageError(f"{problem.object!a} is no Unicode text, a message cannot carry it") from None
+    except OverflowError:
+        raise UsageError("an integer is out of range: a message carries those from -2**63 to 2**64 - 1") from None
+    except RecursionError:
+        raise UsageError("a value is nested too deeply for a message") from None
 
 
 def unpack_body(data: bytes, compressed: bool) -> bytes:
@@ -82,12 +103,17 @@ def decode_body(data: bytes, compressed: bool = False) -> Any:
 
 
 def encode_error(error: CoveyError) -> bytes:
-    """Return the body of an ERROR message. Details that msgpack cannot say go as text."""
+    """Return the body of an ERROR message. What msgpack cannot say goes as text."""
     try:
         return _encoder.encode(ErrorBody(error.code, error.message, error.hint, error.details))
-    except TypeError:
-        details = {key: str(value) for key, value in error.details.items()}
-        return _encoder.encode(ErrorBody(error.code, error.message, error.hint, details))
+    except (TypeError, UnicodeEncodeError, OverflowError, RecursionError):
+        # an error must always get through: names of files need not be Unicode, and details can be anything
+        details = {_shown(key): _shown(value) for key, value in error.details.items()}
+        return _encoder.encode(ErrorBody(error.code, _shown(error.message), _shown(error.hint), details))
+
+
+def _shown(value: object) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def decode_error(data: bytes) -> CoveyError:

@@ -49,6 +49,9 @@ SERVICE_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,62}\Z")
 MAX_TOPICS = 10_000
 """Topics with a sequence counter. More than that is a client that makes up topic names; the oldest counters go."""
 
+LONGEST_BUDGET = 24 * 3600.0
+"""Seconds a request is remembered at most. A header may say infinity, or no number at all."""
+
 
 class Connection(NamedTuple):
     """One end the broker can send to: `local` (a party, by ZeroMQ identity), `peer` (a broker that dialled us, by
@@ -202,7 +205,7 @@ class Router:
         if header.kind in (Kind.REPLY, Kind.ERROR):
             return self._reply(connection, header, body)
         if header.kind is Kind.EVENT and connection.port == "local":
-            return [self._publish(header, body)]
+            return self._publish_for(connection, header, body)
         if header.kind is Kind.CONTROL and header.topic == GOODBYE:
             return self.gone(connection, "goodbye")
         self.counters["unexpected"] += 1
@@ -261,7 +264,7 @@ class Router:
                 target,
                 header.destination,
                 header,
-                now + max(header.budget, 0) + 1,
+                now + (min(header.budget, LONGEST_BUDGET) if header.budget > 0 else 0) + 1,
             )
         cluster = header.cluster or (self.node.cluster_id if target.port == "link" else "")
         return [Out(target, msgspec.structs.replace(header, id=number, cluster=cluster), body)]
@@ -342,6 +345,18 @@ class Router:
     def _ask_hello(self, connection: Connection) -> list[Out]:
         self.counters["strangers"] += 1
         return [Out(connection, Header(Kind.CONTROL, topic=HELLO_WANTED))]
+
+    def _publish_for(self, connection: Connection, header: Header, body: Any) -> list[Out]:
+        """Publish what a party says, if it may: components act on one another's events as on their own knowledge."""
+        own = header.topic.partition(".")[0]
+        needed = Role.COMPONENT if own in self._reserved or own == "controller" else Role.OPERATOR
+        if header.role >= needed:
+            return [self._publish(header, body)]
+        self.counters["publish_refused"] += 1
+        has = Role(header.role).name.lower()
+        problem = Denied(f"publishing '{header.topic}' needs the role {needed.name.lower()}, you have {has}")
+        answer = Header(Kind.ERROR, 0, f"bus@{self.node.number}", header.source, f"event {header.topic}", header.cause)
+        return [Out(connection, answer, codec.encode_error(problem))]
 
     def _publish(self, header: Header, body: Any) -> Out:
         number = self.sequence(header.source, header.topic)

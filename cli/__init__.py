@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `covey ARGUMENTS` (default: those of the process) and end the process with its exit code."""
-    from .root import root
+    try:
+        from .root import root
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
     root.main(args=arguments, prog_name="covey")

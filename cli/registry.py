@@ -151,7 +151,7 @@ def put(key: str, value: str, as_json: bool, if_revision: int | None) -> int:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise UsageError(f"with --json the value must be JSON: {problem}", "text needs double quotes in it") from None
 
 

@@ -98,6 +98,10 @@ def read_document(path: Path, kind: str, type_: type[T]) -> T | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as why:
+        raise LocalDamaged(
+            f"{path} cannot be read: {why.strerror or why}", "the daemon must be able to read it", path=str(path)
+        ) from None
     try:
         document = json.loads(data)
         if document["format"] != FORMAT:
@@ -114,6 +118,17 @@ def read_document(path: Path, kind: str, type_: type[T]) -> T | None:
             "put the file back from a copy, or move it away and define the node again",
             path=str(path),
         ) from None
+
+
+def _present(path: Path, found: T | None) -> T:
+    """Return what a file holds that every defined cluster has; without it the others are only half of the truth."""
+    if found is None:
+        raise LocalDamaged(
+            f"{path} is missing, and nothing stands in for it",
+            "put the file back from a copy, or define the node again",
+            path=str(path),
+        )
+    return found
 
 
 class Store:
@@ -152,10 +167,11 @@ class Store:
 
     def servers(self, cluster_id: str) -> ServerList:
         path = self.layout.cluster(cluster_id).servers_file
-        return read_document(path, "registry server list", ServerList) or ServerList()
+        return _present(path, read_document(path, "registry server list", ServerList))
 
     def nodes(self, cluster_id: str) -> NodeTable:
-        return read_document(self.layout.cluster(cluster_id).nodes_file, "node table", NodeTable) or NodeTable()
+        path = self.layout.cluster(cluster_id).nodes_file
+        return _present(path, read_document(path, "node table", NodeTable))
 
     def replacement(self, cluster_id: str) -> Replacement | None:
         return read_document(self.layout.cluster(cluster_id).replacement_file, "identity replacement", Replacement)

@@ -192,7 +192,7 @@ class ForwardEngine:
                 {"number": number, "state": "offline", "incarnation": None, "lag": None}
                 for number in self.machine.servers
             ],
-            "tolerates": (len(self.machine.servers) - 1) // 2,
+            "tolerates": max(len(self.machine.servers) - 1, 0) // 2,
             "damaged": [],
             "repaired": [],
         }
