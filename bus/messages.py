@@ -124,7 +124,6 @@ GOODBYE = "goodbye"
 # events every broker publishes about itself
 PARTY_TOPIC = "bus.party"
 PEER_TOPIC = "bus.peer"
-NODE_TOPIC = "bus.node"
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

@@ -87,23 +87,6 @@ def waited_for(step: int) -> tuple[int, ...]:
     return tuple(sorted(before for before, after in BEFORE if after == step))
 
 
-def out_of_order(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what in a timeline breaks the order of SPEC 2.3; empty for a sound boot.
-
-    A step counts when it was first done; `remote` steps were over before this node looked, so they break nothing.
-    """
-    first: dict[int, float] = {}
-    for record in records:
-        if record["how"] == "done":
-            first.setdefault(record["step"], record["ms"])
-            first[record["step"]] = min(first[record["step"]], record["ms"])
-    return [
-        f"step {after} at {first[after]} ms came before step {before} at {first[before]} ms"
-        for before, after in sorted(BEFORE)
-        if before in first and after in first and first[after] < first[before]
-    ]
-
-
 def _utc() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -21,7 +21,7 @@ from ...errors import CoveyError, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
 from .audit import AuditLog
 from .bootlog import BootLog
-from .definitions import Clusters, NodeDefinition, NodeTable, Replica, ServerList, endpoint, plain
+from .definitions import Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
 from .sources import read_original
@@ -221,11 +221,6 @@ class Home:
 def servers_from(value: Any, revision: int) -> ServerList:
     """Return the server list that the registry holds at /cluster/servers."""
     return ServerList(tuple(value["servers"]), value.get("primary"), revision)
-
-
-def table_from(nodes: dict[int, NodeDefinition], revision: int) -> NodeTable:
-    """Return the node table as of a revision."""
-    return NodeTable({number: nodes[number] for number in sorted(nodes)}, revision)
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -79,7 +79,6 @@ from .settings import (
 )
 
 REQUIRED = ("liveness", "groups", "registry.writes", "resources")
-JOINING = ("checking", "starting", "configuring")
 START_STEPS = {"registry": 1, "liveness": 2, "groups": 3, "resources": 4}
 
 

@@ -164,31 +164,26 @@ class DefineNewcomer:
     """Every define this node is the object of."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Define] = {}
+        self.open: dict[str, _Define] = {}
         self._ended: dict[str, Message] = {}
 
     @property
     def deadline(self) -> float | None:
         """When to call `step` without an input."""
-        return min((define.doubt for define in self._open.values() if define.doubt is not None), default=None)
-
-    @property
-    def in_doubt(self) -> list[str]:
-        """The transactions whose outcome is not known, for a person to see."""
-        return sorted(self._open)
+        return min((define.doubt for define in self.open.values() if define.doubt is not None), default=None)
 
     def step(self, now: float, input: Input | None = None) -> list[Effect]:
         """Take one input (None: a deadline came) and return what must be done, in order."""
         if input is None:
-            due = [define for define in self._open.values() if define.doubt is not None and define.doubt <= now]
+            due = [define for define in self.open.values() if define.doubt is not None and define.doubt <= now]
             return [effect for define in due for effect in self._ask(define)]
         if isinstance(input, Restarted):
             opened = [_Define(pending, "asking") for pending in input.pending]
-            self._open.update({define.pending.transaction: define for define in opened})
+            self.open.update({define.pending.transaction: define for define in opened})
             return [effect for define in opened for effect in self._ask(define)]
         if isinstance(input, Heard):
             return self._heard(now, input)
-        define = self._open.get(input.transaction)
+        define = self.open.get(input.transaction)
         if define is None:
             return []  # an answer to a question that no longer stands
         found = _TABLE.get((define.state, type(input)))
@@ -201,7 +196,7 @@ class DefineNewcomer:
         transaction: str = getattr(message, "transaction", "")
         if transaction in self._ended:
             return [Answer(heard.asker, self._ended[transaction])]
-        define = self._open.get(transaction)
+        define = self.open.get(transaction)
         if define is None and (done := _done_already(message, heard.myself)):
             return [Answer(heard.asker, done)]
         if isinstance(message, Prepare):
@@ -229,7 +224,7 @@ class DefineNewcomer:
         define = _Define(pending, "keeping")
         define.prepared = Prepared(message.transaction, me.id, me.name, me.addresses, me.port, me.key, me.definition)
         define.waiting.append(heard.asker)
-        self._open[message.transaction] = define
+        self.open[message.transaction] = define
         return [At("d3"), Keep(pending)]
 
     def _refusal(self, now: float, message: Prepare, me: Self) -> tuple[str, str, str] | None:
@@ -241,7 +236,7 @@ class DefineNewcomer:
                 f"this node's id is {me.id!r}, not {message.id!r}",
                 "check the address and the id",
             )
-        same = [define for define in self._open.values() if define.pending.cluster.id == message.cluster.id]
+        same = [define for define in self.open.values() if define.pending.cluster.id == message.cluster.id]
         for define in same:
             if define.doubt is not None:
                 define.doubt = min(define.doubt, now + IMPATIENT)
@@ -251,7 +246,7 @@ class DefineNewcomer:
                 "another define of this node to this cluster is under way",
                 "wait for its end, ask again",
             )
-        if len(self._open) >= MOST_PENDING:
+        if len(self.open) >= MOST_PENDING:
             return (
                 "dcm.busy",
                 f"{MOST_PENDING} defines of this node wait for their clusters",
@@ -309,7 +304,7 @@ class DefineNewcomer:
         define.doubt = now + ASK_AGAIN[0]
         transaction = define.pending.transaction
         if not kept:
-            del self._open[transaction]
+            del self.open[transaction]
         why = f"the new node cannot write its local storage: {input.reason}"
         askers, define.waiting = define.waiting, []
         return [self._decline(asker, transaction, "core.error", why) for asker in askers]
@@ -342,7 +337,7 @@ class DefineNewcomer:
 
     def _end(self, define: _Define, ended: Message) -> list[Effect]:
         transaction = define.pending.transaction
-        del self._open[transaction]
+        del self.open[transaction]
         self._ended[transaction] = ended
         while len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]

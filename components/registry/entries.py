@@ -13,8 +13,6 @@ import msgspec
 
 from . import records
 
-ENTRY_KINDS_END = 32
-
 
 class Founded(msgspec.Struct, frozen=True, array_like=True):
     """The first entry of a log: whose cluster it is, and the first keys."""

@@ -7,12 +7,10 @@ guesses is worse than one that is silent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import msgspec
 
 from . import entries, records
-from .loaded import Damage, Identity, Loaded
+from .loaded import Damage, Loaded
 from .settings import Settings
 from .store import Image, Store
 
@@ -62,18 +60,3 @@ def _rebuild(loaded: Loaded, settings: Settings) -> Recovered:
     if loaded.identity and loaded.identity.cluster_id != result.store.cluster_id:
         raise ValueError(f"the log was founded for cluster {result.store.cluster_id}")
     return result
-
-
-def loaded_from(written: Iterable[Sequence[bytes]], identity: Identity | None = None) -> Loaded:
-    """Return what a disk holds that kept whole `Persist` data, one list of records each: the simulator's."""
-    promised, chain = 0, records.START
-    found: list[records.Record] = []
-    for batch in written:
-        for data in batch:
-            if records.kind_of(data) == records.HARD_STATE:
-                promised = max(promised, records.decode_only(data, records.HARD_STATE).epoch)
-                continue
-            record = records.decode(data, 0, chain)
-            found.append(record)
-            chain, promised = record.digest, max(promised, record.epoch)
-    return Loaded(identity=identity, promised=promised, entries=tuple(found))

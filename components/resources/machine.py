@@ -33,6 +33,7 @@ from .messages import (
     DiscoverAll,
     Discovered,
     Entry,
+    Fact,
     ListClasses,
     MembersChanged,
     Opened,
@@ -124,7 +125,7 @@ class ResourcesMachine:
 
     # --- inputs ---------------------------------------------------------------------------------------------
 
-    def _happened(self, now: float, fact: Any) -> list[Effect]:
+    def _happened(self, now: float, fact: Fact) -> list[Effect]:
         match fact:
             case Opened():
                 self.writer.reload(now)

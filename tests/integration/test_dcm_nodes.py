@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boot_order import out_of_order
 from covey import errors
 from covey.bus.client import Client, connect
 from covey.components.dcm.audit import AuditLog
-from covey.components.dcm.bootlog import STEPS, out_of_order
+from covey.components.dcm.bootlog import STEPS
 from covey.components.dcm.inline import run_node
 from covey.config.node import load_node
 

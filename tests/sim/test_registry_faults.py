@@ -12,14 +12,14 @@ import msgspec
 import pytest
 from covey.bus.machine import Persisted
 from covey.bus.simulation import Link
-from covey.components.registry import corelog, history, machine, recovery, store
+from covey.components.registry import corelog, history, machine, store
 from covey.components.registry.agent import AgentMachine
 from covey.components.registry.entries import Reigned
 from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.messages import AppendSystem
 from covey.components.registry.states import State
 from covey.errors import CoveyError
-from registry_world import AGENTS, SERVER, RegistryWorld
+from registry_world import AGENTS, SERVER, RegistryWorld, loaded_from
 
 SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "10"))
 
@@ -162,7 +162,7 @@ def _late_history(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _short_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = recovery.loaded_from
+    real = loaded_from
 
     def short(written: Any, identity: Any = None) -> Any:
         kept = list(written)

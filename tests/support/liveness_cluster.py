@@ -27,8 +27,9 @@ from covey.components.registry.messages import (
     SystemRead,
     SystemRefused,
 )
-from covey.components.registry.recovery import loaded_from, recover
+from covey.components.registry.recovery import recover
 from covey.components.registry.settings import Settings as RegistrySettings
+from registry_world import loaded_from
 
 
 class MovingLog:

@@ -6,7 +6,7 @@ their own (a dict), and hold every answer that a client got against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,10 +15,11 @@ from covey.bus.machine import Effect, Reply
 from covey.bus.simulation import Birth, Link, Operation, World
 from covey.components.registry import entries, messages, records
 from covey.components.registry.agent import AgentMachine
+from covey.components.registry.loaded import Identity, Loaded
 from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.messages import AppendSystem, Comparison, Get, Leading, ListSystem, Transact, Watch
 from covey.components.registry.messages import Operation as Change
-from covey.components.registry.recovery import loaded_from, recover
+from covey.components.registry.recovery import recover
 from covey.components.registry.settings import Settings
 from covey.errors import Compacted, CoveyError, NoQuorum, ReadOnly, StaleEpoch
 
@@ -32,6 +33,21 @@ def first_record() -> bytes:
     """The entry that a log is founded with."""
     then = (("/cluster/servers", b"\x81\xa7servers\x91\x01"),)
     return entries.encode(entries.Entry(1, 1, 0, entries.Founded("c", 0, then)), records.START)
+
+
+def loaded_from(written: Iterable[Sequence[bytes]], identity: Identity | None = None) -> Loaded:
+    """Return what a disk holds that kept whole `Persist` data, one list of records each: the simulator's."""
+    promised, chain = 0, records.START
+    found: list[records.Record] = []
+    for batch in written:
+        for data in batch:
+            if records.kind_of(data) == records.HARD_STATE:
+                promised = max(promised, records.decode_only(data, records.HARD_STATE).epoch)
+                continue
+            record = records.decode(data, 0, chain)
+            found.append(record)
+            chain, promised = record.digest, max(promised, record.epoch)
+    return Loaded(identity=identity, promised=promised, entries=tuple(found))
 
 
 class RegistryWorld:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from covey.components.dcm.bootlog import BEFORE, STEPS, BootLog, out_of_order, waited_for
+from boot_order import out_of_order
+from covey.components.dcm.bootlog import BEFORE, STEPS, BootLog, waited_for
 
 
 class Clock:

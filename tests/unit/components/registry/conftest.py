@@ -13,10 +13,11 @@ from covey.components.registry import create, entries, messages, records
 from covey.components.registry.disk import Disk, folder_of
 from covey.components.registry.loaded import Loaded
 from covey.components.registry.machine import RegistryMachine
-from covey.components.registry.recovery import encode_snapshot, loaded_from, recover
+from covey.components.registry.recovery import encode_snapshot, recover
 from covey.components.registry.settings import Settings
 from covey.components.registry.store import Store
 from hypothesis import settings as hypothesis_settings
+from registry_world import loaded_from
 
 hypothesis_settings.register_profile("registry", deadline=None, derandomize=True)
 
