@@ -1,4 +1,4 @@
-"""What may be a name of a node or a cluster, or an id of a machine; apart from the models, so that anybody can ask.
+"""What may be a name of a node or a cluster, an id of a machine, a socket's path; apart from the models, for anybody.
 
 Odd: names end up in file paths and on command lines, hence no leading dot or dash.
 """
@@ -12,6 +12,8 @@ from .findings import quoted
 LONGEST = 63
 NAME_PATTERN = r"^(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 LONGEST_ID = 128
+LONGEST_SOCKET = 107
+"""Bytes of a path that the kernel takes for a local socket."""
 _WORTHLESS_IDS = {"", "0" * 32, "f" * 32, "03000200040005000006000700080009", "uninitialized"}
 """What makers write where an id belongs: half the world would have the same one."""
 

@@ -15,10 +15,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
 from .findings import quoted
-from .names import NAME_PATTERN, id_problem, name_problem
+from .names import LONGEST_SOCKET, NAME_PATTERN, id_problem, name_problem
 from .wording import refusal, suggestion
 
-LONGEST_SOCKET = 107
 BUILT_IN_SOURCES = {
     "machine-id": "",
     "dmi": "",

@@ -93,23 +93,23 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, det
     if not detach:
         return _attended(lab)
     data = asyncio.run(look_at(lab))
-    return offline(data, lambda found: [*blocks(found), "", _next(lab)])
+    return offline(data, lambda found: [*blocks(found), "", next_steps(lab)])
 
 
 def _report(text: str) -> None:
     note(f"lab: {text}")
 
 
-def _next(lab: Any) -> str:
+def next_steps(lab: Any) -> str:
+    """Return what a person could try now, with the nodes there are."""
     from .folder import DEFAULT_DIR
 
     where = "" if lab.folder == Path(DEFAULT_DIR).absolute() else f" --dir {lab.folder}"
-    return (
-        f"try: covey --state {lab.folder}/n1 cluster status\n"
-        f"     covey --state {lab.folder}/n2 resource ls Host\n"
-        f"     covey lab kill 3{where}\n"
-        f"     covey lab down{where}"
-    )
+    first, last = lab.node("1"), lab.node(str(lab.nodes))
+    hints = [f"covey --state {first.state} cluster status", f"covey --state {last.state} resource ls Host"]
+    if last != first:  # the first one has the registry's only server
+        hints.append(f"covey lab kill {last.number}{where}")
+    return "try: " + "\n     ".join([*hints, f"covey lab down{where}"])
 
 
 def _attended(lab: Any) -> int:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...config.names import LONGEST_SOCKET
 from ...errors import InvalidFile, NoLab, Refused, UsageError
 
 DEFAULT_DIR = "covey-lab"
 CLUSTER = "lab"
 NETWORKS = ("127.1.0", "127.2.0")
 MOST_NODES = 250
-_LONGEST_SOCKET = 107  # bytes of a path that the kernel takes for a local socket
 
 _LAB = """\
 # A lab: {nodes} covey nodes on this machine. `covey lab --help` says what can be done with it.
@@ -138,10 +138,10 @@ def check(folder: Path, nodes: int) -> None:
     if not 1 <= nodes <= MOST_NODES:
         raise UsageError(f"a lab has 1 to {MOST_NODES} nodes, not {nodes}")
     longest = os.fsencode(folder.absolute() / f"n{nodes}" / "run" / "events.sock")
-    if len(longest) > _LONGEST_SOCKET:
+    if len(longest) > LONGEST_SOCKET:
         raise UsageError(
             f"{folder.absolute()} is too long a path: the nodes' local sockets would have {len(longest)} bytes, and "
-            f"the kernel takes {_LONGEST_SOCKET}",
+            f"the kernel takes {LONGEST_SOCKET}",
             "use --dir with a shorter one",
         )
 

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from covey.cli.lab import folder, ports
+from covey.cli.lab import commands, folder, ports
 from covey.config import check_node, load_node
 from covey.errors import InvalidFile, LabFailed, NoLab, Refused, UsageError
 
@@ -43,6 +43,15 @@ def test_nodes_by_number_and_name(tmp_path: Path) -> None:
     for typed in ("3", "n0", "two"):
         with pytest.raises(NoLab, match=typed):
             lab.node(typed)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5])
+def test_what_to_try_names_nodes_there_are(tmp_path: Path, nodes: int) -> None:
+    lab = folder.create(tmp_path, nodes, 20400, "process")
+    text = commands.next_steps(lab)
+    assert f"{tmp_path}/n{nodes} resource ls Host" in text
+    assert (f"lab kill {nodes} --dir" in text) == (nodes > 1)
+    assert text.count("kill") == (nodes > 1)
 
 
 def test_no_lab_and_a_broken_one(tmp_path: Path) -> None:
