@@ -40,7 +40,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     `id` pairs a reply with its request on one hop (0: no reply wanted); `destination` is `service`, `service@node` or
     `service@host:port`; `topic` is `service.verb` of a request (and of its reply), or the topic of an event; `budget`
     is how many seconds the caller still waits, so that no clocks are compared; `cluster` is the cluster id the sender
-    believes in, or empty.
+    believes in, or empty; `uid` is the user who sent it, as the kernel of its own node proved it (-1: unknown).
     """
 
     kind: Kind
@@ -55,6 +55,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     request_id: str = ""
     sequence: int = 0
     compressed: bool = False
+    uid: int = -1
 
 
 class NodeInfo(msgspec.Struct, frozen=True):

@@ -187,18 +187,18 @@ class Router:
             party = self.parties.get(connection)
             if party is None:
                 return self._ask_hello(connection)
-            source, role = f"{party.name}@{self.node.number}", int(party.role)
+            source, role, uid = f"{party.name}@{self.node.number}", int(party.role), party.uid
         elif connection.port == "peer":
             caller = self.callers.get(connection)
             if caller is None:
                 return self._ask_hello(connection)
-            source, role = header.source, header.role
+            source, role, uid = header.source, header.role, header.uid
             if not source.endswith(f"@{caller.number}"):
                 self.counters["forged_source"] += 1
                 return []
         else:
-            source, role = header.source, header.role
-        header = msgspec.structs.replace(header, source=source, role=role)
+            source, role, uid = header.source, header.role, header.uid
+        header = msgspec.structs.replace(header, source=source, role=role, uid=uid)
         self.counters["passed"] += 1
         if header.kind is Kind.REQUEST and connection.port != "link":
             return self._request(connection, header, body, now)

@@ -29,7 +29,10 @@ current_cause: ContextVar[str] = ContextVar("current_cause", default="")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Who asks: `service` and `node` of the caller, its role, the story it belongs to, and the call's own ids."""
+    """Who asks: `service` and `node` of the caller, its role, the story it belongs to, and the call's own ids.
+
+    `uid` is the user behind the caller, as the kernel of its node proved it; -1: unknown.
+    """
 
     service: str
     node: int
@@ -38,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     request_id: str = ""
     cluster: str = ""
     budget: float = 0.0
+    uid: int = -1
 
     @property
     def source(self) -> str:
@@ -157,6 +161,7 @@ class Service:
             header.request_id,
             header.cluster,
             header.budget,
+            header.uid,
         )
         current_cause.set(header.cause)
         try:

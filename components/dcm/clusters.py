@@ -136,10 +136,11 @@ class ClusterVerbs:
     async def _audited(self, request: Request, what: str, **particulars: Any) -> AsyncIterator[None]:
         """Write an audit line for what is done within, however it ends."""
         given = {key: value for key, value in particulars.items() if value is not None}
+        given |= {"role": request.role.name.lower(), "uid": request.uid if request.uid >= 0 else None}
         try:
             yield
         except BaseException as why:
             code = why.code if isinstance(why, CoveyError) else type(why).__name__
-            await self._home.audit(request.source, what, code, **given, role=request.role.name.lower())
+            await self._home.audit(request.source, what, code, **given)
             raise
-        await self._home.audit(request.source, what, "done", **given, role=request.role.name.lower())
+        await self._home.audit(request.source, what, "done", **given)

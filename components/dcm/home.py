@@ -210,10 +210,13 @@ class Home:
             await self.bus.call("bus", "configure", info=info, peers=peers)
             self._told = (info, peers)
 
-    async def audit(self, who: str, what: str, outcome: str, **particulars: Any) -> None:
-        """Write an entry of the audit log; a disk that refuses is logged, and stops nobody."""
+    async def audit(self, who: str, what: str, outcome: str, uid: int | None = None, **particulars: Any) -> None:
+        """Write an entry of the audit log; `uid` None: the DCM itself, or a user that nobody proved.
+
+        A disk that refuses is logged, and stops nobody.
+        """
         try:
-            await asyncio.to_thread(self.audit_log.append, who, None, what, outcome, **particulars)
+            await asyncio.to_thread(self.audit_log.append, who, uid, what, outcome, **particulars)
         except OSError as why:
             log.error("the audit log cannot be written: %s", why)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -160,6 +161,8 @@ async def test_a_first_node(folder: Path, port: int) -> None:
     lines = audited(folder, 1)
     assert ("cluster_define", "done") in lines
     assert ("cluster_define", "dcm.node_online") in lines
+    entries = AuditLog(folder / "n1" / "dcm" / "logs" / "audit.log").entries()
+    assert {entry["uid"] for entry in entries if entry["what"] == "cluster_define"} == {os.getuid()}
 
 
 @story

@@ -20,15 +20,16 @@ REQUEST = Header(
     budget=1.5,
     request_id="r1",
     sequence=0,
+    uid=1000,
 )
 NODE = NodeInfo(1, "n1", "id1", "c1", "lab", "b1")
 
 VECTORS = [
     (
         codec.encode_header(REQUEST),
-        "019c0107aa636c69656e742d314031aa72656769737472794032ac72656769737472792e676574a573746f7279a2633102cb3ff8000000000000a2723100c2",
+        "019d0107aa636c69656e742d314031aa72656769737472794032ac72656769737472792e676574a573746f7279a2633102cb3ff8000000000000a2723100c2cd03e8",
     ),
-    (codec.encode_header(Header(Kind.REPLY, 7)), "019c0207a0a0a0a0a000cb0000000000000000a000c2"),
+    (codec.encode_header(Header(Kind.REPLY, 7)), "019d0207a0a0a0a0a000cb0000000000000000a000c2ff"),
     (
         msgpack.encode(Hello("dcm", True, ("dcm",))),
         "84a46e616d65a364636da9636f6d706f6e656e74c3a8736572766963657391a364636da46e6f6465c0",

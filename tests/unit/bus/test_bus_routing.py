@@ -31,16 +31,16 @@ def error_of(out: Out) -> errors.CoveyError:
 def router() -> Router:
     router = Router(reserved=("dcm",))
     router.configure(HOME, {2: Peer("n2", ("127.1.0.2:7400",))})
-    router.hello(local("a"), Hello(), Role.ADMIN, 0, 100)
+    router.hello(local("a"), Hello(), Role.ADMIN, 1000, 100)
     router.hello(local("s"), Hello("store", True, ("store",)), Role.COMPONENT, 0, 101)
     return router
 
 
 def test_a_request_reaches_the_service_with_a_source_that_cannot_be_forged(router: Router) -> None:
-    (out,) = router.message(local("a"), request("store", role=Role.COMPONENT), b"body", 0.0)
+    (out,) = router.message(local("a"), request("store", role=Role.COMPONENT, uid=0), b"body", 0.0)
     assert out.connection == local("s")
     assert out.header.source == "client-1@1"
-    assert out.header.role == Role.ADMIN
+    assert (out.header.role, out.header.uid) == (Role.ADMIN, 1000)
     assert out.body == b"body"
 
 
