@@ -233,7 +233,7 @@ def watch(prefix: str, start: int | None, count: int | None) -> int:
     async def follow(session: Session) -> int:
         begin = start
         if begin is None:
-            begin = (await session.call("registry", "status"))["revision"] + 1
+            begin = (await session.call("registry", "watch", prefix=prefix, from_revision=0))["to"] + 1
         stream.remark(f"watching {prefix} from revision {begin}; Ctrl-C ends it")
         return await _follow(session, stream, prefix, begin, count)
 

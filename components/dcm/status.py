@@ -13,7 +13,8 @@ OWN: dict[State, str] = {
     "configuring": "pending online",
     "leaving": "pending offline",
 }
-CLOSED = {"writable": False, "phase": "offline", "incarnation": [0, 0, 0], "revision": 0, "primary": None}
+CLOSED = {"writable": False, "phase": "offline", "incarnation": None, "revision": None, "primary": None}
+"""A registry that nothing is known of: what would be a number of the truth is null, for 0 is a number, too."""
 
 
 def node_list(replica: Replica | None, view: dict[str, Any] | None, state: State, boot_id: str) -> list[dict[str, Any]]:
@@ -62,7 +63,6 @@ def cluster_status(
     shown = {**CLOSED, "servers": [{"number": number, "state": "offline"} for number in servers]}
     if registry is not None:
         shown.update({key: registry[key] for key in (*shown, "closed_because", "tolerates") if key in registry})
-        shown["primary"] = shown["primary"] or None
     return {
         "name": replica.cluster.name if replica else None,
         "id": replica.cluster.id if replica else None,

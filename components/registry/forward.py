@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ...bus.client import Client
-from ...bus.driver import Background, Driver, perform_common
+from ...bus.driver import Background, Driver, Outbox
 from ...bus.machine import Address, Effect, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
@@ -81,7 +81,7 @@ class ForwardEngine:
         self._cluster_id = cluster_id
         self._driver = Driver(self.machine, self._perform)
         self._background = Background()
-        self._outbox: asyncio.Queue[Send | Publish] = asyncio.Queue()
+        self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -89,7 +89,7 @@ class ForwardEngine:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._driver.failed())
-                tasks.create_task(self._post())
+                tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_peers())
                 self._driver.feed()
         finally:
@@ -106,9 +106,15 @@ class ForwardEngine:
             )
         call = _Call(self, verb, question, request)
         if isinstance(question, messages.Status):
-            return await self._status(call)
+            return await self._of_anyone(call) or self._silence()
         if getattr(question, "consistency", "") == "stale":
-            return await self._stale(call)
+            answer = await self._of_anyone(call)
+            if answer is None:
+                raise NoQuorum(
+                    f"no registry server answers, and this node has no copy of its own; asked: {self._asked()}",
+                    "stale reads need a registry server too; ask on a registry server's node",
+                )
+            return answer
         return await self._linear(call)
 
     async def hear(self, body: bytes, request: Request) -> bytes | None:
@@ -160,25 +166,18 @@ class ForwardEngine:
             )
         raise NoQuorum(f"no primary registry server answers; asked: {self._asked()}", "covey registry status says more")
 
-    async def _stale(self, call: _Call) -> Any:
+    async def _of_anyone(self, call: _Call) -> Any:
+        """Return what the first server that answers says, the primary first; None when none does."""
         for server in dict.fromkeys((self.machine.known.primary, *self.machine.servers)):
             if server:
                 try:
                     return await call.to(server)
                 except (*GONE, Timeout) as problem:
                     log.info("node %d did not answer: %s", server, problem)
-        raise NoQuorum(
-            f"no registry server answers, and this node has no copy of its own; asked: {self._asked()}",
-            "stale reads need a registry server too; ask on a registry server's node",
-        )
+        return None
 
-    async def _status(self, call: _Call) -> Any:
-        for server in dict.fromkeys((self.machine.known.primary, *self.machine.servers)):
-            if server:
-                try:
-                    return await call.to(server)
-                except (*GONE, Timeout) as problem:
-                    log.info("node %d did not answer: %s", server, problem)
+    def _silence(self) -> dict[str, Any]:
+        """Return the status when no server answers: what nobody said is null."""
         known = self.machine.known
         return {
             "phase": "offline",
@@ -203,22 +202,13 @@ class ForwardEngine:
     # --- the machine's orders ---
 
     def _perform(self, effect: Effect) -> None:
-        if isinstance(effect, Send | Publish):
-            self._outbox.put_nowait(effect)
+        if isinstance(effect, Send) and isinstance(effect.message, messages.FindPrimary):
+            self._background.start(self._find(effect), "find the primary")
+        elif isinstance(effect, Send | Publish):
+            self._outbox.put(effect)
         if isinstance(effect, Publish):
             self._changed.set()
             self._changed = asyncio.Event()
-
-    async def _post(self) -> None:
-        while True:
-            effect = await self._outbox.get()
-            if isinstance(effect, Send) and isinstance(effect.message, messages.FindPrimary):
-                self._background.start(self._find(effect), "find the primary")
-                continue
-            try:
-                await perform_common(self._bus, effect)
-            except CoveyError as problem:
-                log.debug("not sent: %s", problem)  # the machine asks again
 
     async def _find(self, effect: Send) -> None:
         """Ask a server who leads. As a call: its answer comes back on the way of the question, also to a node that the

@@ -29,8 +29,11 @@ def of(
     damaged: Sequence[Damage],
     repaired: Sequence[Damage],
 ) -> dict[str, Any]:
-    """Return the status: phase, incarnation, revision, primary, servers, what they tolerate, what is damaged."""
-    incarnation = [store.gen, store.epoch, store.index]
+    """Return the status: phase, incarnation, revision, primary, servers, what they tolerate, what is damaged.
+
+    What a damaged copy holds is not known, so it says null instead of a number.
+    """
+    incarnation = None if damaged else [store.gen, store.epoch, store.index]
     primary = leading.primary or None
     listed = servers(store, node)
     own = "damaged" if damaged else "primary" if primary else "follower"
@@ -40,7 +43,7 @@ def of(
         "closed_because": closed_because or None,
         "incarnation": incarnation,
         "epoch": epoch,
-        "revision": store.revision,
+        "revision": None if damaged else store.revision,
         "history_start": store.history_start,
         "keys": len(store),
         "state_hash": f"{store.state_hash:032x}",
@@ -50,7 +53,7 @@ def of(
                 "number": number,
                 "state": own if number == node else "offline",
                 "incarnation": incarnation if number == node else None,
-                "lag": 0 if number == node else None,
+                "lag": 0 if number == node and not damaged else None,
             }
             for number in listed
         ],

@@ -78,8 +78,8 @@ class Cluster:
     async def watch(self, cls: str, from_revision: int | None, wait: float) -> dict[str, Any]:
         """Return one batch of changes of a class's resources, or of all; raises Compacted."""
         if from_revision is None:
-            status = await self._bus.call("registry", "status")
-            from_revision = status["revision"] + 1
+            now = await self._bus.call("registry", "watch", prefix=PREFIX, from_revision=0)
+            from_revision = now["to"] + 1
         wait = min(max(wait, 0.0), LONGEST_WAIT)
         prefix = f"{PREFIX}{cls}/" if cls else PREFIX
         batch = await self._bus.call(

@@ -334,6 +334,9 @@ async def test_without_a_server_the_agent_says_so_and_whom_it_asked(
             await two.bus.call("registry", "get", key="/cluster/servers", consistency="stale")
         status = await two.bus.call("registry", "status")
         assert (status["phase"], status["primary"]) == ("offline", None) and "node 1" in status["closed_because"]
+        assert (status["incarnation"], status["revision"]) == (None, None)
+        with pytest.raises(errors.NoQuorum):
+            await two.bus.call("registry", "watch", prefix="/", from_revision=0)
 
 
 @story

@@ -57,11 +57,8 @@ class Registry:
         return {"revision": self.revision, "succeeded": held}
 
     @verb()
-    def status(self) -> dict[str, Any]:
-        return {"revision": self.revision}
-
-    @verb()
-    async def watch(self, *, prefix: str, from_revision: int, wait: float) -> dict[str, Any]:
+    async def watch(self, *, prefix: str, from_revision: int, wait: float = 0.0) -> dict[str, Any]:
+        from_revision, wait = (from_revision, wait) if from_revision else (self.revision + 1, 0.0)
         if self.revision < from_revision:
             self.changed.clear()
             try:

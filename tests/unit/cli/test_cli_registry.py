@@ -130,8 +130,8 @@ def event(revision: int, key: str, value: Any = None, type: str = "put") -> dict
 
 
 def test_watch_prints_a_line_for_each_revision_and_goes_on_where_it_was(covey, bus) -> None:  # type: ignore[no-untyped-def]
-    bus.answers["registry", "status"] = STATUS
     bus.answers["registry", "watch"] = batches(
+        {"from": 13, "to": 12, "events": []},
         {"from": 13, "to": 14, "events": []},
         ConnectionLost("the broker was restarted"),
         {
@@ -153,7 +153,7 @@ def test_watch_prints_a_line_for_each_revision_and_goes_on_where_it_was(covey, b
         {"revision": 17, "events": [{"type": "delete", "key": "/app/a", "value": None}]},
     ]
     asked = [given["from_revision"] for _, verb, given in bus.calls if verb == "watch"]
-    assert asked == [13, 15, 15]
+    assert asked == [0, 13, 15, 15]
 
 
 def test_watch_from_too_far_back_says_where_to_resume(covey, bus) -> None:  # type: ignore[no-untyped-def]

@@ -81,3 +81,4 @@ def test_a_registry_that_does_not_answer_is_offline() -> None:
     status = cluster_status(HERE, None, None, "online", "", "b")
     assert status["registry"]["servers"] == [{"number": 1, "state": "offline"}]
     assert (status["registry"]["writable"], status["registry"]["primary"]) == (False, None)
+    assert (status["registry"]["incarnation"], status["registry"]["revision"]) == (None, None)

@@ -144,8 +144,9 @@ def test_a_damaged_copy_serves_nothing_but_its_status() -> None:
     assert isinstance(reply, Reply)
     assert (reply.result["phase"], reply.result["primary"]) == ("offline", None)
     assert reply.result["servers"] == [
-        {"number": 1, "state": "damaged", "incarnation": [0, 0, 0], "lag": 0},
+        {"number": 1, "state": "damaged", "incarnation": None, "lag": None},
     ]
+    assert (reply.result["incarnation"], reply.result["revision"]) == (None, None)
     assert reply.result["damaged"] == [{"path": "/x/log-1", "position": 77, "reason": "the checksum does not fit"}]
     assert "damaged: /x/log-1 at byte 77" in reply.result["closed_because"]
     machine.step(1.0, messages.GroupFormed())
