@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STATE = "/var/lib/covey"
 DEFAULT_TIMEOUT = 10.0
-HELLO_LIMIT = 5.0
-"""Seconds a broker may take to welcome a new party: it is on this machine, and answers within milliseconds."""
+HELLO_LIMIT = 10.0
+"""Seconds a broker may take to welcome a new party: milliseconds, unless a hundred others start on the same machine."""
 
 MAX_SERVED = 1000
 """Requests one party works on at a time; more are refused with `bus.overloaded`."""

@@ -20,7 +20,7 @@ from .output import Block, Envelope, print_result
 if TYPE_CHECKING:
     from ..bus.client import Client
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
 """How long a daemon may take to greet a command; one that is stopped or hung does not answer at all."""
 
 ONLINE_ONLY = frozenset({"registry", "liveness", "groups", "resources"})
@@ -56,7 +56,7 @@ class Session:
         self, service: str, verb: str, timeout: float, /, *, node: int | str | None = None, **arguments: Any
     ) -> Any:
         """Call a verb with a time of its own: for streams, which the command's timeout does not end."""
-        cluster = self.bus.node.cluster_id if self.said.cluster else ""
+        cluster = self.bus.node.cluster_id if self.said.cluster is not None else ""
         try:
             return await self.bus.call(service, verb, node=node, timeout=timeout, cluster=cluster, **arguments)
         except NoService:
@@ -108,7 +108,7 @@ async def connected(folder: Any) -> AsyncIterator[Client]:
 
 def _check_cluster(bus: Client, wanted: str | None) -> None:
     here = bus.node
-    if wanted and wanted not in (here.cluster_id, here.cluster_name):
+    if wanted is not None and wanted not in (here.cluster_id, here.cluster_name):
         found = f"{here.cluster_name} ({here.cluster_id})" if here.cluster_id else "no cluster"
         raise WrongCluster(
             f"asked to speak with cluster {wanted} only, and this node is in {found}", "nothing was asked or changed"

@@ -146,7 +146,19 @@ class Store:
     # --- which clusters ---------------------------------------------------------------------------------------
 
     def clusters(self) -> Clusters:
-        return read_document(self.layout.clusters_file, "clusters", Clusters) or Clusters()
+        found = read_document(self.layout.clusters_file, "clusters", Clusters)
+        if found is None and (left := self._cluster_folders()):
+            raise LocalDamaged(
+                f"{self.layout.clusters_file} is missing, and this node has data of the cluster {', '.join(left)}",
+                "put the file back from a copy, or move those folders away and define the node again",
+                path=str(self.layout.clusters_file),
+            )
+        return found or Clusters()
+
+    def _cluster_folders(self) -> list[str]:
+        """Return the ids of the clusters with a folder here: none of them is made before the list of clusters is."""
+        files = self.layout.state_dir.glob("*/configuration/node.json")
+        return sorted(file.parent.parent.name for file in files)
 
     def change(self, changed: Callable[[Clusters], Clusters]) -> Clusters:
         """Write `changed(what is there)`, unless it is the same; return it."""

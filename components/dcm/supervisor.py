@@ -253,11 +253,16 @@ def run(config: Any) -> int:
     `config` is the checked node file (`covey.config`). Raises AlreadyRunning when another daemon has the state folder.
     """
     folder = Path(config.node.state_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as why:
+        raise CoveyError(
+            f"the state folder {folder} cannot be made: {why.strerror or why}", "see state_dir in the node's file"
+        ) from None
     with FolderLock(folder / "run" / "lock") as lock:
         if lock.holder is not None:
             raise AlreadyRunning(
-                f"process {lock.holder} runs on {folder} already", "stop it first: covey node … offline"
+                f"process {lock.holder} runs on {folder} already", f"stop it first: kill {lock.holder}"
             )
         if config.isolation == "inline":
             from .inline import run_inline

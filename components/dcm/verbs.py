@@ -284,7 +284,7 @@ async def _numeric(endpoint: str) -> str:
     host, _, port = endpoint.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port))
-    except OSError as why:
+    except (OSError, UnicodeError) as why:  # the latter: no name that the domain name system could hold
         raise NotFound(f"the host {host!r} has no address: {why}", "give the node's address instead") from why
     address = str(found[0][4][0])
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
