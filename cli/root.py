@@ -79,6 +79,7 @@ class Root(click.Group):
         """Run a command line and exit; every exception becomes a message and an exit code here."""
         words = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
+        _need_output()
         try:
             result = super().main(words, prog_name or "covey", standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -89,8 +90,19 @@ class Root(click.Group):
         except (KeyboardInterrupt, click.Abort):
             code = 130
         except Exception as error:
-            code = _report(error, words)
+            try:
+                code = _report(error, words)
+                sys.stdout.flush()
+            except OSError:  # nobody can be told: a full disk behind standard output, say
+                _forget_output()
+                code = 1
         sys.exit(code)
+
+
+def _need_output() -> None:
+    """Give a process that was started with closed standard streams somewhere to write."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def _forget_output() -> None:
