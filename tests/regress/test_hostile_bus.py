@@ -84,3 +84,10 @@ def test_a_verb_that_takes_any_object_can_be_described() -> None:
 
     described = {each["verb"]: each for each in Service("store", {"keep": keep}).describe()}
     assert "value" in described["keep"]["arguments"]["properties"]
+
+
+def test_who_may_only_look_changes_no_group() -> None:
+    from covey.components.groups.service import GroupsService
+
+    changing = ("join", "leave", "broadcast", "set_state", "propose", "expel")
+    assert {getattr(GroupsService, name).__covey_role__ for name in changing} == {Role.OPERATOR}
