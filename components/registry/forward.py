@@ -83,6 +83,7 @@ class ForwardEngine:
         self._background = Background()
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
+        self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
     async def run(self) -> None:
         """Follow the primary until cancelled."""
@@ -142,7 +143,7 @@ class ForwardEngine:
                 return await call.to(primary)
             except GONE as problem:
                 doubt = problem if isinstance(problem, IN_DOUBT) and call.verb == "txn" else doubt
-                log.info("node %d did not answer: %s", primary, problem)
+                self._unanswered(primary, problem)
                 if self.machine.known.primary == primary and not isinstance(problem, ServiceDied | NoService):
                     self._driver.feed(messages.PeerDown(primary))
                 await asyncio.sleep(min(PAUSE, max(call.left, 0.0)))
@@ -173,7 +174,7 @@ class ForwardEngine:
                 try:
                     return await call.to(server)
                 except (*GONE, Timeout) as problem:
-                    log.info("node %d did not answer: %s", server, problem)
+                    self._unanswered(server, problem)
         return None
 
     def _silence(self) -> dict[str, Any]:
@@ -196,6 +197,12 @@ class ForwardEngine:
             "repaired": [],
         }
 
+    def _unanswered(self, node: int, problem: CoveyError) -> None:
+        """Log why a server did not answer, once: callers may ask a hundred times a second."""
+        level = logging.INFO if self._told.get(node) != problem.code else logging.DEBUG
+        self._told[node] = problem.code
+        log.log(level, "node %d did not answer: %s", node, problem)
+
     def _asked(self) -> str:
         return ", ".join(f"node {number}" for number in self.machine.servers) or "nobody, the list of servers is empty"
 
@@ -207,6 +214,7 @@ class ForwardEngine:
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
         if isinstance(effect, Publish):
+            self._told.clear()
             self._changed.set()
             self._changed = asyncio.Event()
 

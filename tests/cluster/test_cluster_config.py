@@ -62,7 +62,7 @@ NODE = "node:\n  name: {name}\n  state_dir: {state}\n  adapters: [{first}, {seco
 OPEN = "security: {{mode: open}}\nisolation: inline\n"
 
 GOOD = {
-    "least": NODE + OPEN + "",
+    "least": "# a file\n---\n" + NODE + OPEN + "...\n",
     "flow": "{{node: {{name: n1, state_dir: '{state}', adapters: ['{first}'], port: {port}}},\n"
     " security: {{mode: open}}}}",
     "every-setting": NODE.replace("  port", "  identity: {{value: abc}}\n  port")
@@ -70,13 +70,14 @@ GOOD = {
     + "isolation: process\nliveness: {{interval: 500ms}}\n"
     + "controllers:\n  host: {{poll: 1m, discover: 1h}}\n"
     + "  filesystem: {{enabled: false}}\n  exec: {{enabled: false}}\n",
-    "from-the-environment": NODE.replace("{port}", "${{env:CV_PORT}}").replace("{name}", "${{env:CV_NO_NAME:-nn}}")
+    "from-elsewhere": NODE.replace("{port}", "${{env:CV_PORT}}").replace("{name}", "${{env:CV_NO_NAME:-nn}}")
+    + "  identity: {{file: /proc/sys/kernel/random/boot_id}}\n"
     + OPEN,
-    "id-of-a-command": NODE + "  identity: {{command: [echo, some id]}}\n" + OPEN,
-    "id-of-a-file": NODE + "  identity: {{file: /proc/sys/kernel/random/boot_id}}\n" + OPEN,
-    "relative-and-odd": NODE.replace("{state}", "./a b/../ünï/x").replace("{name}", "no") + OPEN,
-    "comments-and-marks": "# a file\n---\n" + NODE + OPEN + "...\n",
-    "many-adapters": NODE.replace("{second}", "127.9.9.9/8, 127.255.255.254/32") + OPEN,
+    "odd": NODE.replace("{state}", "./a b/../ünï/x")
+    .replace("{name}", "no")
+    .replace("{second}", "127.9.9.9/8, 127.255.255.254/32")
+    + "  identity: {{command: [echo, some id]}}\n"
+    + OPEN,
 }
 
 

@@ -137,8 +137,11 @@ def test_damage_of_the_registrys_other_files_is_named_too(cluster: Boot, name: s
     assert node.covey("registry", "get", "/nodes/1").code == 6
 
 
-@pytest.mark.parametrize("name", ["dcm/configuration/clusters.json", "*/configuration/node.json"])
-@pytest.mark.parametrize("harm", [cut, flip], ids=["cut", "flipped"])
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [("dcm/configuration/clusters.json", cut), ("*/configuration/node.json", flip)],
+    ids=["cut", "flip"],
+)
 def test_a_damaged_file_of_the_local_configuration_is_named_and_not_used(
     cluster: Boot, name: str, harm: Callable[[Path], int]
 ) -> None:

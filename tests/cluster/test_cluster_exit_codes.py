@@ -42,9 +42,12 @@ def test_what_fails_says_its_code(shared: Cluster, code: int, error: str | None,
     assert error in (None, found["code"])
     assert found["message"]
     assert json.loads(answer.out)["schema"] == "covey/error/1"
-    text = shared[2].covey(*words)
-    assert text.code == code
-    assert text.err.startswith(f"error[{found['code']}]: ")
+
+
+def test_for_a_person_it_stands_on_standard_error(shared: Cluster) -> None:
+    text = shared[2].covey("registry", "get", "/app/no/such/key")
+    assert text.code == 4
+    assert text.err.startswith("error[registry.not_found]: ")
     assert text.out == ""
 
 
