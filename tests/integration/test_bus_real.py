@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,18 +18,7 @@ from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
 from covey.bus.messages import NodeInfo, Peer, Role
 from covey.bus.service import Request, verb
-
-
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:  # short: a socket's path has at most 107 bytes
-        yield name
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        return int(probe.getsockname()[1])
+from real_nodes import free_port
 
 
 class Greeter:
@@ -64,7 +51,7 @@ class Greeter:
 
 
 @asynccontextmanager
-async def node(folder: str, number: int = 0, port: int = 0) -> AsyncIterator[tuple[Broker, Client]]:
+async def node(folder: Path, number: int = 0, port: int = 0) -> AsyncIterator[tuple[Broker, Client]]:
     adapters = (f"127.1.0.{number}/16",) if port else ()
     async with (
         run_broker(BrokerSettings(f"{folder}/{number}/run", adapters, port)) as (broker, _),
@@ -100,7 +87,7 @@ def run(coroutine: object) -> None:
     asyncio.run(limited())
 
 
-def test_a_call_and_its_errors(folder: str) -> None:
+def test_a_call_and_its_errors(folder: Path) -> None:
     async def story() -> None:
         async with node(folder) as (_, bus), connect(f"{folder}/0") as author, author.serve("greeter", Greeter()):
             assert await bus.call("greeter", "greet", name="x", times=2) == "hello x hello x"
@@ -129,7 +116,7 @@ def test_a_call_and_its_errors(folder: str) -> None:
     run(story())
 
 
-def test_no_daemon_is_said_at_once(folder: str) -> None:
+def test_no_daemon_is_said_at_once(folder: Path) -> None:
     async def story() -> None:
         with pytest.raises(errors.NoDaemon, match=r"bus\.sock"):
             async with connect(folder):
@@ -138,7 +125,7 @@ def test_no_daemon_is_said_at_once(folder: str) -> None:
     run(story())
 
 
-def test_the_death_of_the_called_process_is_told_at_once(folder: str) -> None:
+def test_the_death_of_the_called_process_is_told_at_once(folder: Path) -> None:
     code = """
 import asyncio, sys
 from covey.bus.client import connect
@@ -169,7 +156,7 @@ asyncio.run(main())
     run(story())
 
 
-def test_events_arrive_in_order_once_ready(folder: str) -> None:
+def test_events_arrive_in_order_once_ready(folder: Path) -> None:
     async def story() -> None:
         async with (
             node(folder) as (_, bus),
@@ -189,7 +176,7 @@ def test_events_arrive_in_order_once_ready(folder: str) -> None:
     run(story())
 
 
-def test_two_brokers_talk_and_a_dead_one_is_told(folder: str) -> None:
+def test_two_brokers_talk_and_a_dead_one_is_told(folder: Path) -> None:
     async def story() -> None:
         port = free_port()
         async with node(folder, 1, port) as (one, bus):
@@ -216,7 +203,7 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: str) -> None:
     run(story())
 
 
-def test_a_restarted_broker_is_found_again(folder: str) -> None:
+def test_a_restarted_broker_is_found_again(folder: Path) -> None:
     async def story() -> None:
         settings = BrokerSettings(f"{folder}/run")
         first = Broker(settings)
@@ -236,7 +223,7 @@ def test_a_restarted_broker_is_found_again(folder: str) -> None:
     run(story())
 
 
-def test_large_bodies_pass_and_too_large_ones_are_refused(folder: str) -> None:
+def test_large_bodies_pass_and_too_large_ones_are_refused(folder: Path) -> None:
     async def story() -> None:
         async with node(folder) as (_, bus), bus.serve("echo", {"echo": lambda data: data}):
             blob = os.urandom(2_000_000)
@@ -248,7 +235,7 @@ def test_large_bodies_pass_and_too_large_ones_are_refused(folder: str) -> None:
     run(story())
 
 
-def test_hostile_frames_are_counted_and_stop_nothing(folder: str) -> None:
+def test_hostile_frames_are_counted_and_stop_nothing(folder: Path) -> None:
     async def story() -> None:
         port = free_port()
         async with node(folder, 1, port) as (broker, bus):
@@ -267,7 +254,7 @@ def test_hostile_frames_are_counted_and_stop_nothing(folder: str) -> None:
     run(story())
 
 
-def test_the_tap_sees_requests_replies_and_errors(folder: str) -> None:
+def test_the_tap_sees_requests_replies_and_errors(folder: Path) -> None:
     async def story() -> None:
         async with node(folder) as (_, bus), bus.serve("greeter", Greeter()):
             condition = {"field": "topic", "operator": "=~", "value": "*.greet"}
@@ -285,7 +272,7 @@ def test_the_tap_sees_requests_replies_and_errors(folder: str) -> None:
     run(story())
 
 
-def test_the_socket_is_open_to_all_users_of_the_machine(folder: str) -> None:
+def test_the_socket_is_open_to_all_users_of_the_machine(folder: Path) -> None:
     async def story() -> None:
         async with node(folder):
             assert Path(f"{folder}/0/run/bus.sock").stat().st_mode & 0o777 == 0o666

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,35 +18,14 @@ from covey.components.dcm.audit import AuditLog
 from covey.components.dcm.bootlog import STEPS
 from covey.components.dcm.inline import run_node
 from covey.config.node import load_node
+from real_nodes import free_port, story
 
 PATIENCE = 30.0
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:  # short: a socket's path has at most 107 bytes
-        yield Path(name)
-
-
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def story(test: Callable[[Path, int], Awaitable[None]]) -> Callable[[Path, int], None]:
-    """Run an async test on a loop of its own, for a bounded time."""
-
-    @functools.wraps(test)
-    def run(folder: Path, port: int) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(4 * PATIENCE):
-                await test(folder, port)
-
-        asyncio.run(limited())
-
-    return run
+    return free_port()
 
 
 @asynccontextmanager

@@ -2,152 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from covey import errors
-from covey.bus.broker import Broker, BrokerSettings
-from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
-from covey.bus.context import ComponentContext, Local
-from covey.bus.messages import NodeInfo, Peer
 from covey.components.groups import service as groups_service
 from covey.components.groups.client import Group, GroupEvent
 from covey.components.liveness import service as liveness_service
-from covey.components.registry import create
 from covey.components.registry import service as registry_service
+from real_nodes import Mains, Node, free_port, node, story
 
-CLUSTER = "c-1"
-MAINS: dict[str, Callable[[ComponentContext], Coroutine[Any, Any, None]]] = {
+MAINS: Mains = {
     "registry": registry_service.main,
     "liveness": liveness_service.main,
     "groups": groups_service.main,
 }
 
 
-def story(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on a loop of its own, for a minute at most."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(60):
-                await test(*arguments, **fixtures)
-
-        asyncio.run(limited())
-
-    return run
-
-
-class Node:
-    """One node: a broker, its components, and a DCM that only keeps their books."""
-
-    def __init__(self, folder: Path, number: int, broker: Broker) -> None:
-        self.number, self.broker = number, broker
-        self.local = Local(
-            str(folder), str(folder / CLUSTER), CLUSTER, "blue", number, f"n{number}", f"id{number}", f"b{number}", (1,)
-        )
-        self.steps: list[int] = []
-        self.functions = {"dcm.local"}
-        self.changed = asyncio.Condition()
-        self.tasks: dict[str, asyncio.Task[None]] = {}
-
-    def ping(self) -> None:
-        """The DCM answers."""
-
-    async def start(self, name: str) -> None:
-        async def run() -> None:
-            async with connect(endpoints=self.broker.endpoints, name=name, component=True) as bus:
-                await MAINS[name](Context(name, bus, self))
-
-        self.tasks[name] = asyncio.create_task(run(), name=f"{name}@{self.number}")
-
-    async def stop(self, name: str) -> None:
-        task = self.tasks.pop(name)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    async def until(self, function: str) -> None:
-        async with self.changed:
-            await self.changed.wait_for(lambda: function in self.functions or self.failed())
-        if failed := self.failed():
-            raise failed
-
-    def failed(self) -> BaseException | None:
-        return next((task.exception() for task in self.tasks.values() if task.done()), None)
-
-
-class Context(ComponentContext):
-    """A context whose DCM is the test's."""
-
-    def __init__(self, name: str, bus: Client, node: Node) -> None:
-        super().__init__(name, bus, node.local)
-        self._node = node
-
-    async def refresh(self) -> Local:
-        return self.local
-
-    async def step(self, number: int, event: str, how: str = "done") -> None:
-        self._node.steps.append(number)
-
-    async def need(self, function: str) -> None:
-        await self._node.until(function)
-
-    async def ready(self, *functions: str) -> None:
-        async with self._node.changed:
-            self._node.functions.update(functions)
-            self._node.changed.notify_all()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:
-        yield Path(name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def node(folder: Path, number: int, port: int, others: tuple[int, ...]) -> AsyncIterator[Node]:
-    state = folder / f"n{number}"
-    settings = BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port)
-    async with run_broker(settings) as (broker, _):
-        peers = {other: Peer(f"n{other}", (f"127.1.0.{other}:{port}",)) for other in others}
-        broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", f"b{number}"), peers)
-        found = Node(state, number, broker)
-        Path(found.local.folder).mkdir(parents=True)
-        if number == 1:
-            record = {"number": 1, "name": "n1", "id": "id1", "definition_id": "d", "addresses": [], "port": port}
-            create(Path(found.local.folder), cluster_id=CLUSTER, cluster_name="blue", node=record, servers=[1])
-        async with (
-            connect(endpoints=broker.endpoints, name="dcm", component=True) as dcm,
-            dcm.serve("dcm", {"ping": found.ping}),
-        ):
-            for name in MAINS:
-                await found.start(name)
-            try:
-                yield found
-            finally:
-                for name in list(found.tasks):
-                    await found.stop(name)
-
-
 @asynccontextmanager
 async def pair(folder: Path) -> AsyncIterator[tuple[Node, Node]]:
     port = free_port()
-    async with node(folder, 1, port, (2,)) as one, node(folder, 2, port, (1,)) as two:
+    async with node(folder, 1, port, (2,), MAINS) as one, node(folder, 2, port, (1,), MAINS) as two:
         await one.until("registry.writes")
         await two.until("groups")
         yield one, two
@@ -247,7 +125,7 @@ async def test_groups_are_restarted_under_their_members(folder: Path) -> None:
             await short.call("groups", "join", group="db")
             await following(first, 1)
             await one.stop("groups")
-        await one.start("groups")
+        one.start("groups")
         await one.until("groups")
         await second.broadcast("after")
         kinds = [(event.kind, event.body) for event in await following(first, 2)]

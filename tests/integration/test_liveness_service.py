@@ -3,145 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from covey import errors
-from covey.bus.broker import Broker, BrokerSettings
-from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
-from covey.bus.context import ComponentContext, Local
-from covey.bus.messages import NodeInfo, Peer
 from covey.components.liveness import service as liveness_service
 from covey.components.liveness.messages import Removed
-from covey.components.registry import create
 from covey.components.registry import service as registry_service
+from real_nodes import Mains, Node, free_port, node, story
 
-CLUSTER = "c-1"
 INTERVAL = 0.2
-MAINS: dict[str, Callable[[ComponentContext], Coroutine[Any, Any, None]]] = {
+MAINS: Mains = {
     "registry": registry_service.main,
     "liveness": liveness_service.main,
 }
 
 
-def story(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on a loop of its own, for a minute at most."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(60):
-                await test(*arguments, **fixtures)
-
-        asyncio.run(limited())
-
-    return run
-
-
-class Node:
-    """One node: a broker and its components; the books that a DCM would keep are kept here."""
-
-    def __init__(self, folder: Path, number: int, broker: Broker) -> None:
-        self.number, self.broker = number, broker
-        settings = {"liveness": {"interval": INTERVAL}}
-        self.local = Local(
-            str(folder), str(folder / CLUSTER), CLUSTER, "blue", number, f"n{number}", f"id{number}", f"b{number}", (1,)
-        )
-        self.local = msgspec.structs.replace(self.local, settings=settings)
-        self.steps: list[int] = []
-        self.ready = {"dcm.local"}
-        self.changed = asyncio.Condition()
-        self.tasks: dict[str, asyncio.Task[None]] = {}
-
-    def ping(self) -> None:
-        """The DCM answers."""
-
-    def start(self, name: str) -> None:
-        async def run() -> None:
-            async with connect(endpoints=self.broker.endpoints, name=name, component=True) as bus:
-                await MAINS[name](Context(name, bus, self))
-
-        self.tasks[name] = asyncio.create_task(run(), name=f"{name}@{self.number}")
-
-    async def stop(self, name: str) -> None:
-        task = self.tasks.pop(name)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    async def until(self, function: str) -> None:
-        async with self.changed:
-            await self.changed.wait_for(lambda: function in self.ready)
-
-
-class Context(ComponentContext):
-    """A context whose DCM is the test's."""
-
-    def __init__(self, name: str, bus: Client, node: Node) -> None:
-        super().__init__(name, bus, node.local)
-        self._node = node
-
-    async def refresh(self) -> Local:
-        return self.local
-
-    async def step(self, number: int, event: str, how: str = "done") -> None:
-        self._node.steps.append(number)
-
-    async def need(self, function: str) -> None:
-        await self._node.until(function)
-
-    async def ready(self, *functions: str) -> None:
-        async with self._node.changed:
-            self._node.ready.update(functions)
-            self._node.changed.notify_all()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:
-        yield Path(name)
-
-
-@asynccontextmanager
-async def node(folder: Path, number: int, port: int, count: int) -> AsyncIterator[Node]:
-    state = folder / f"n{number}"
-    async with run_broker(BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port)) as (broker, _):
-        others = [other for other in range(1, count + 1) if other != number]
-        peers = {other: Peer(f"n{other}", (f"127.1.0.{other}:{port}",)) for other in others}
-        broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", f"b{number}"), peers)
-        found = Node(state, number, broker)
-        Path(found.local.folder).mkdir(parents=True)
-        if number == 1:
-            record = {"number": 1, "name": "n1", "id": "id1", "definition_id": "d", "addresses": [], "port": port}
-            create(Path(found.local.folder), cluster_id=CLUSTER, cluster_name="blue", node=record, servers=[1])
-        async with (
-            connect(endpoints=broker.endpoints, name="dcm", component=True) as dcm,
-            dcm.serve("dcm", {"ping": found.ping}),
-        ):
-            for name in MAINS:
-                found.start(name)
-            try:
-                yield found
-            finally:
-                for name in list(found.tasks):
-                    await found.stop(name)
-
-
 @asynccontextmanager
 async def cluster(folder: Path, count: int) -> AsyncIterator[list[Node]]:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port, numbers, settings = free_port(), range(1, count + 1), {"liveness": {"interval": INTERVAL}}
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(node(folder, n, port, count)) for n in range(1, count + 1)]
+        made = [node(folder, each, port, set(numbers) - {each}, MAINS, settings) for each in numbers]
+        nodes = [await stack.enter_async_context(each) for each in made]
         for place in nodes:
             await place.until("liveness")
         yield nodes

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,23 +18,10 @@ from covey.bus.messages import NodeInfo, Peer
 from covey.components.registry import create, segments
 from covey.components.registry.disk import folder_of
 from covey.components.registry.service import main
+from real_nodes import free_port, story
 
 CLUSTER = "c-1"
 NODE = {"number": 1, "name": "n1", "id": "id-1", "definition_id": "d", "addresses": ["127.1.0.1/16"], "port": 1}
-
-
-def story(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on a loop of its own, for half a minute at most."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(30):
-                await test(*arguments, **fixtures)
-
-        asyncio.run(limited())
-
-    return run
 
 
 class Context(ComponentContext):
@@ -77,18 +61,6 @@ class Groups:
 
     async def join(self, *, group: str) -> None:
         self.joined.append(group)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:
-        yield Path(name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Node:

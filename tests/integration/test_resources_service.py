@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from covey.bus.messages import NodeInfo, Peer
 from covey.bus.service import Request, verb
 from covey.components.resources.service import main
 from covey.controllers.classes import Attribute, ClassDescription, to_wire
+from real_nodes import free_port
 
 
 class Registry:
@@ -190,21 +190,9 @@ class Node:
         self.disks = disks
 
 
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="cv") as name:  # short: a socket's path has at most 107 bytes
-        yield name
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.1.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def nodes(
-    folder: str, *controllers: Disks, before: dict[str, Any] | None = None
+    folder: Path, *controllers: Disks, before: dict[str, Any] | None = None
 ) -> AsyncIterator[tuple[list[Node], Registry]]:
     """Run the Resource Manager on one node for each controller; yields when all have finished their boot."""
     registry, groups = Registry(), Groups()
@@ -258,7 +246,7 @@ async def _end(task: asyncio.Task[None]) -> None:
     assert task.cancelled(), task.exception()
 
 
-def test_boot_steps_come_in_order_and_the_function_is_offered(folder: str) -> None:
+def test_boot_steps_come_in_order_and_the_function_is_offered(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks()) as ((node,), registry):
             assert node.dcm.steps == [17, 18, 19, 20, 21, 22, 23, 24]
@@ -271,7 +259,7 @@ def test_boot_steps_come_in_order_and_the_function_is_offered(folder: str) -> No
     asyncio.run(story())
 
 
-def test_ls_puts_both_nodes_together_and_names_the_one_that_does_not_answer(folder: str) -> None:
+def test_ls_puts_both_nodes_together_and_names_the_one_that_does_not_answer(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks(), Disks()) as ((one, two), registry):
             listed = await one.bus.call("resources", "ls", cls="Disk", fresh=True)
@@ -292,7 +280,7 @@ def test_ls_puts_both_nodes_together_and_names_the_one_that_does_not_answer(fold
     asyncio.run(story())
 
 
-def test_show_classes_and_class(folder: str) -> None:
+def test_show_classes_and_class(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks(), Disks(version=2)) as ((one, _), _registry):
             found = await one.bus.call("resources", "show", cls="Disk", key="1", of_node=2)
@@ -310,7 +298,7 @@ def test_show_classes_and_class(folder: str) -> None:
     asyncio.run(story())
 
 
-def test_watch_tells_what_changed_and_what_is_gone(folder: str) -> None:
+def test_watch_tells_what_changed_and_what_is_gone(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks()) as ((node,), _registry):
             asked = asyncio.ensure_future(node.bus.call("resources", "watch", cls="Disk", wait=5.0))
@@ -325,7 +313,7 @@ def test_watch_tells_what_changed_and_what_is_gone(folder: str) -> None:
     asyncio.run(story())
 
 
-def test_undefined_node_is_not_listed_and_swept_at_the_next_start(folder: str) -> None:
+def test_undefined_node_is_not_listed_and_swept_at_the_next_start(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks(), Disks()) as ((one, _), registry):
             del registry.items["/nodes/2"]
@@ -343,7 +331,7 @@ def test_undefined_node_is_not_listed_and_swept_at_the_next_start(folder: str) -
     asyncio.run(story())
 
 
-def test_raising_controller_is_told_to_the_dcm_and_to_the_join(folder: str) -> None:
+def test_raising_controller_is_told_to_the_dcm_and_to_the_join(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks(raises="discover: ValueError: no bus")) as ((node,), registry):
             assert node.dcm.plugins["disks"] == ("failed", "discover: ValueError: no bus")
@@ -356,7 +344,7 @@ def test_raising_controller_is_told_to_the_dcm_and_to_the_join(folder: str) -> N
     asyncio.run(story())
 
 
-def test_what_is_not_built_yet_says_so(folder: str) -> None:
+def test_what_is_not_built_yet_says_so(folder: Path) -> None:
     async def story() -> None:
         async with nodes(folder, Disks()) as ((node,), _registry):
             for name, arguments in (
