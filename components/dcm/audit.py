@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .storage import sync_folder
+from .storage import sync_folder, write_synced
 
 START = "0" * 32
 
@@ -132,13 +132,7 @@ class AuditLog:
 
     def _put(self, data: bytes) -> None:
         new = not self._path.exists()
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        try:
-            with os.fdopen(handle, "wb", closefd=False) as file:
-                file.write(data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_synced(self._path, data, os.O_APPEND, 0o640)
         if new:
             sync_folder(self._path.parent)
 

@@ -66,16 +66,21 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones."""
-    aside = path.with_name(f".{path.name}.new")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+def write_synced(path: Path, data: bytes, flags: int, mode: int) -> None:
+    """Write to a file opened with these flags (it is made if need be) and return when the bytes are on the disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     try:
         with os.fdopen(handle, "wb", closefd=False) as file:
             file.write(data)
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones."""
+    aside = path.with_name(f".{path.name}.new")
+    write_synced(aside, data, os.O_TRUNC, 0o644)
     aside.replace(path)
     sync_folder(path.parent)
 
