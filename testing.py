@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -277,8 +277,13 @@ class Cluster:
         for node in self:
             node.wait("all nodes to be online", all_online, seconds)
 
+    def show(self) -> None:
+        """Print the ends of the daemons' logs: pytest shows them when the test failed."""
+        for node in self:
+            print(node.last_words(60))
+
     def close(self) -> None:
-        """Kill what runs, make sure that nothing is left, print what the daemons said, remove the files."""
+        """Kill what runs, make sure that nothing is left, remove the files."""
         problems = []
         for node in self:
             try:
@@ -286,7 +291,6 @@ class Cluster:
                     node.kill()
             except AssertionError as problem:
                 problems.append(str(problem))
-            print(node.last_words(60))  # pytest shows it when the test failed
         shutil.rmtree(self.folder)
         assert not problems, "\n".join(problems)
 
@@ -295,13 +299,13 @@ class Cluster:
 def running_cluster(
     nodes: int = 1, *, isolation: str = "inline", environment: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """Yield a cluster of that many nodes, all online; end it afterwards."""
-    cluster = Cluster(nodes, isolation=isolation, environment=environment)
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.close()
+    """Yield a cluster of that many nodes, all online; end it afterwards, and print what its daemons said last."""
+    with closing(Cluster(nodes, isolation=isolation, environment=environment)) as cluster:
+        try:
+            cluster.up()
+            yield cluster
+        finally:
+            cluster.show()
 
 
 def _short_folder() -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
-from covey.testing import Cluster, cluster, running_cluster
+from covey.testing import Cluster, cluster, node, running_cluster
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "node"]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,10 @@ def shared() -> Iterator[Cluster]:
 def nodes() -> Iterator[Callable[..., Cluster]]:
     """`nodes(2)` gives two nodes that are not started, so that their YAML can be changed first."""
     with ExitStack() as stack:
-        yield lambda count, isolation="inline", **options: stack.enter_context(
-            closing(Cluster(count, isolation=isolation, **options))
-        )
+
+        def make(count: int, isolation: str = "inline", **options: Any) -> Cluster:
+            made = stack.enter_context(closing(Cluster(count, isolation=isolation, **options)))
+            stack.callback(made.show)
+            return made
+
+        yield make
