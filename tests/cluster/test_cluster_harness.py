@@ -56,8 +56,9 @@ def test_a_process_that_is_left_behind_is_found_and_ended(nodes: Callable[..., C
 
 
 def test_the_measurement_of_a_boot_runs() -> None:
+    options = ["--nodes", "2", "--rounds", "1", "--isolation", "inline", "-o", "json"]
     done = subprocess.run(
-        [sys.executable, "-P", ROOT / "bench" / "boot.py", *"--nodes 2 --rounds 1 --isolation inline -o json".split()],
+        [sys.executable, "-P", ROOT / "bench" / "boot.py", *options],
         capture_output=True,
         text=True,
         check=False,
