@@ -27,8 +27,8 @@ class Settings(msgspec.Struct, frozen=True):
     batch: float = 0.1
     """What becomes ready within this time goes into one view. Short, for a joining node waits it out."""
     hold: float = 1.0
-    """A view that removes somebody waits up to this long for others who just came under suspicion: nodes that die together
-    leave together. Their last heartbeats are up to one interval apart, hence one interval."""
+    """A view that removes somebody waits up to this long for others who just came under suspicion: nodes that die
+    together leave together. Their last heartbeats are up to one interval apart, hence one interval."""
     word: float = 8.0
     """Without word from a leader for so long a node calls itself not quorate (SPEC 11.4). Longer than the election of a
     new primary takes, shorter than the patience of whoever relies on the list."""
