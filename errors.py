@@ -191,6 +191,18 @@ class ReadOnly(RegistryError):
     exit_code = 6
 
 
+class DiskFull(ReadOnly):
+    """The registry's disk has no room, so nothing was written. Free space there; writes open again by themselves."""
+
+    code = "registry.disk_full"
+
+
+class DiskFailed(RegistryError):
+    """The disk refused a write or a sync, so the registry ended. The message names file, place and error number."""
+
+    code = "registry.disk_failed"
+
+
 class NoQuorum(RegistryError):
     """No primary registry server can be reached, so nothing current can be read or written; stale reads may work."""
 

@@ -91,6 +91,16 @@ class CoreLog:
             found.append(proposal)
         return found
 
+    def discard(self) -> list[Proposal]:
+        """Take back all that is not durable: it was not written and never will be. Return it, in order."""
+        found = list(self._waiting)
+        self._waiting.clear()
+        self._by_id.clear()
+        self._ordered.clear()
+        self.bytes = 0
+        self.last, self._chain = self.committed, self.committed_chain
+        return found
+
     def check(self, opened: int, answered: set[str]) -> None:
         """Raise AssertionError: 13, 14 and 32 of the machine's invariants, as far as they concern entries under way.
 

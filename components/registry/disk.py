@@ -24,7 +24,7 @@ import msgspec
 
 from ...errors import AlreadyRunning
 from . import records
-from .files import failed, names, sync_folder, write_all, write_aside
+from .files import NoRoom, failed, names, sync_folder, unsynced, write_all, write_aside, write_new
 from .loaded import Damage, Identity, Loaded
 from .mark import NAME as MARK_NAME
 from .mark import MarkFile, Synced
@@ -213,18 +213,28 @@ class Disk:
         """Start a new log file; its head and its name are durable before anything is written behind it."""
         first = self._index + 1
         path = path_of(self._folder, first)
-        self._salt = os.urandom(16)
-        head = SegmentHead(self._identity.cluster_id, self._identity.gen, self._salt, self._chain)
+        salt = os.urandom(16)
+        head = SegmentHead(self._identity.cluster_id, self._identity.gen, salt, self._chain)
         data = encode_head(head, first)
+        with unsynced(path, lambda: self._remove(path)):
+            descriptor = write_new(path, data)
+        os.fsync(descriptor)
+        sync_folder(self._folder)
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        write_all(self._descriptor, data, 0)
-        os.fsync(self._descriptor)
-        sync_folder(self._folder)
+        self._descriptor, self._salt = descriptor, salt
         self._segments.append(first)
         self._offset, self._batch = len(data), 0
         self._write_mark()
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        sync_folder(self._folder)
+
+    def _cut(self) -> None:
+        """Take back what was written behind the last synced batch; only then may the next one be written there."""
+        os.ftruncate(self._descriptor, self._offset)
+        os.fsync(self._descriptor)
 
     def _write_mark(self) -> None:
         self._mark.write(Synced(self._index, self._segments[-1], self._offset, self._chain))
@@ -232,31 +242,36 @@ class Disk:
     def append(self, batch: Sequence[bytes]) -> None:
         """Make records durable, all together: hard states by replacing their file, entries behind the log.
 
-        Returns when they are synced. Raises `DiskFailed`: then the process must end, whatever is in the file.
+        Returns when they are synced. Raises `NoRoom`: then no entry of them is there and the next batch may come, but
+        not one that is chained to them; `DiskFailed`: then the process must end, whatever is in the file.
         """
-        path = self._folder
+        path, position = self._folder / HARD_STATE, 0
         try:
             entries: list[bytes] = []
             for record in batch:
                 if records.kind_of(record) == records.HARD_STATE:
-                    write_aside(self._folder / HARD_STATE, record)
+                    write_aside(path, record)
                 else:
                     entries.append(record)
             if not entries:
                 return
-            if self._offset >= self._settings.segment_bytes:
+            if self._batch and self._offset >= self._settings.segment_bytes:
+                path = path_of(self._folder, self._index + 1)
                 self._begin_segment()
-            path = path_of(self._folder, self._segments[-1])
+            path, position = path_of(self._folder, self._segments[-1]), self._offset
             data = encode_batch(self._batch + 1, self._index + 1, entries, self._salt)
-            write_all(self._descriptor, data, self._offset)
+            with unsynced(path, self._cut):
+                write_all(self._descriptor, data, position)
             os.fdatasync(self._descriptor)
             self._batch += 1
             self._index += len(entries)
             self._offset += len(data)
             self._chain = records.digest(entries[-1])
             self._write_mark()
+        except NoRoom:
+            raise
         except OSError as error:
-            failed(path, error)
+            failed(path, error, position)
 
     def write_snapshot(self, record: bytes) -> None:
         """Write a snapshot durably under its own name. Raises `OSError`; the log is not touched by that."""

@@ -34,14 +34,14 @@ from ...bus.machine import (
     Reply,
     Send,
 )
-from ...errors import CoveyError, NoQuorum, Overloaded, ReadOnly, StaleEpoch, UsageError
+from ...errors import CoveyError, DiskFull, NoQuorum, Overloaded, ReadOnly, StaleEpoch, UsageError
 from . import entries, messages, proposals, reading, records, status
 from .corelog import CoreLog, Waiter
 from .keys import check_prefix
 from .messages import SERVICE, AppendSystem, Leading, Phase
 from .recovery import Recovered, encode_snapshot
 from .settings import Settings
-from .states import EXACT, PHASE, TABLE, WHY_CLOSED, State
+from .states import EXACT, PHASE, RETRIED, TABLE, WHY_CLOSED, State
 from .store import Answer
 from .watchers import Waiting, Watchers
 
@@ -62,6 +62,8 @@ class RegistryMachine:
         self._log = CoreLog(self.store.index, recovered.chain)
         self._log_bytes, self._snapshot_bytes = recovered.log_bytes, recovered.snapshot_bytes
         self._snapshot_at = 0  # index of the snapshot under way
+        self._no_room = ""  # why the disk took nothing, until it takes something again
+        self._again: float | None = None  # when the disk is tried again
         self._watchers = Watchers(self.settings.watches)
         self._askers: dict[int, float] = {}  # node -> when it last asked who leads
         self._clock_base = self.store.time
@@ -94,12 +96,16 @@ class RegistryMachine:
     def closed_because(self) -> str:
         """Why users may not write; empty when they may."""
         why = WHY_CLOSED[self.state]
+        if self._no_room and self.state in RETRIED:
+            return f"{why}: {self._no_room}"
         return f"{why}: {self.damaged[0].path} at byte {self.damaged[0].position}" if self.damaged else why
 
     @property
     def deadline(self) -> float | None:
-        """At once for the first step, then when a watcher must be answered."""
-        return self._watchers.deadline if self._started else 0.0
+        """At once for the first step, then when a watcher must be answered or a full disk tried again."""
+        if not self._started:
+            return 0.0
+        return min((at for at in (self._watchers.deadline, self._again) if at is not None), default=None)
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
         """Take one input; return what must be done."""
@@ -112,6 +118,8 @@ class RegistryMachine:
             if handler is None:
                 raise self._impossible(f"input {input!r}")
             handler(self, input)
+        if self._again is not None and now >= self._again:
+            self._try_again()
         for waiting in self._watchers.due(now):
             self._answer_watcher(waiting, self.store.revision + 1)
         effects, self._effects = self._effects, []
@@ -125,8 +133,11 @@ class RegistryMachine:
         self._turn("started")
         if self.state is State.SETTLING:
             self.epoch += 1
-            self._propose(entries.Reigned(self.node), [], before=(records.encode_hard_state(self.epoch),))
+            self._reign()
         self._announce()
+
+    def _reign(self) -> None:
+        self._propose(entries.Reigned(self.node), [], before=(records.encode_hard_state(self.epoch),))
 
     def _turn(self, event: str) -> None:
         target = TABLE.get((self.state, event))
@@ -178,14 +189,48 @@ class RegistryMachine:
                 self._wake()
             if isinstance(proposal.entry.body, entries.Reigned):
                 self._turn("reign settled")
+                self._no_room = ""
                 self._announce()
                 if self._group_formed:
                     self._group(messages.GroupFormed())
             elif isinstance(proposal.entry.body, entries.WritesOpened):
                 self._opened = proposal.entry.index
                 self._turn("writes opened")
+                self._no_room = ""
                 self._announce()
         self._maybe_snapshot()
+
+    def _refused(self, input: messages.NoRoom) -> None:
+        """Tell all who wait for the disk that nothing was written; close the writes until it takes an entry again.
+
+        It is tried at once with the smallest entry there is, for only a large one may have found no room.
+        """
+        was, self._no_room = self.state, input.reason
+        for proposal in self._log.discard():
+            for waiter in proposal.waiters:
+                if waiter.source is not None:
+                    refused = messages.SystemRefused(proposal.id, self.leading.epoch, str(self._disk_full()))
+                    self._effects.append(Send(waiter.source, refused, waiter.cause))
+                elif waiter.request is not None:
+                    self._effects.append(Reply(waiter.request, self._disk_full(), waiter.cause))
+        self._turn("no room")
+        if self.state in RETRIED:
+            self._again = self._now + (self.settings.room_seconds if self.state is was else 0.0)
+        if self.state is not was:
+            self._announce()
+
+    def _try_again(self) -> None:
+        self._again = None
+        if self.state is State.SETTLING:
+            self._reign()
+        else:
+            self._propose(entries.WritesOpened(), [])
+
+    def _disk_full(self) -> DiskFull:
+        return DiskFull(
+            f"the disk of node {self.node} is full, nothing was written: {self._no_room}",
+            "free space there; writes open again by themselves",
+        )
 
     def _answer(self, waiter: Waiter, request_id: str, body: entries.Body, answer: Answer) -> None:
         self._answered = max(self._answered, answer.index)
@@ -228,6 +273,8 @@ class RegistryMachine:
     def _transact(self, question: messages.Transact, waiter: Waiter) -> None:
         body = proposals.transaction(question)
         known = self.state in EXACT and self.store.answered(question.id)
+        if self.state is State.FULL and not known and not question.system:
+            raise self._disk_full()
         if not (self.state is State.WRITES or known or (question.system and self.state in EXACT)):
             raise ReadOnly(f"writes are closed: {self.closed_because}", "reads are possible; try again in a moment")
         self._enter(body, waiter)
@@ -353,6 +400,7 @@ class RegistryMachine:
         messages.PeerDown: _peer_down,
         messages.SnapshotWritten: _snapshot_over,
         messages.SnapshotFailed: _snapshot_over,
+        messages.NoRoom: _refused,
     }
     _questions: dict[type[Any], Callable[[RegistryMachine, Any, Waiter], None]] = {
         messages.Transact: _transact,

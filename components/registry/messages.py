@@ -132,6 +132,12 @@ class SnapshotFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class NoRoom(msgspec.Struct, frozen=True):
+    """The disk is full: all that was ordered and is not persisted was not written, and never will be."""
+
+    reason: str
+
+
 class ServersChanged(msgspec.Struct, frozen=True):
     """The local configuration lists other registry servers now (the agent asks these)."""
 

@@ -2,7 +2,7 @@
 
 Knows the bus only to carry messages and events. The machine runs on the loop, the log is written by one thread
 (`writer.py`), a snapshot is written by another while the log goes on. An error of the disk or of the machine ends
-`run`, and with it the component.
+`run`, and with it the component; a disk that is full only closes the writes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ServerEngine:
         self._driver = Driver(machine, self._perform)
         self._background = Background()
         self._outbox = Outbox(bus)
-        self._writer = Writer(disk, self._persisted, self._trimmed) if disk else None
+        self._writer = Writer(disk, self._persisted, self._trimmed, self._refused) if disk else None
         self._snapshot = 0
         self._changed = asyncio.Event()
 
@@ -114,6 +114,11 @@ class ServerEngine:
 
     def _persisted(self, number: int) -> None:
         self._driver.feed(Persisted(number))
+
+    def _refused(self, reason: str) -> None:
+        if self.machine.writable:
+            log.error("the disk is full, writes are closed until there is room: %s", reason)
+        self._driver.feed(messages.NoRoom(reason))
 
     async def _write_snapshot(self, record: bytes) -> None:
         assert self._disk is not None and self._writer is not None

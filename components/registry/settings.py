@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     list_bytes: int = 8 * MIB  # bytes of one answer to `ls`; more must be read in parts (`after`, `limit`)
     snapshot_bytes: int = 16 * MIB  # bytes of log that make a snapshot worth while, and at least half the last one
     askers: int = 16_384  # nodes that asked for the primary and are told of a change; more than nodes there are
+    room_seconds: float = 1.0  # seconds until a full disk is tried again: costs it one small write and one sync
     asker_seconds: float = 5.0  # seconds after its last question that a node is told of changes unasked
 
     # --- the disk ---

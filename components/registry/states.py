@@ -16,9 +16,12 @@ class State(Enum):
     READS = "reads"  # phase 1 is over: reads are exact, writes wait for the group
     OPENING = "opening"  # phase 2: the entry that opens writes is on its way to the disk
     WRITES = "writes"  # all is open
+    FULL = "full"  # the disk had no room: reads are exact, writes open again with the first entry that it takes
 
 
-EXACT = (State.READS, State.OPENING, State.WRITES)
+EXACT = (State.READS, State.OPENING, State.WRITES, State.FULL)
+
+RETRIED = (State.SETTLING, State.OPENING, State.FULL)  # leave by an entry of their own, so it must get to the disk
 
 PHASE: dict[State, Phase] = {
     State.DAMAGED: "offline",
@@ -27,6 +30,7 @@ PHASE: dict[State, Phase] = {
     State.READS: "reads",
     State.OPENING: "reads",
     State.WRITES: "writes",
+    State.FULL: "reads",
 }
 
 WHY_CLOSED = {
@@ -36,6 +40,7 @@ WHY_CLOSED = {
     State.READS: "phase 2 is not over: the group sys.registry is not formed yet",
     State.OPENING: "phase 2 is not over: the entry that opens writes is not durable yet",
     State.WRITES: "",
+    State.FULL: "the disk is full",
 }
 
 TABLE: dict[tuple[State, str], State] = {
@@ -44,9 +49,17 @@ TABLE: dict[tuple[State, str], State] = {
     (State.SETTLING, "reign settled"): State.READS,
     (State.READS, "group formed"): State.OPENING,
     (State.OPENING, "writes opened"): State.WRITES,
+    (State.WRITES, "no room"): State.FULL,
+    (State.FULL, "writes opened"): State.WRITES,
+    # without room the others stay, and try again
+    (State.SETTLING, "no room"): State.SETTLING,
+    (State.READS, "no room"): State.READS,
+    (State.OPENING, "no room"): State.OPENING,
+    (State.FULL, "no room"): State.FULL,
     # the group may be told again, and early: then it is remembered until reads are open
     (State.DAMAGED, "group formed"): State.DAMAGED,
     (State.SETTLING, "group formed"): State.SETTLING,
     (State.OPENING, "group formed"): State.OPENING,
     (State.WRITES, "group formed"): State.WRITES,
+    (State.FULL, "group formed"): State.FULL,
 }

@@ -3,6 +3,9 @@
 Knows the disk and the loop, nothing of the machine. Orders are done in the order in which they came; all that wait
 when the disk is free become one batch and one sync. An error of the disk is handed to the loop, which ends the
 component: this thread does nothing after it.
+
+When there is no room, that batch and all that was ordered behind it are given up, for they are chained to it; the loop
+hears it, and what it orders from then on is written again.
 """
 
 from __future__ import annotations
@@ -14,17 +17,26 @@ import threading
 from collections.abc import Callable, Sequence
 
 from .disk import Disk
+from .files import NoRoom
 
 BATCH_RECORDS = 1024
 """Records in one batch at most, so that the first of them does not wait for a whole flood."""
 
 
 class Writer:
-    """Owns the disk's log while it lives. `done(number)` and `trimmed()` are called on the loop that made it."""
+    """Owns the disk's log while it lives. `done(number)`, `trimmed()` and `refused(reason)` are called on the loop that
+    made it; `refused` concerns all that was ordered and not yet said to be done."""
 
-    def __init__(self, disk: Disk, done: Callable[[int], None], trimmed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        done: Callable[[int], None],
+        trimmed: Callable[[], None],
+        refused: Callable[[str], None],
+    ) -> None:
         self._disk = disk
-        self._done, self._trimmed = done, trimmed
+        self._done, self._trimmed, self._refused = done, trimmed, refused
+        self._refusing = False  # the thread's own: until the loop knows, orders build on what was not written
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._orders: queue.SimpleQueue[tuple[int, Sequence[bytes]] | str] = queue.SimpleQueue()
@@ -72,13 +84,27 @@ class Writer:
                 order = self._orders.get_nowait()
             except queue.Empty:
                 break
-        if batch:
-            self._disk.append(batch)
-            self._tell(self._done, number)
-        if order == "trim":
+        if batch and not self._refusing:
+            self._append(batch, number)
+        if order == "known":
+            self._refusing = False
+        elif order == "trim":
             self._disk.trim()
             self._tell(self._trimmed)
         return order != "close"
+
+    def _append(self, batch: list[bytes], number: int) -> None:
+        try:
+            self._disk.append(batch)
+        except NoRoom as problem:
+            self._refusing = True
+            self._tell(self._refuse, str(problem))
+        else:
+            self._tell(self._done, number)
+
+    def _refuse(self, reason: str) -> None:
+        self._orders.put("known")  # before whatever `refused` leads to
+        self._refused(reason)
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, nobody is left to tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -348,6 +349,30 @@ async def test_an_error_of_the_disk_ends_the_component(folder: Path, monkeypatch
         assert isinstance(ended, BaseExceptionGroup) and "Input/output error" in repr(ended)
         context = await one.start()
         await context.until("registry.writes")  # the lock was given up, the copy is sound
+
+
+@story
+async def test_a_write_that_does_not_fit_is_refused_and_harms_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(folder) as (one, two, _):
+        for each in (one, two):
+            await (await each.start()).until("registry.writes")
+        write = os.pwrite
+
+        def fits(descriptor: int, data: Any, offset: int) -> int:
+            if len(data) > 5000:
+                raise OSError(28, "No space left on device")
+            return write(descriptor, data, offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("covey.components.registry.files.os.pwrite", fits)
+            for each in (one, two):
+                with pytest.raises(errors.DiskFull, match=r"node 1 is full, nothing was written: .*log-0+1: No space"):
+                    await each.bus.call("registry", "put", key="/app/large", value="x" * 9000, timeout=5.0)
+                while not (await one.bus.call("registry", "status"))["writable"]:
+                    pass
+        assert (await two.bus.call("registry", "put", key="/app/large", value="x" * 9000))["succeeded"]
 
 
 @story

@@ -372,7 +372,7 @@ def test_an_error_of_the_disk_is_fatal_and_the_mark_does_not_move(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
-        with pytest.raises(DiskFailed, match=r"log-0+1: Input/output error"):
+        with pytest.raises(DiskFailed, match=r"log-0+1 at byte \d+: Input/output error \(errno 5, EIO\)"):
             one.append(1)
     assert (folder / "synced").read_bytes() == mark
     one.disk.close()
