@@ -60,8 +60,8 @@ def test_sigterm_leaves_in_order(cluster: Boot, isolation: str) -> None:
     assert [one["state"] for one in status["nodes"]] == ["online", "offline"]
     second.start()
     lab.wait_online()
-    assert first.stop() == 0
     assert second.stop() == 0
+    assert first.stop() == 0
 
 
 def test_ctrl_c_ends_a_node_too(cluster: Boot) -> None:
