@@ -1,12 +1,14 @@
 """What runs in each forked process of a node, by its name.
 
 Each child dies with its parent, takes its orders by SIGTERM only (Ctrl-C is the parent's), and ends its loop in order.
+What it fails of it says in one line to its parent, for the reason that people are shown (`last_words`).
 The code of a third party is imported only in the process that was forked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import grp
 import logging
@@ -34,9 +36,15 @@ from ...plugins.manager import PluginManager
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
+LAST_WORDS = 2000
+"""Bytes of a process's last words: a message with its hint; a pipe holds more."""
 
-def run(name: str, parent: int, work: Callable[[], None]) -> int:
-    """Make this process a child of `parent`, then do the work; returns its exit code."""
+
+def run(name: str, parent: int, work: Callable[[], None], told: int) -> int:
+    """Make this process a child of `parent`, then do the work; returns its exit code.
+
+    `told` is the pipe for its last words. It is a pipe and no file, because a full disk is one thing to tell of.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NAME, f"covey:{name}".encode()[:15], 0, 0, 0)
@@ -48,13 +56,36 @@ def run(name: str, parent: int, work: Callable[[], None]) -> int:
     set_up_logging(name)
     try:
         work()
-    except CoveyError as problem:
-        print(f"covey {name}: error[{problem.code}]: {problem}", file=sys.stderr, flush=True)
-        return 1
-    except Exception:
-        traceback.print_exc()
+    except Exception as problem:
+        words = last_words(problem)
+        if not all(isinstance(cause, CoveyError) for cause in causes(problem)):
+            traceback.print_exc()
+        print(f"covey {name}: {words}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            os.write(told, words.encode()[:LAST_WORDS])
         return 1
     return 0
+
+
+def causes(problem: BaseException) -> list[BaseException]:
+    """Return what lies behind the groups of task groups."""
+    if isinstance(problem, BaseExceptionGroup):
+        return [cause for one in problem.exceptions for cause in causes(one)]
+    return [problem]
+
+
+def last_words(problem: BaseException) -> str:
+    """Return one line that says what a process failed of; where, when it was no error that we know."""
+    found = []
+    for cause in causes(problem):
+        if isinstance(cause, CoveyError):
+            found.append(f"error[{cause.code}]: {cause}")
+            continue
+        frames = traceback.extract_tb(cause.__traceback__)
+        where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        found.append(f"{type(cause).__name__}: {cause}{where}")
+    words = "; ".join(" ".join(one.split()) for one in dict.fromkeys(found))
+    return words.encode(errors="replace").decode()
 
 
 def set_up_logging(name: str) -> None:

@@ -23,7 +23,7 @@ from .entries import rename_id
 from .home import Home, new_id
 from .identity import Elsewhere, Verdict, copy_of
 from .lookup import Global, ask_outcome, read_global, same_node_elsewhere, who_knows
-from .machine import NodeMachine
+from .machine import START_STEPS, NodeMachine
 from .messages import Resolve
 from .processes import Spawner
 from .settings import CONFIGURED_TIME, CORES_KEPT, DISCOVERY_TIME, LEAVE_TIME, WRITE_TIME
@@ -205,6 +205,11 @@ class Daemon:
     async def _close(self, effect: life.CloseFunctions) -> None:
         self.open.difference_update(effect.functions)
 
+    async def _come_back(self, _effect: life.ComeBack) -> None:
+        if self.machine.state == "failed" and self.home.replica is not None and not self.home.clusters.offline:
+            log.info("the node tries again: %s", self.machine.reason)
+            self.feed(life.Defined(self.home.server, new_id()))
+
     async def _keep_offline(self, effect: life.KeepOffline) -> None:
         def changed(now: Clusters) -> Clusters:
             return msgspec.structs.replace(now, offline=effect.offline)
@@ -214,6 +219,9 @@ class Daemon:
     async def _crashed(self, effect: life.Crashed) -> None:
         self.crashed[effect.name] = effect.reason or f"status {effect.status}"
         log.error("%s ended unasked: %s", effect.name, self.crashed[effect.name])
+        step = START_STEPS.get(effect.name)
+        if step and self.machine.state != "online":  # the boot is not over
+            self.home.boot_log.record(step, "", f"{effect.name} ended: {self.crashed[effect.name]}", "failed")
         record: dict[str, Any] = {"name": effect.name, "status": effect.status, "reason": effect.reason, "at": _utc()}
         record["boot_id"] = self.home.boot_id
         await self.home.bus.publish("dcm.crash", record)
@@ -351,6 +359,7 @@ _INLINE: dict[type[Any], _Perform] = {
     life.StopComponent: Daemon._stop,
     life.OpenFunctions: Daemon._open,
     life.CloseFunctions: Daemon._close,
+    life.ComeBack: Daemon._come_back,
     life.KeepOffline: Daemon._keep_offline,
     life.Crashed: Daemon._crashed,
     life.RefreshLocal: Daemon._refresh,

@@ -13,8 +13,9 @@ from typing import Any
 
 from ...bus.broker_service import run_broker
 from ...bus.client import connect
+from ...errors import CoveyError
 from ...plugins.manager import PluginManager
-from .child import broker_settings, run_component, run_dcm, set_up_logging
+from .child import broker_settings, causes, last_words, run_component, run_dcm, set_up_logging
 from .processes import Exit
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class TaskSpawner:
         except asyncio.CancelledError:
             raise
         except Exception as problem:
-            log.exception("%s failed", name)
-            reason = f"{type(problem).__name__}: {problem}"
+            known = all(isinstance(cause, CoveyError) for cause in causes(problem))
+            reason = last_words(problem)
+            log.error("%s: %s", name, reason, exc_info=None if known else problem)
         self._tasks.pop(name, None)
         self._exits.put_nowait(Exit(name, 1, reason))
 

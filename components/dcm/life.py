@@ -259,6 +259,10 @@ class Leave(msgspec.Struct, frozen=True):
     """Let Liveness take this node out of the view at once: `Left`."""
 
 
+class ComeBack(msgspec.Struct, frozen=True):
+    """Let the node join again, unless somebody wants it offline: `Defined`."""
+
+
 class KeepOffline(msgspec.Struct, frozen=True):
     """Remember, over restarts, whether an operator wants this node offline."""
 
@@ -296,6 +300,7 @@ Effect = (
     | Discover
     | Announce
     | Leave
+    | ComeBack
     | KeepOffline
     | RecordStep
     | Crashed

@@ -29,6 +29,7 @@ from .life import (
     Begin,
     CloneTold,
     CloseFunctions,
+    ComeBack,
     ComponentExited,
     ComponentFailed,
     ComponentStarted,
@@ -76,6 +77,8 @@ from .settings import (
     LEAVE_TIME,
     READ_AGAIN,
     STOP_TIME,
+    TRIES_WINDOW,
+    TRY_AGAIN,
 )
 
 REQUIRED = ("liveness", "groups", "registry.writes", "resources")
@@ -100,6 +103,8 @@ class NodeMachine:
         self._controllers_up = False
         self._discovering = False
         self._crashes: dict[str, list[float]] = {}
+        self._gave_up: list[float] = []  # when crashes were too many
+        self._pause = 0.0  # seconds until a node that failed so tries again, 0: it does not by itself
         self._timers: dict[str, float] = {}
         self._waited = ""
         self._unreplaced = False
@@ -301,12 +306,20 @@ class NodeMachine:
         self._crashes[name] = [*recent, now]
         essential = name in self._plan.order
         if essential and len(recent) + 1 >= CRASHES:
-            why = f"{name} crashed {CRASHES} times within {CRASH_WINDOW:g} s: {input.reason}"
-            return [*effects, *self._stop_all(now, ("failed", why))]
+            return [*effects, *self._give_up(now, f"{name} crashed {CRASHES} times within", input.reason)]
         shortest, longest = BACK_OFF if essential else CONTROLLER_BACK_OFF
         self._timers[f"restart {name}"] = now + min(shortest * 2 ** len(recent), longest)
         # the start of the next one waited for this one: a crash must not hold the rest back
         return [*effects, *(self._start_next() if self.running[-1] == name else [])]
+
+    def _give_up(self, now: float, what: str, reason: str) -> list[Effect]:
+        """Out of the cluster for a while: whatever makes a component crash, a full disk say, may be over then."""
+        self._gave_up = [*(at for at in self._gave_up if now - at < TRIES_WINDOW), now]
+        pause = min(TRY_AGAIN[0] * 2 ** (len(self._gave_up) - 1), TRY_AGAIN[1])
+        why = f"{what} {CRASH_WINDOW:g} s: {reason}; the node tries again after {pause:g} s"
+        effects = self._stop_all(now, ("failed", why))
+        self._pause = pause
+        return effects
 
     # --- out of the cluster -----------------------------------------------------------------------------------
 
@@ -338,7 +351,7 @@ class NodeMachine:
         return self._stop_all(now, self._after) if "leave" in self._timers else []
 
     def _stop_all(self, now: float, after: tuple[State, str]) -> list[Effect]:
-        self._after = after
+        self._after, self._pause = after, 0.0
         self._timers.clear()
         self._queue = []
         gone = tuple(sorted(self.ready))
@@ -355,6 +368,8 @@ class NodeMachine:
             return [EraseLocal(self.verdict)]
         if state == "checking":
             return self._join(now, self._server, self._next_boot)
+        if state == "failed" and self._pause:
+            self._timers["come back"] = now + self._pause
         return [self._enter(state, reason)]
 
     def _stopped(self, now: float, input: ComponentStopped) -> list[Effect]:
@@ -377,6 +392,7 @@ class NodeMachine:
         return [KeepOffline(True)] if input.operator else []
 
     def _undefined(self, _now: float, _input: Undefined) -> list[Effect]:
+        self._timers.clear()
         return [self._enter("undefined")]
 
     def _offline_now(self, _now: float, input: OfflineAsked) -> list[Effect]:
@@ -412,6 +428,9 @@ class NodeMachine:
                 effects.append(Announce())
             elif name == "leave":
                 effects += self._left(now)
+            elif name == "come back":
+                del self._timers[name]
+                effects.append(ComeBack())
         return effects
 
     def _enter(self, state: State, reason: str = "") -> StateChanged:

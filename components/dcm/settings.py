@@ -47,6 +47,12 @@ CRASHES = 5
 CRASH_WINDOW = 60.0
 """So many crashes of one component within so many seconds put the node offline in order (SPEC 2.4)."""
 
+TRY_AGAIN = (30.0, 300.0)
+"""Seconds until a node that gave up so joins again by itself: the first time, the longest. It doubles in between."""
+
+TRIES_WINDOW = 1800.0
+"""Seconds after which a time it gave up no longer counts for that pause."""
+
 CORES_KEPT = 20
 """Records of crashes that are kept in `core/`."""
 

@@ -61,6 +61,7 @@ class Supervisor:
         self._config = config
         self._selector = selectors.DefaultSelector()
         self._pids: dict[str, int] = {}
+        self._told: dict[int, int] = {}  # by pid: the pipe for a process's last words
         self._stopping: dict[str, float] = {}  # asked to end, and when they are killed
         self._crashes: dict[str, deque[float]] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
@@ -122,18 +123,22 @@ class Supervisor:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        told, words = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
+                for pipe in (told, *self._told.values()):
+                    os.close(pipe)
                 for key in list(self._selector.get_map().values()):
                     if key.fileobj not in keep and isinstance(key.fileobj, socket.socket):
                         key.fileobj.close()
                 self._selector.close()
-                code = child.run(name, parent, work)
+                code = child.run(name, parent, work, words)
             finally:
                 os._exit(code)
-        self._pids[name] = pid
+        os.close(words)
+        self._pids[name], self._told[pid] = pid, told
         pidfd = os.pidfd_open(pid)
         self._selector.register(pidfd, selectors.EVENT_READ, lambda _: self._reap(name, pid, pidfd))
 
@@ -141,19 +146,31 @@ class Supervisor:
         self._selector.unregister(pidfd)
         os.close(pidfd)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        reason = _words(status) + self._last_words(pid)
         self._pids.pop(name, None)
         asked = self._stopping.pop(name, None) is not None
         if name == "dcm":
-            self._dcm_ended(status, asked)
+            self._dcm_ended(status, reason, asked)
         elif asked:
             self._tell({"stopped": name})
         elif name == "broker":
-            print(f"covey: the broker ended ({_words(status)}); it is started again", file=sys.stderr, flush=True)
+            print(f"covey: the broker ended ({reason}); it is started again", file=sys.stderr, flush=True)
             self._again(name, self._start_broker)
         else:
-            self._tell({"exited": name, "status": status, "reason": _words(status)})
+            self._tell({"exited": name, "status": status, "reason": reason})
 
-    def _dcm_ended(self, status: int, asked: bool) -> None:
+    def _last_words(self, pid: int) -> str:
+        """Return what a process that ended said last, as the end of a sentence; empty when it said nothing."""
+        told = self._told.pop(pid)
+        try:
+            words = os.read(told, child.LAST_WORDS).decode(errors="replace")
+        except BlockingIOError:  # it said nothing, and has left a process behind
+            words = ""
+        finally:
+            os.close(told)
+        return f": {words}" if words else ""
+
+    def _dcm_ended(self, status: int, reason: str, asked: bool) -> None:
         if self._dcm:
             self._selector.unregister(self._dcm)
             self._dcm.close()
@@ -162,7 +179,7 @@ class Supervisor:
             self._exit_code = 0 if status == 0 else 1
             self._ended = True
             return
-        print(f"covey: the DCM ended ({_words(status)}); it is started again", file=sys.stderr, flush=True)
+        print(f"covey: the DCM ended ({reason}); it is started again", file=sys.stderr, flush=True)
         self._again("dcm", self._start_dcm)
 
     def _again(self, name: str, start: Callable[[], None]) -> None:
@@ -236,6 +253,9 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.005)
         self._pids.clear()
+        for told in self._told.values():
+            os.close(told)
+        self._told.clear()
 
 
 def _words(status: int) -> str:

@@ -448,12 +448,47 @@ def test_one_that_keeps_crashing_takes_the_node_offline_in_order() -> None:
         node.feed(life.ComponentExited("groups", 1, "out of memory"))
         node.wait(2.0)
     assert node.state == "failed"
-    assert node.machine.reason == "groups crashed 5 times within 60 s: out of memory"
+    assert node.machine.reason == ("groups crashed 5 times within 60 s: out of memory; the node tries again after 30 s")
     assert node.of(life.KeepOffline) == []
-    node.wait(100)
-    assert node.state == "failed"
     node.feed(life.OnlineAsked(True, "boot-2"))
     assert node.state == "checking"
+    node.wait(100)
+    assert node.of(life.ComeBack) == []
+
+
+def test_a_node_that_gave_up_tries_again_after_longer_and_longer_pauses() -> None:
+    node = online()
+    pauses = []
+    for _ in range(6):
+        for _ in range(CRASHES):
+            node.wait(2.0)
+            node.feed(life.ComponentExited("groups", 1, "the disk is full"))
+        assert node.state == "failed" and node.machine.deadline is not None
+        before = node.now
+        node.now = node.machine.deadline
+        assert node.feed() == [life.ComeBack()]
+        pauses.append(round(node.now - before))
+        node.feed(life.Defined(True, "boot"))
+        node.all_ready()
+        assert node.state == "online"
+    assert pauses == [30, 60, 120, 240, 300, 300]
+
+
+@pytest.mark.parametrize("input", [life.Undefined(), life.OfflineAsked("asked")])
+def test_what_somebody_else_wanted_meanwhile_is_not_undone(input: Any) -> None:
+    node = online()
+    for _ in range(CRASHES):
+        node.feed(life.ComponentExited("groups", 1))
+        node.wait(2.0)
+    node.feed(input)
+    node.wait(1000)
+    assert node.of(life.ComeBack) == [] and node.state in ("offline", "undefined")
+
+
+def test_a_clone_does_not_try_again_by_itself() -> None:
+    node = online()
+    node.feed(life.CloneTold("two of them"))
+    assert node.state == "failed" and node.machine.deadline is None
 
 
 def test_crashes_far_apart_do_not_add_up() -> None:
