@@ -185,14 +185,16 @@ def boot_log(node: str | None) -> int:
 
 
 def timeline(data: list[dict[str, Any]]) -> list[Block]:
-    """Return a boot log as rows with the time since the one before."""
+    """Return a boot log as rows with the time since the one before; whom it waited for only if it waits."""
     rows = []
     before = 0.0
+    waited = any(entry.get("waiting_for") for entry in data)
     for entry in data:
         ms = entry.get("ms")
-        took = None if ms is None else f"+{ms - before:.0f}"
-        before = before if ms is None else ms
-        rows.append(
-            (entry["step"], entry["component"], cell(entry["event"]), ms, took, entry["how"], entry.get("waiting_for"))
-        )
-    return [Table(("step", "component", "event", "ms", "took", "how", "waiting for"), rows, "no boot yet")]
+        shown = took = None
+        if ms is not None:
+            shown, took, before = f"{ms:.0f}", f"+{ms - before:.0f}", ms
+        row = [entry["step"], shown, took, entry["component"], entry["how"], cell(entry["event"])]
+        rows.append([*row, entry.get("waiting_for")] if waited else row)
+    columns = ["step", "ms", "took", "component", "how", "event", "waiting for"]
+    return [Table(columns if waited else columns[:-1], rows, "no boot yet")]

@@ -1,7 +1,8 @@
 """The one place that renders: tables for people, one JSON or YAML envelope for programs, NDJSON for streams, errors.
 
-Knows nothing of verbs or the bus: it gets plain data and a list of blocks that say how a person sees it. rich is loaded
-only when standard output is a terminal; in a pipe the same tables are plain aligned text, so that it stays stable.
+Knows nothing of verbs or the bus: it gets plain data and a list of blocks that say how a person sees it. `terminal.py`,
+and with it rich, is loaded only when standard output is a terminal; in a pipe the same tables are plain aligned text,
+so that it stays stable.
 What is odd: text that came from elsewhere is printed with its control characters escaped, since a value in the registry
 must not be able to drive the reader's terminal.
 """
@@ -21,11 +22,24 @@ from .options import Settings
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `empty` is said instead when there are none."""
+    """Rows under columns; `empty` is said instead when there are none.
+
+    Headings are in capitals, but for those of a `literal` table. What a narrow terminal does: it leaves out columns of
+    `fit` (their positions, the most wanted first; `more` says how to see them), or with `cut` the end of the last one.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     empty: str = "none"
+    literal: bool = False
+    fit: Sequence[int] = ()
+    more: str = ""
+    cut: bool = False
+
+    @property
+    def headings(self) -> list[str]:
+        """The columns' names as they are printed."""
+        return [column if self.literal else column.upper() for column in self.columns]
 
 
 @dataclass(frozen=True)
@@ -77,11 +91,13 @@ def print_blocks(blocks: Iterable[Block]) -> None:
         if isinstance(block, str):
             write(escape(block))
         elif isinstance(block, Fields):
-            _print_fields(block)
+            print_fields(block)
         elif not block.rows:
             write(block.empty)
         elif sys.stdout.isatty():
-            _print_rich(block)
+            from .terminal import print_table
+
+            print_table(block)
         else:
             write("\n".join(aligned(block)))
 
@@ -152,62 +168,26 @@ def escape(text: str) -> str:
 
 def aligned(table: Table) -> list[str]:
     """Return the lines of a table in plain text, columns two spaces apart."""
-    rows = [[column.upper() for column in table.columns]]
-    rows += [[cell(value).replace("\n", "\\n") for value in row] for row in table.rows]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(table.columns))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    sizes = widths(table)
+    return [
+        "  ".join(text.ljust(size) for text, size in zip(row, sizes, strict=True)).rstrip() for row in _texts(table)
+    ]
 
 
-def _print_fields(block: Fields) -> None:
+def widths(table: Table) -> list[int]:
+    """Return how wide each column is at its widest."""
+    return [max(map(len, column)) for column in zip(*_texts(table), strict=True)]
+
+
+def _texts(table: Table) -> list[list[str]]:
+    return [table.headings, *([cell(value).replace("\n", "\\n") for value in row] for row in table.rows)]
+
+
+def print_fields(block: Fields) -> None:
+    """Print names and values, the values below one another."""
     width = max((len(name) for name, _ in block.pairs), default=0)
     for name, value in block.pairs:
         write(f"{name.ljust(width)}  {cell(value)}")
-
-
-def rich_table(table: Table) -> Any:
-    """Return the table as rich draws it, for a terminal."""
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    drawn = Drawn(box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        drawn.add_column(column.upper(), overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(cell(value), style=_STYLES.get(str(value), "")) for value in row))
-    return drawn
-
-
-_STYLES = {
-    "online": "green",
-    "running": "green",
-    "ok": "green",
-    "primary": "green",
-    "pending online": "yellow",
-    "pending offline": "yellow",
-    "blocked": "yellow",
-    "offline": "red",
-    "failed": "red",
-    "damaged": "red",
-    "killed": "red",
-}
-
-
-def _print_rich(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if len(table.columns) > 4 and max(map(len, aligned(table))) > 2 * console.width:
-        _print_records(table)  # folded into so narrow a window, nobody could read it
-    else:
-        console.print(rich_table(table))
-
-
-def _print_records(table: Table) -> None:
-    """Print each row as names and values, an empty line between two."""
-    for index, row in enumerate(table.rows):
-        if index:
-            write("")
-        _print_fields(Fields(list(zip(table.columns, row, strict=True))))
 
 
 def plain(value: Any) -> Any:

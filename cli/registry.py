@@ -112,7 +112,7 @@ def ls(prefix: str, consistency: str) -> int:
 
     def text(data: list[dict[str, Any]]) -> list[Block]:
         rows = [(item["key"], item["mod_revision"], _short(value_text(item["value"]))) for item in data]
-        return [Table(("key", "changed at", "value"), rows, f"no keys below {prefix}")]
+        return [Table(("key", "changed at", "value"), rows, f"no keys below {prefix}", cut=True)]
 
     return answer(ask, text)
 

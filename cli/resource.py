@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import click
 
+from ..errors import CoveyError, UsageError
 from .connection import Session, answer, run
 from .names import node_number
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
+from .quantities import human, span
 from .registry import patient
 from .unbuilt import unbuilt_option
 from .verbs import Noun
@@ -54,16 +57,17 @@ def describe(name: str) -> int:
 
 
 def _class_text(data: dict[str, Any]) -> list[Block]:
-    blocks: list[Block] = []
     single = [(name, value) for name, value in data.items() if name not in ("attributes", "actions")]
-    if single:
-        blocks.append(Fields(single))
+    blocks: list[Block] = [
+        Fields([(name.replace("_", " "), span(v) if name.endswith("_every") and v else v) for name, v in single])
+    ]
     for part, noun in (("attributes", "attribute"), ("actions", "action")):
         found = data.get(part) or {}
         if isinstance(found, dict):
             found = [{"name": name, **entry} for name, entry in found.items()]
         if found:
-            columns = list(dict.fromkeys(["name", *(key for entry in found for key in entry)]))
+            present = dict.fromkeys(["name", *(key for entry in found for key in entry)])
+            columns = sorted(present, key=lambda key: key == "summary")  # the longest one last
             rows = [tuple(entry.get(column) for column in columns) for entry in found]
             blocks += ["", Table([noun, *columns[1:]], rows)]
     return blocks
@@ -74,31 +78,78 @@ def _class_text(data: dict[str, Any]) -> list[Block]:
 @_select
 @_node_option
 @click.option("--fresh", is_flag=True, help="Read changing attributes now, instead of showing what was read last.")
-def ls(name: str, node: str | None, fresh: bool) -> int:
+@click.option("--columns", metavar="NAME,…", help="The attributes to show in the table (default: all that fit).")
+def ls(name: str, node: str | None, fresh: bool, columns: str | None) -> int:
     """List the resources of a class on all nodes, with their attributes.
 
-    The answer is the same through every node. `age` is how long ago the changing attributes were read.
+    The answer is the same through every node. `age` is how long ago the changing attributes were read. Sizes and times
+    are in units for people; -o json has all attributes and the plain numbers. On a terminal the columns that fit are
+    shown, and the others named; --columns chooses.
     """
+    declared: dict[str, Declared] = {}
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
+        declared.update(await _declared(session, name))
         return await _items(session, "ls", cls=name, of_node=number, fresh=fresh)
 
-    return answer(ask, _list)
+    return answer(ask, lambda data: _list(data, declared, columns))
 
 
-def _list(data: list[dict[str, Any]]) -> list[Block]:
-    names = list(dict.fromkeys(name for found in data for name in found["attributes"]))
+Declared = dict[str, Any]
+"""What a class says of one attribute: its type, kind and unit."""
+
+
+async def _declared(session: Session, name: str) -> dict[str, Declared]:
+    """Return a class's attributes by name, for tables only; without them values are shown plainly."""
+    if session.said.output in ("json", "yaml"):
+        return {}
+    try:
+        found = await session.call("resources", "class", cls=name)
+    except CoveyError:
+        return {}
+    return {entry["name"]: entry for entry in found["attributes"]}
+
+
+def _shown(name: str, value: Any, declared: dict[str, Declared]) -> Any:
+    about = declared.get(name, {})
+    return human(value, about.get("unit"), about.get("type"))
+
+
+def _list(data: list[dict[str, Any]], declared: dict[str, Declared], wanted: str | None) -> list[Block]:
     keys = list(dict.fromkeys(name for found in data for name in found["key"]))
-    columns = ["node", *keys, *(name for name in names if name not in keys), "age"]
+    names = list(dict.fromkeys(name for found in data for name in found["attributes"] if name not in keys))
+    if wanted is not None and data:
+        names = _chosen(wanted, [*names, *keys], keys)
     rows = []
     for found in data:
         values = {**found["attributes"], **found["key"]}
         age = found.get("age_s")
-        rows.append(
-            (found["node"], *(values.get(name) for name in columns[1:-1]), None if age is None else f"{age:.0f}s")
-        )
-    return [Table(columns, rows, "no resources of this class")]
+        shown = [_shown(name, values.get(name), declared) for name in (*keys, *names)]
+        rows.append((found["node"], *shown, None if age is None else f"{age:.0f}s"))
+    columns = ["node", *keys, *names, "age"]
+    first = 1 + len(keys)
+    fit = [first + names.index(name) for name in _by_interest(names, declared)] + [len(columns) - 1]
+    more = "--columns NAME,… shows them, `covey resource show` everything of one"
+    fit = fit if wanted is None else []
+    return [Table(columns, rows, "no resources of this class", literal=True, fit=fit, more=more)]
+
+
+def _chosen(wanted: str, known: list[str], keys: list[str]) -> list[str]:
+    """Return the names of `--columns` that are not in the key, which is always shown; raises UsageError."""
+    chosen = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"there is no attribute {name!r}", f"there are: {', '.join(known)}")
+    return [name for name in dict.fromkeys(chosen) if name not in keys]
+
+
+def _by_interest(names: list[str], declared: dict[str, Declared]) -> list[str]:
+    """Return the attributes in the order in which a narrow table takes them: what it is and how it is, by turns."""
+    lasting = [name for name in names if declared.get(name, {}).get("kind") != "dynamic"]
+    changing = [name for name in names if name not in lasting]
+    turns = zip_longest(lasting, changing)
+    return [name for turn in turns for name in turn if name is not None]
 
 
 @command.verb("show", examples=["covey resource show FileSystem /var --node n1"])
@@ -111,24 +162,26 @@ def show(name: str, key: str, node: str | None) -> int:
     KEY is the value of its key attribute, or NAME=VALUE,… when the class has several, or its id. When several nodes
     have such a resource, --node says which is meant.
     """
+    declared: dict[str, Declared] = {}
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
+        declared.update(await _declared(session, name))
         found = await session.call("resources", "show", cls=name, key=key, of_node=number)
         session.warnings += found.pop("warnings")
         return found
 
-    return answer(ask, _one)
+    return answer(ask, lambda data: _one(data, declared))
 
 
-def _one(data: dict[str, Any]) -> list[Block]:
+def _one(data: dict[str, Any], declared: dict[str, Declared]) -> list[Block]:
     head = [(name, data.get(name)) for name in ("class", "id", "node", "key")]
     age = data.get("age_s")
     if age is not None:
         head.append(("age", f"{age:.0f}s"))
     if data.get("gone"):
         head.append(("gone since", data.get("since")))
-    return [Fields(head), "", Fields(list(data["attributes"].items()))]
+    return [Fields(head), "", Fields([(name, _shown(name, v, declared)) for name, v in data["attributes"].items()])]
 
 
 @command.verb("watch", examples=["covey resource watch FileSystem", "covey resource watch Host -o json"])

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import CoveyError
 from ..connection import opened
 from ..options import Settings
-from ..output import Block, Fields, Stream, Table, rich_table
+from ..output import Block, Fields, Stream, Table
 from .folder import Lab, Node
 from .processes import running
 
@@ -70,9 +70,11 @@ async def show_until(lab: Lab, ended: Any, stream: Stream) -> None:
     if sys.stdout.isatty() and stream.form == "table":
         from rich.live import Live
 
+        from ..terminal import drawn
+
         with Live(auto_refresh=False) as live:
             while not ended.is_set():
-                live.update(rich_table(_table(await look_at(lab))), refresh=True)
+                live.update(drawn(_table(await look_at(lab))), refresh=True)
                 await _pause(ended, 1.0)
         return
     last: dict[str, Any] = {}

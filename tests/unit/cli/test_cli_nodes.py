@@ -103,8 +103,8 @@ def test_boot_log(covey, nodes) -> None:  # type: ignore[no-untyped-def]
     ]
     nodes.answers["dcm", "node_boot_log"] = log
     lines = covey("node", "boot-log").stdout.splitlines()
-    assert lines[2].split() == ["1", "dcm", "start", "12.4", "+12", "done", "-"]
-    assert lines[3].split() == ["5", "registry", "p1", "-", "-", "waiting", "x"]
+    assert lines[2].split() == ["1", "12", "+12", "dcm", "done", "start", "-"]
+    assert lines[3].split() == ["5", "-", "-", "registry", "waiting", "p1", "x"]
     covey("node", "boot-log", "3")
     assert json.loads(covey("node", "boot-log", "-o", "json").stdout)["data"] == log
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from covey.cli.options import Settings
 from covey.cli.output import Envelope, Fields, Stream, Table, aligned, cell, plain, print_blocks, print_result
+from covey.cli.quantities import human
 
 
 def test_the_envelope(covey, bus) -> None:  # type: ignore[no-untyped-def]
@@ -114,3 +115,54 @@ def test_what_is_far_too_wide_for_the_terminal_is_printed_row_by_row(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "attribute0  0"
     assert lines[9:11] == ["", "attribute0  9"]
+
+
+def test_a_narrow_terminal_leaves_out_what_is_wanted_least(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    row = ("x", "a" * 12, "b" * 12, "c" * 12)
+    print_blocks([Table(("key", "One", "Two", "Three"), [row], literal=True, fit=(2, 1, 3), more="--columns shows it")])
+    out, error = capsys.readouterr()
+    assert all(name in out for name in ("key", "One", "Two", "bbb", "aaa"))
+    assert "Three" not in out
+    assert error == "not shown, for want of width: Three (--columns shows it)\n"
+
+
+def test_a_pipe_gets_every_column() -> None:
+    assert aligned(Table(("key", "One"), [("x", "a" * 200)], literal=True, fit=(1,)))[0] == "key  One"
+
+
+def test_the_last_column_is_cut_rather_than_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_blocks([Table(("key", "value"), [("k" * 8, "v" * 50)], cut=True)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1] == "k" * 8 + "  " + "v" * 29 + "…"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "kind", "shown"),
+    [
+        (0, "By", "uint64", "0 B"),
+        (1500, "By", "uint64", "1500 B"),
+        (65536, "By", "uint64", "64 KiB"),
+        (1023 * 1024 + 512, "By", "uint64", "1024 KiB"),
+        (270553174016, "By", "uint64", "252 GiB"),
+        (2**64 - 1, "By", "uint64", "16 EiB"),
+        (10_000_000_000, "bit/s", "uint64", "10 Gbit/s"),
+        (0.25, None, "duration", "0.25s"),
+        (7021.28, None, "duration", "1h57m"),
+        (3600, None, "duration", "1h"),
+        (90061, None, "duration", "1d1h"),
+        (41, "Cel", "float64", 41),
+        (None, "By", "uint64", None),
+        (True, None, "bool", True),
+    ],
+)
+def test_amounts_for_people(value: Any, unit: str | None, kind: str, shown: Any) -> None:
+    assert human(value, unit, kind) == shown

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from covey.cli.output import Table
+from covey.errors import NotFound
 
 ROWS = [
     {
@@ -67,8 +69,8 @@ def full(bus: Any) -> Any:
     [
         ("resource classes", ["Disk   1        disk        1, 2"], [{"class": "Disk"}]),
         ("resource class Disk", ["Size       uint64  -    By", "Format  Empty it."], CLASS),
-        ("resource ls Disk", ["1     a     5     2s", "2     b     -     -"], ROWS),
-        ("resource show Disk a", ["key    Name=a", "Size  5"], ROWS[0]),
+        ("resource ls Disk", ["node  Name  Size  age", "1     a     5 B   2s", "2     b     -     -"], ROWS),
+        ("resource show Disk a", ["key    Name=a", "Size  5 B"], ROWS[0]),
         ("resource refresh", ["disk        late     slow"], [{"name": "disk"}]),
         ("group ls", ["g     2        3     9"], [{"name": "g"}]),
         ("group show g", ["view   3", "1     registry"], GROUP),
@@ -118,6 +120,28 @@ def test_resources_of_one_node(covey, full) -> None:  # type: ignore[no-untyped-
 def test_another_nodes_bus(covey, full) -> None:  # type: ignore[no-untyped-def]
     assert covey("bus", "status", "--node", "n2").exit_code == 0
     assert full.options[-1]["node"] == 2
+
+
+def test_columns_are_chosen_and_checked(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert covey("resource", "ls", "Disk", "--columns", "Name").stdout.splitlines()[0] == "node  Name  age"
+    answer = covey("resource", "ls", "Disk", "--columns", "Nam,Size")
+    assert (answer.exit_code, "there are: Size, Name" in answer.stderr) == (2, True)
+
+
+def test_a_class_that_nobody_describes_is_listed_plainly(covey, full) -> None:  # type: ignore[no-untyped-def]
+    full.answers["resources", "class"] = NotFound("no node answers")
+    assert "1     a     5     2s" in covey("resource", "ls", "Disk").stdout
+
+
+def test_a_narrow_terminal_gets_what_is_and_how_it_is_by_turns(covey, full, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    shown: list[Table] = []
+    monkeypatch.setattr("covey.cli.output.print_blocks", shown.extend)
+    names = [("Model", "persistent"), ("Maker", "persistent"), ("Load", "dynamic"), ("Heat", "dynamic")]
+    full.answers["resources", "class"] = {"attributes": [{"name": name, "kind": kind} for name, kind in names]}
+    attributes = {"Name": "a", **{name: 1 for name, _ in names}}
+    full.answers["resources", "ls"] = {"items": [{**ROWS[0], "attributes": attributes}], "warnings": []}
+    assert covey("resource", "ls", "Disk").exit_code == 0
+    assert [shown[0].columns[index] for index in shown[0].fit] == ["Model", "Load", "Maker", "Heat", "age"]
 
 
 def test_resource_watch(covey, full) -> None:  # type: ignore[no-untyped-def]
