@@ -388,7 +388,7 @@ def find_endpoints(state: str | os.PathLike[str] | None) -> tuple[str, str]:
     """Return the endpoints of the daemon of a state folder; raises NoDaemon when none listens there."""
     folder = Path(state or os.environ.get("COVEY_STATE") or DEFAULT_STATE).absolute() / "run"
     path = folder / "bus.sock"
-    hint = "start it with `covey node start FILE`, or name another state folder with --state"
+    hint = "start it with `covey node start FILE`, or name another state folder: --state or COVEY_STATE"
     with sockets.socket(sockets.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

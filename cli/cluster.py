@@ -36,8 +36,11 @@ def status() -> int:
     The exit code is 3 when this side has no quorum: what is shown may then be old.
     """
 
-    def ask(session: Session) -> Any:
-        return session.call("dcm", "cluster_status")
+    async def ask(session: Session) -> Any:
+        data = await session.call("dcm", "cluster_status")
+        if not data["quorate"]:
+            session.warnings.append("this node has no quorum: what it says of other nodes may be old")
+        return data
 
     return answer(ask, status_blocks, code=lambda data: 0 if data["quorate"] else 3)
 
@@ -81,7 +84,12 @@ def define(name: str) -> int:
     def ask(session: Session) -> Any:
         return session.call("dcm", "cluster_define", name=name)
 
-    return answer(ask, lambda data: [Fields(list(data.items()))], timeout=30)
+    def text(data: dict[str, Any]) -> list[Block]:
+        pairs = [("name", data["name"]), ("id", data["id"])]
+        first = data.get("node")
+        return [Fields([*pairs, ("node", f"{first['name']} ({first['number']})")] if first else pairs)]
+
+    return answer(ask, text, timeout=30)
 
 
 @command.verb("ls", examples=["covey cluster ls", "covey cluster ls -o json"])

@@ -83,5 +83,8 @@ class PluginList:
         lines = [line for line in self.lines(crashed, running) if line["name"] == name]
         story = self._manager.why(name)
         if not lines:
-            raise NotFound(f"there is no plugin {name!r}")
+            raise NotFound(
+                f"there is no plugin {name!r}",
+                "`covey plugin ls` lists them; what was installed since is found when the node starts again",
+            )
         return {**lines[0], "story": story.splitlines()}

@@ -23,7 +23,8 @@ _unpack = msgspec.msgpack.Decoder().decode
 def check_key(key: str) -> str:
     """Return the key if it is an absolute path without an empty part; raise `BadKey`."""
     if not key.startswith("/"):
-        raise BadKey(f"the key {_short(key)} does not begin with a slash", f"did you mean {_short('/app/' + key)}?")
+        meant = "/" + key if key.startswith("app/") else "/app/" + key
+        raise BadKey(f"the key {_short(key)} does not begin with a slash", f"did you mean {_short(meant)}?")
     if key.endswith("/") or "//" in key:
         raise BadKey(f"the key {_short(key)} has an empty part", "leave out the slash that is too many")
     _check_text(key, "key")
