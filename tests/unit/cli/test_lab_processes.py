@@ -59,7 +59,8 @@ def daemon(node: Node, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     family = processes.members(made.process.pid)
     yield made
     for each in family:
-        if processes.look(each.pid) == each:
+        now = processes.look(each.pid)
+        if now is not None and now.started == each.started:  # its state may have changed since
             subprocess.run(["kill", "-9", str(each.pid)], check=False, stderr=subprocess.DEVNULL)
     made.process.wait()
     assert made.process.stdout is not None
