@@ -32,6 +32,9 @@ from .tap import Taps
 QUEUE = 10_000
 """Messages libzmq may hold for one party."""
 
+CALLERS_LOOK = 60.0
+"""Seconds between the looks whether the brokers that dialled us are still there: one small message to each."""
+
 SWEEP = 1.0
 """Seconds between the looks for forgotten requests and ended tap leases."""
 
@@ -62,10 +65,11 @@ class Broker:
         self.taps = Taps()
         self.inproc = f"inproc://covey-broker-{os.getpid()}-{next(_inproc_names)}"
         self._context = context or zmq.Context.instance()
-        self._links = Links(self._make_link)
+        self._links = Links(self._make_link, self._link_down)
         self._ports: dict[str, Port] = {}
         self._watched: dict[bytes, int] = {}  # local connections and the pidfd of their process
         self._sweeper: asyncio.TimerHandle | None = None
+        self._callers_seen = time.monotonic()
 
     @property
     def endpoints(self) -> tuple[str, str]:
@@ -87,6 +91,10 @@ class Broker:
         self._ports["events"] = Port(events, self._subscribed)
         if self.settings.adapters:
             peers = self._socket(zmq.ROUTER)
+            peers.setsockopt(zmq.TCP_KEEPALIVE, 1)
+            peers.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
+            peers.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+            peers.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
             peers.setsockopt(zmq.IPV6, int(any(":" in adapter for adapter in self.settings.adapters)))
             self._bind(peers, *(f"tcp://{endpoint(a, self.settings.port)}" for a in self.settings.adapters))
             self._ports["peer"] = Port(peers, self._from_peer)
@@ -152,6 +160,7 @@ class Broker:
             hello = self._decode_hello(frames[2].bytes)
             if hello and hello.node:
                 self._send(self.router.peer_hello(connection, hello.node))
+                self._look_for_callers(hello.node.number, but=connection)
         else:
             self._route(connection, header, frames[2])
 
@@ -274,10 +283,12 @@ class Broker:
                     self._ports[out.connection.port].send([out.connection.key, *frames], copy=False)
             except CoveyError as problem:
                 self._send(self.router.undeliverable(out, problem))
-            except zmq.ZMQError:
+            except zmq.ZMQError as problem:
                 # unroutable: that connection is closed; or its queue is full, which a dead party's soon is
                 reason = ServiceDied(f"'{out.header.destination or 'the caller'}' does not read its messages any more")
                 self._send(self.router.undeliverable(out, reason))
+                if problem.errno == zmq.EHOSTUNREACH and out.connection.port == "peer":
+                    self._send(self.router.gone(out.connection, "it hung up"))
 
     def _make_link(self, key: int | str) -> Link:
         addresses = self.router.peers[key].addresses if isinstance(key, int) else (parse_endpoint(key),)
@@ -312,7 +323,27 @@ class Broker:
         now = time.monotonic()
         self.router.expire(now)
         self.taps.sweep(now)
+        self._links.sweep(now, self.router.busy_links())
+        if now - self._callers_seen >= CALLERS_LOOK:
+            self._callers_seen = now
+            self._look_for_callers()
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _look_for_callers(self, number: int | None = None, but: Connection | None = None) -> None:
+        """Forget the brokers that had dialled us and are gone: all such, or those of a node that just dialled again.
+
+        A node may have dialled twice, by number and by address, and a clone speaks for its number, too: so each is
+        tried. The welcome is for that; whoever lives takes no notice of it.
+        """
+        frames = [codec.encode_header(Header(Kind.CONTROL, topic=WELCOME)), b""]
+        for connection, node in list(self.router.callers.items()):
+            if connection != but and number in (None, node.number):
+                try:
+                    self._ports["peer"].send([connection.key, *frames])
+                except zmq.Again:
+                    pass
+                except zmq.ZMQError:
+                    self._send(self.router.gone(connection, "it hung up"))
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(kind)

@@ -3,6 +3,9 @@
 A link tries the peer's addresses in order, from the local adapter that shares the address's network when there is one.
 What is sent before the connection stands waits, bounded and briefly. A refused or closed connection is told at once,
 with the reason; the next message dials anew, beginning with the next address.
+
+Links to nodes stay as long as there are such nodes. Links by address are for a question or two (a define, a node that
+is nowhere listed): one that is idle is closed, and there are at most so many.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import ipaddress
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import zmq
@@ -27,6 +30,13 @@ WAITING = 1000
 
 QUEUE = 10_000
 """Messages libzmq may hold for a slow peer before senders are told `overloaded`."""
+
+
+IDLE = 60.0
+"""Seconds without a message after which a link by address is closed, unless somebody waits for an answer over it."""
+
+BY_ADDRESS = 64
+"""Links by address at a time; for one more, the one that was quiet longest is closed."""
 
 
 class Link:
@@ -56,9 +66,11 @@ class Link:
         self._monitor: Monitor | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.up = False
+        self.used = self._loop.time()
 
     def send(self, frames: list[Any]) -> None:
         """Send, dialling first when needed; raises Overloaded when the peer does not keep up."""
+        self.used = self._loop.time()
         if self.up and self._port:
             try:
                 self._port.send(frames)
@@ -72,9 +84,12 @@ class Link:
             self._dial()
 
     def greet(self) -> None:
-        """Say hello (again): this node's own facts changed."""
+        """Say hello (again): this node's own facts changed. A peer that does not take it gets it when dialled anew."""
         if self.up and self._port:
-            self._port.send(self._hello())
+            try:
+                self._port.send(self._hello())
+            except zmq.Again:
+                self._broken("it does not read its messages any more")
 
     def close(self) -> None:
         """Drop the connection and what waits for it."""
@@ -97,7 +112,7 @@ class Link:
         socket.setsockopt(zmq.TCP_MAXRT, 10_000)
         if ":" in address.rpartition(":")[0]:
             socket.setsockopt(zmq.IPV6, 1)
-        self._port = Port(socket, self._on_frames)
+        self._port = Port(socket, self._heard)
         self._monitor = Monitor(socket, self._connected, self._broken)
         socket.connect(f"tcp://{self._source_for(address)}{address}")
         self._timer = self._loop.call_later(DIAL_LIMIT, self._broken, f"no answer from {address} in {DIAL_LIMIT:g} s")
@@ -108,6 +123,10 @@ class Link:
             if host in adapter.network:
                 return f"[{adapter.ip}]:0;" if adapter.version == 6 else f"{adapter.ip}:0;"
         return ""
+
+    def _heard(self, frames: list[zmq.Frame]) -> None:
+        self.used = self._loop.time()
+        self._on_frames(frames)
 
     def _connected(self) -> None:
         if self._timer:
@@ -148,22 +167,40 @@ class Link:
 
 
 class Links:
-    """All links of a broker, by node number or `host:port`."""
+    """All links of a broker, by node number or `host:port`. `closed` hears of each that was closed to make room."""
 
-    def __init__(self, make: Callable[[int | str], Link]) -> None:
+    def __init__(self, make: Callable[[int | str], Link], closed: Callable[[str, str], None]) -> None:
         self._make = make
+        self._closed = closed
         self._links: dict[int | str, Link] = {}
 
     def send(self, key: int | str, frames: list[Any]) -> None:
         """Send over the link of that peer, making it when there is none; raises Overloaded when it cannot be taken."""
         link = self._links.get(key)
         if link is None:
-            link = self._links[key] = self._make(key)
+            link = self._make(key)
+            if isinstance(key, str):
+                self._make_room()
+            self._links[key] = link
         link.send(frames)
+
+    def sweep(self, now: float, busy: Collection[int | str]) -> None:
+        """Close the links by address that are idle; those in `busy` are not, an answer is on its way."""
+        for key, link in list(self._links.items()):
+            if isinstance(key, str) and key not in busy and now - link.used >= IDLE:
+                link.close()
+                del self._links[key]
+
+    def _make_room(self) -> None:
+        by_address = [(link.used, key) for key, link in self._links.items() if isinstance(key, str)]
+        if len(by_address) >= BY_ADDRESS:
+            _, oldest = min(by_address)
+            self._links.pop(oldest).close()
+            self._closed(oldest, f"more than {BY_ADDRESS} addresses are asked at a time")
 
     def greet(self) -> None:
         """Say hello again on every link that stands."""
-        for link in self._links.values():
+        for link in list(self._links.values()):
             link.greet()
 
     def retain(self, addresses: dict[int, tuple[str, ...]]) -> None:

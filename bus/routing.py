@@ -162,6 +162,10 @@ class Router:
             outs.append(self._event(PARTY_TOPIC, {"party": name, "state": "gone", "reason": reason, "pid": party.pid}))
         return outs
 
+    def busy_links(self) -> set[int | str]:
+        """Return the links over which somebody waits for an answer."""
+        return {p.to.key for p in self.pending.values() if p.to.port == "link" and not isinstance(p.to.key, bytes)}
+
     def link_down(self, key: int | str, reason: str) -> list[Out]:
         """The link to a peer broke or could not be made: end what waits for an answer over it."""
         return self._fail(

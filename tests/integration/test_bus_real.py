@@ -203,6 +203,28 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: Path) -> None:
     run(story())
 
 
+def test_a_broker_that_dialled_us_and_is_gone_is_forgotten(folder: Path) -> None:
+    async def story() -> None:
+        port = free_port()
+
+        def callers() -> list[str]:
+            one._look_for_callers()
+            return [caller.boot_id for caller in one.router.callers.values()]
+
+        async with node(folder, 1, port) as (one, _):
+            for boot in ("boot-1", "boot-2"):
+                two = Broker(BrokerSettings(f"{folder}/{boot}", ("127.1.0.2/16",), port))
+                await two.start()
+                two.configure(NodeInfo(2, "n2", "id2", "c1", "lab", boot), {1: Peer("n1", (f"127.1.0.1:{port}",))})
+                two._links.send(1, [b"", b""])
+                await until(lambda: callers() == [boot])  # noqa: B023
+                assert one.status()["callers"] == [2]
+                two.close()
+            await until(lambda: not callers())
+
+    run(story())
+
+
 def test_a_restarted_broker_is_found_again(folder: Path) -> None:
     async def story() -> None:
         settings = BrokerSettings(f"{folder}/run")
