@@ -214,7 +214,8 @@ class ForwardEngine:
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
         if isinstance(effect, Publish):
-            self._told.clear()
+            if self.machine.following:  # not when one is lost: what was told of it still holds
+                self._told.clear()
             self._changed.set()
             self._changed = asyncio.Event()
 
