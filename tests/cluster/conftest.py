@@ -1,4 +1,8 @@
-"""Real daemons: `shared` is a cluster of three that a whole worker looks at, `cluster` and `nodes` are a test's own."""
+"""Real daemons. A boot costs a second of computing, so a test takes the cheapest of these that will do:
+
+`shared` is a cluster that tests only look at; `kept(nodes, isolation)` gives one that a test may stop, kill and change
+as long as all its nodes are online again at the end; `cluster(nodes)` and `nodes(number)` are the test's own.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,38 @@ def shared() -> Iterator[Cluster]:
     """Three nodes, a process for each component, all online: for tests that change nothing but keys of their own."""
     with running_cluster(3, isolation="process") as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def held() -> Iterator[dict[tuple[int, str], Cluster]]:
+    """The clusters that `kept` gives, from test to test."""
+    clusters: dict[tuple[int, str], Cluster] = {}
+    yield clusters
+    for found in clusters.values():
+        found.close()
+
+
+@pytest.fixture
+def kept(held: dict[tuple[int, str], Cluster]) -> Iterator[Callable[[int, str], Cluster]]:
+    """`kept(2, "inline")` gives a cluster with all nodes online, which must be so again when the test ends."""
+    used = []
+
+    def take(nodes: int, isolation: str) -> Cluster:
+        key = (nodes, isolation)
+        if key not in held:
+            held[key] = Cluster(nodes, isolation=isolation)
+            used.append(key)
+            held[key].up()
+        used.append(key)
+        return held[key]
+
+    yield take
+    for key in set(used):
+        held[key].show()
+        try:
+            held[key].wait_online(10)
+        except AssertionError:
+            held.pop(key).close()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from covey.testing import Cluster, Node
 pytestmark = pytest.mark.cluster
 
 Boot = Callable[..., Cluster]
+Kept = Callable[[int, str], Cluster]
 
 
 def started(lab: Cluster) -> Cluster:
@@ -125,8 +126,9 @@ def cluster_folders(node: Node) -> list[Path]:
     return [path for path in node.state.iterdir() if (path / "configuration").exists() and path.name != "dcm"]
 
 
-def test_undefined_while_away_is_cleaned_up_at_the_return(cluster: Boot) -> None:
-    first, second = cluster(2)
+def test_undefined_while_away_is_cleaned_up_at_the_return(kept: Kept) -> None:
+    lab = kept(2, "inline")
+    first, second = lab
     second.kill()
     first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
     assert first.covey("node", "undefine", "n2", "--yes").code == 0
@@ -146,10 +148,11 @@ def test_undefined_while_away_is_cleaned_up_at_the_return(cluster: Boot) -> None
     second.wait_up()
     assert second.covey("-o", "json", "node", "verdict").data == verdict
     assert first.covey("node", "define", second.address, "--wait").code == 0
+    lab.wait_online()
 
 
-def test_an_online_node_is_undefined_in_order(cluster: Boot) -> None:
-    lab = cluster(2)
+def test_an_online_node_is_undefined_in_order(kept: Kept) -> None:
+    lab = kept(2, "inline")
     first, second = lab
     refused = first.covey("-o", "json", "node", "undefine", "n1", "--yes")
     assert refused.code == 5
@@ -166,8 +169,8 @@ def test_an_online_node_is_undefined_in_order(cluster: Boot) -> None:
     lab.wait_online()
 
 
-def test_a_node_put_offline_stays_so_over_a_restart(cluster: Boot) -> None:
-    lab = cluster(2)
+def test_a_node_put_offline_stays_so_over_a_restart(kept: Kept) -> None:
+    lab = kept(2, "inline")
     first, second = lab
     assert first.covey("node", "offline", "n2", "--wait").code == 0
     assert second.call("dcm", "cluster_status")["node_state"] == "offline"
@@ -190,57 +193,42 @@ def identity_in_a_file(node: Node) -> Path:
     return card
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_replaced_identity_hardware_is_taken_over(nodes: Boot, number: int) -> None:
+def test_replaced_unreadable_and_undefined_identities(nodes: Boot) -> None:
     lab = nodes(2)
     cards = [identity_in_a_file(node) for node in lab]
     lab.up()
-    node = lab[number]
-    assert node.stop() == 0
-    cards[number - 1].write_text("card-two\n")
-    node.start()
-    lab.wait_online()
-    verdict = node.covey("-o", "json", "node", "verdict").data
-    assert (verdict["scenario"], verdict["action"]) == (3, "replace")
-    for each in lab:
-        shown = each.covey("-o", "json", "node", "show", node.name).data
-        assert shown["id"] == "card-two"
-    assert node.stop() == 0
-    node.start()
-    lab.wait_online()
-    assert node.covey("-o", "json", "node", "verdict").data["scenario"] == 1
+    for node, card in zip(lab, cards, strict=True):  # scenario 3, of the registry's node too
+        assert node.stop() == 0
+        card.write_text(f"new card of {node.name}\n")
+        node.start()
+        lab.wait_online()
+        verdict = node.covey("-o", "json", "node", "verdict").data
+        assert (verdict["scenario"], verdict["action"]) == (3, "replace")
+        new = f"new card of {node.name}"
+        for each in lab:
+            each.wait(new, lambda said, new=new: said["id"] == new, ask=("dcm", "node_show"), number=node.number)
 
-
-def test_undefined_while_away_with_a_new_card_is_scenario_4(nodes: Boot) -> None:
-    lab = nodes(2)
-    cards = [identity_in_a_file(node) for node in lab]
-    lab.up()
     first, second = lab
+    away = cards[1].rename(cards[1].with_suffix(".away"))  # what cannot be read decides nothing
     second.kill()
-    first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
-    assert first.covey("node", "undefine", "n2", "--yes").code == 0
-    cards[1].write_text("card-two\n")
-    second.start()
-    second.wait("the clean-up", lambda status: status["node_state"] == "undefined" and status["id"] is None, 30)
-    assert second.covey("-o", "json", "node", "verdict").data["scenario"] == 4
-    assert cluster_folders(second) == []
-
-
-def test_an_identity_that_cannot_be_read_waits_and_loses_nothing(nodes: Boot) -> None:
-    lab = nodes(2)
-    cards = [identity_in_a_file(node) for node in lab]
-    lab.up()
-    second = lab[2]
-    assert second.stop() == 0
-    cards[1].rename(cards[1].with_suffix(".away"))
     second.start()
     status = second.wait("the reason", lambda said: str(cards[1]) in said["reason"], 30)
     assert status["node_state"] == "checking"
     verdict = second.covey("-o", "json", "node", "verdict").data
     assert (verdict["scenario"], verdict["action"]) == (None, "wait")
     assert len(cluster_folders(second)) == 1
-    cards[1].with_suffix(".away").rename(cards[1])
+    away.rename(cards[1])
     lab.wait_online()
+    assert second.covey("-o", "json", "node", "verdict").data["scenario"] == 1
+
+    second.kill()  # scenario 4: undefined while away, and a new card
+    first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
+    first.call("dcm", "node_undefine", number=2)
+    cards[1].write_text("another card\n")
+    second.start()
+    second.wait("the clean-up", lambda status: status["node_state"] == "undefined" and status["id"] is None, 30)
+    assert second.covey("-o", "json", "node", "verdict").data["scenario"] == 4
+    assert cluster_folders(second) == []
 
 
 def test_a_copied_state_folder_is_a_clone_and_its_original_stays(nodes: Boot) -> None:
