@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_blocks_are_in_languages_that_are_executed() -> None:
-    known = {"sh", "python", "yaml"}
+    known = {"sh", "python", "yaml", "toml"}
     for page in PAGES:
         assert {found[1] for found in BLOCK.finditer(page.read_text())} <= known, page
 
@@ -47,6 +48,18 @@ def test_yaml_blocks_are_what_they_say(page: Path, folder: Path) -> None:
         else:
             findings = check_node(path)
         assert not findings, [finding.render() for finding in findings]
+
+
+def test_the_package_of_the_readme_names_the_controller_of_the_readme() -> None:
+    page = ROOT / "README.md"
+    [(_, package)] = blocks(page, "toml")
+    [(_, code)] = [found for found in blocks(page, "python") if "covey.Controller" in found[1]]
+    found = tomllib.loads(package)
+    [(name, target)] = found["project"]["entry-points"]["covey.controllers"].items()
+    module, _, cls = target.partition(":")
+    assert f"class {cls}(covey.Controller)" in code
+    assert f'description = "{name}.yaml"' in code
+    assert found["tool"]["setuptools"]["package-data"] == {module: ["*.yaml"]}
 
 
 @pytest.mark.cluster
