@@ -168,11 +168,11 @@ class Router:
 
     def link_down(self, key: int | str, reason: str) -> list[Out]:
         """The link to a peer broke or could not be made: end what waits for an answer over it."""
+        hint = "`covey liveness status` shows who is alive"
+        if isinstance(key, str):
+            hint = "check the address, and that a daemon was started with it"
         return self._fail(
-            Connection("link", key),
-            lambda p: Unreachable(
-                f"{p.destination} cannot be reached: {reason}", "covey liveness status shows who is alive"
-            ),
+            Connection("link", key), lambda p: Unreachable(f"{p.destination} cannot be reached: {reason}", hint)
         )
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> list[Out]:

@@ -30,9 +30,12 @@ def status(node: str | None) -> int:
     return answer(ask, _text)
 
 
+_WORDS = {"waiting": "requests that wait for an answer", "callers": "nodes that have dialled this one"}
+
+
 def _text(data: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    single = [(name, value) for name, value in data.items() if not isinstance(value, (dict, list))]
+    single = [(_WORDS.get(name, name), value) for name, value in data.items() if not isinstance(value, (dict, list))]
     if single:
         blocks.append(Fields(single))
     for name, value in data.items():
@@ -47,4 +50,4 @@ def _listed(name: str, found: list[Any]) -> list[Block]:
     if found and all(isinstance(item, dict) for item in found):
         columns = list(dict.fromkeys(key for item in found for key in item))
         return [f"{name}:", Table(columns, [tuple(item.get(column) for column in columns) for item in found])]
-    return [Fields([(name, found)])]
+    return [Fields([(_WORDS.get(name, name), found)])]

@@ -93,7 +93,10 @@ def define(address: str, name: str | None, number: int | None, node_id: str | No
             await _until_state(session, int(made["number"]), "online")
         return made
 
-    return answer(ask, _fields, timeout=30)
+    def text(data: dict[str, Any]) -> list[Block]:
+        return _fields({name: found for name, found in data.items() if name not in ("definition_id", "key")})
+
+    return answer(ask, text, timeout=30)
 
 
 @command.verb("undefine", examples=["covey node undefine n3 --yes"])

@@ -79,7 +79,11 @@ def full(bus: Any) -> Any:
         ("plugin why host", ["reason   import: no such module", "found here", "failed there"], {"state": "failed"}),
         ("components", ["functions: …"], GRAPHS),
         ("components --dot", ["digraph covey {"], GRAPHS),
-        ("bus status", ["waiting  0", "  number  1", "dcm   7", "callers  2, 3"], STATUS),
+        (
+            "bus status",
+            ["requests that wait for an answer  0", "  number  1", "dcm   7", "nodes that have dialled this one  2, 3"],
+            STATUS,
+        ),
     ],
 )
 def test_text_and_json(words: str, shown: list[str], data: Any, covey, full) -> None:  # type: ignore[no-untyped-def]
