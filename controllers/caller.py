@@ -4,8 +4,10 @@ Authors' code may block, hang or raise anything. A plain method runs in a thread
 an event loop that lives in a thread of its own, one per controller, so that even `time.sleep` in a coroutine
 stops nobody but its author. Python cannot end a thread: one past its deadline is left behind, counted, and
 when too many are left behind the controller is refused more work until one of them comes back. The place
-where it hangs is named. Knows no bus and no description. Odd: outcomes travel as values, never as exceptions
-of a future, because asyncio cannot carry StopIteration and lets SystemExit end the loop.
+where it hangs is named. One that only waits costs nothing and stays; one that computes for ever eats a core,
+so whoever has a process for this controller alone ends it (`spun`). Knows no bus and no description.
+Odd: outcomes travel as values, never as exceptions of a future, because asyncio cannot carry StopIteration and
+lets SystemExit end the loop.
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ from ..plugins.blame import Home, place_of_frame, reason
 MAX_LEFT_BEHIND = 4
 """Calls past their deadline that still hold a thread. More would be a leak that only a restart of the process ends."""
 
+SPIN_TIME = 30.0
+"""Seconds after which a call that is past its deadline and computes counts as one that never ends."""
+
+SPIN_SHARE = 0.5
+"""Share of a processor, over all its time, from which on a call computes; less than that is waiting."""
+
+LOOK = 1.0
+"""Seconds between two looks at what is left behind."""
+
 MAX_FOUND = 10_000
 """Things one call may yield. A controller with more needs a coarser class; an endless one must not eat the memory."""
 
@@ -40,6 +51,8 @@ class _Call:
     started: float
     finished: asyncio.Event
     frame: Callable[[], FrameType | None]
+    thread: threading.Thread | None
+    computed: float = 0.0  # what its thread had computed before, in seconds
     result: Any = None
     error: BaseException | None = None
 
@@ -51,6 +64,7 @@ class Caller:
         self._name = name
         self.home = home
         self._left_behind: dict[int, _Call] = {}
+        self._late = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -109,7 +123,7 @@ class Caller:
             self._finish(asking, call)
 
         thread = threading.Thread(target=work, name=f"{self._name}.{label}", daemon=True)
-        call = _Call(label, time.monotonic(), asyncio.Event(), lambda: _frame_of(thread))
+        call = _Call(label, time.monotonic(), asyncio.Event(), lambda: _frame_of(thread), thread)
         thread.start()
         return call, lambda: None
 
@@ -118,7 +132,8 @@ class Caller:
         loop = self._own_loop()
         tasks: list[asyncio.Task[None]] = []
         running: list[Any] = []
-        call = _Call(label, time.monotonic(), asyncio.Event(), lambda: self._frame_on_loop(running))
+        call = _Call(label, time.monotonic(), asyncio.Event(), lambda: self._frame_on_loop(running), self._thread)
+        call.computed = _computed(self._thread)
 
         async def work() -> None:
             try:
@@ -154,6 +169,22 @@ class Caller:
     def _leave_behind(self, call: _Call) -> None:
         if not call.finished.is_set():
             self._left_behind[id(call)] = call
+            self._late.set()
+
+    async def spun(self) -> str:
+        """Wait until a call that was left behind turns out to compute without end; return which, and where."""
+        while True:
+            await self._late.wait()
+            for call in self._left_behind.values():
+                took = time.monotonic() - call.started
+                if took >= SPIN_TIME and _computed(call.thread) - call.computed >= SPIN_SHARE * took:
+                    place = place_of_frame(call.frame(), self.home)
+                    return f"{call.method} computes for {took:.0f} s without an end" + (
+                        f" (at {place})" if place else ""
+                    )
+            if not self._left_behind:
+                self._late.clear()
+            await asyncio.sleep(LOOK)
 
     def _stuck(self) -> str:
         oldest = min(self._left_behind.values(), key=lambda call: call.started)
@@ -191,6 +222,13 @@ def _cancel(loop: asyncio.AbstractEventLoop, running: list[asyncio.Task[None]]) 
 
 def _frame_of(thread: threading.Thread | None) -> FrameType | None:
     return sys._current_frames().get(thread.ident) if thread is not None and thread.ident is not None else None
+
+
+def _computed(thread: threading.Thread | None) -> float:
+    """Seconds of a processor that a thread has had; 0 when it has ended."""
+    if thread is None or thread.ident is None or not thread.is_alive():
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
 def _is_inside(frame: FrameType | None, wanted: FrameType | None) -> bool:

@@ -2,7 +2,9 @@
 
 The shipped ones share one process, a third-party one has its own; `isolation: inline` runs the same coroutines in one.
 Knows no Resource Manager: that asks the services. A controller that does not import, does not fit its description or
-cannot be made is served as failed with its reason, and the others run. Odd: even importing is done apart from the
+cannot be made is served as failed with its reason, and the others run. A hanging call is left behind (`caller.py`);
+only one that computes without end in a process of its own ends that process, which the DCM starts again after a
+growing pause. Odd: even importing is done apart from the
 loop and under a deadline, since a module can hang as well as a method.
 """
 
@@ -14,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from ..bus.client import Client
 from ..bus.context import ComponentContext
-from ..errors import CoveyError
+from ..errors import CoveyError, PluginError
 from ..plugins.blame import home_of, tail
 from ..plugins.manager import PluginManager
 from .binding import Bound, bind
@@ -27,12 +29,19 @@ LOAD_DEADLINE = 10.0
 """Seconds an import, and then the making of the controller, may take."""
 
 
-async def run_controllers(context: ComponentContext, plugins: PluginManager, name: str = "") -> None:
-    """Serve the third-party controller `name`, or all shipped ones that are enabled, until cancelled."""
+async def run_controllers(
+    context: ComponentContext, plugins: PluginManager, name: str = "", *, alone: bool = False
+) -> None:
+    """Serve the third-party controller `name`, or all shipped ones that are enabled, until cancelled.
+
+    `alone`: this process is for that controller only. Raises PluginError when it then computes without end.
+    """
     settings = context.local.settings.get("controllers") or {}
     enabled = [one for one in shipped(plugins) if (settings.get(one) or {}).get("enabled", True)]
     names = [name] if name else enabled
-    async with serving(context.bus, plugins, names):
+    async with serving(context.bus, plugins, names) as made:
+        if alone and name:
+            raise PluginError(f"the process of controller {name} is ended: {await made[0].spun()}")
         await asyncio.Event().wait()
 
 

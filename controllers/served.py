@@ -147,6 +147,13 @@ class ServedController:
         good, misfits = check_result(one, declared, result)
         return {"result": good, "findings": [misfit.as_dict() for misfit in misfits]}
 
+    async def spun(self) -> str:
+        """Wait until the controller eats a processor without end; return where. Never, for one that is not loaded."""
+        if self._caller is None:
+            await asyncio.Event().wait()
+            raise AssertionError("an event that nobody sets")
+        return await self._caller.spun()
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _parts(self) -> tuple[Bound, Controller, Caller]:

@@ -149,19 +149,19 @@ def component(config: Any, name: str) -> None:
 
     async def main() -> None:
         async with connect(endpoints=endpoints(config), name=name, component=True) as bus:
-            await run_component(name, bus, PluginManager())
+            await run_component(name, bus, PluginManager(), alone=True)
 
     until_told(main())
 
 
-async def run_component(name: str, bus: Client, plugins: PluginManager) -> None:
-    """Run what a process is named after, with a connection of its own."""
+async def run_component(name: str, bus: Client, plugins: PluginManager, *, alone: bool = False) -> None:
+    """Run what a process is named after, with a connection of its own. `alone`: nothing else runs in this process."""
     await bus.wait_for_service("dcm")
     context = ComponentContext(name, bus, msgspec.convert(await bus.call("dcm", "local"), Local))
     if name == "controllers" or name.startswith("controller:"):
         from ...controllers.runner import run_controllers
 
-        await run_controllers(context, plugins, name.partition(":")[2])
+        await run_controllers(context, plugins, name.partition(":")[2], alone=alone)
         return
     plugins.load("covey.components")
     declared = {found.name: found for _, found in plugins.call("covey_component")}

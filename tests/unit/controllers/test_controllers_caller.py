@@ -257,3 +257,41 @@ def test_a_plain_method_that_returns_something_to_await() -> None:
     for method in (lambda: coroutine(1), lambda: async_generator(1)):
         with pytest.raises(PluginError, match="write it with async def"):
             run(lambda caller, method=method: caller.call(method, deadline=LATE))
+
+
+# --- what computes without an end -----------------------------------------------------------------------------------
+
+
+def test_a_call_that_computes_without_end_is_told_from_one_that_waits(
+    release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller_module, "SPIN_TIME", 0.2)
+    monkeypatch.setattr(caller_module, "SPIN_SHARE", 0.1)  # a busy machine gives little of its time
+    monkeypatch.setattr(caller_module, "LOOK", 0.01)
+
+    def waits() -> None:
+        release.wait()
+
+    def spins() -> None:
+        while not release.is_set():
+            pass  # spinning
+
+    async def spins_on_the_loop() -> None:
+        spins()
+
+    async def story(caller: Caller) -> None:
+        told = asyncio.ensure_future(caller.spun())
+        with pytest.raises(Timeout):
+            await caller.call(waits, deadline=0.3)
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert not told.done()
+        for method in (spins, spins_on_the_loop):
+            other = Caller("gpu", HOME)
+            with pytest.raises(Timeout):
+                await other.call(method, deadline=0.05)
+            found = await asyncio.wait_for(other.spun(), 20)
+            assert found.startswith(f"{method.__name__} computes for") and HERE.name in found
+        told.cancel()
+
+    run(story)
