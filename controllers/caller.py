@@ -33,8 +33,8 @@ MAX_LEFT_BEHIND = 4
 SPIN_TIME = 30.0
 """Seconds after which a call that is past its deadline and computes counts as one that never ends."""
 
-SPIN_SHARE = 0.5
-"""Share of a processor, over all its time, from which on a call computes; less than that is waiting."""
+SPIN_SHARE = 0.25
+"""Share of a processor that all calls left behind have had, from which on they compute; less than that is waiting."""
 
 LOOK = 1.0
 """Seconds between two looks at what is left behind."""
@@ -175,13 +175,14 @@ class Caller:
         """Wait until a call that was left behind turns out to compute without end; return which, and where."""
         while True:
             await self._late.wait()
-            for call in self._left_behind.values():
-                took = time.monotonic() - call.started
-                if took >= SPIN_TIME and _computed(call.thread) - call.computed >= SPIN_SHARE * took:
-                    place = place_of_frame(call.frame(), self.home)
-                    return f"{call.method} computes for {took:.0f} s without an end" + (
-                        f" (at {place})" if place else ""
-                    )
+            left = {id: _computed(call.thread) - call.computed for id, call in self._left_behind.items()}
+            oldest = min((call.started for call in self._left_behind.values()), default=time.monotonic())
+            took = time.monotonic() - oldest
+            if took >= SPIN_TIME and sum(left.values()) >= SPIN_SHARE * took:
+                call = self._left_behind[max(left, key=lambda id: left[id])]
+                place = place_of_frame(call.frame(), self.home)
+                where = f" (at {place})" if place else ""
+                return f"{call.method} computes without an end, {sum(left.values()):.0f} of {took:.0f} s{where}"
             if not self._left_behind:
                 self._late.clear()
             await asyncio.sleep(LOOK)

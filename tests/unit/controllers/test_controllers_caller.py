@@ -290,8 +290,11 @@ def test_a_call_that_computes_without_end_is_told_from_one_that_waits(
             other = Caller("gpu", HOME)
             with pytest.raises(Timeout):
                 await other.call(method, deadline=0.05)
+            if method is spins:  # several of them share one processor
+                with pytest.raises(Timeout):
+                    await other.call(method, deadline=0.05)
             found = await asyncio.wait_for(other.spun(), 20)
-            assert found.startswith(f"{method.__name__} computes for") and HERE.name in found
+            assert found.startswith(f"{method.__name__} computes without an end") and HERE.name in found
         told.cancel()
 
     run(story)
