@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,8 @@ def daemon(node: Node, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     for each in family:
         now = processes.look(each.pid)
         if now is not None and now.started == each.started:  # its state may have changed since
-            subprocess.run(["kill", "-9", str(each.pid)], check=False, stderr=subprocess.DEVNULL)
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGKILL)
     made.process.wait()
     assert made.process.stdout is not None
     made.process.stdout.close()
