@@ -170,7 +170,7 @@ class Node:
     # --- talking to it --------------------------------------------------------------------------------------------
 
     def covey(self, *words: str, timeout: float = 90.0) -> Answer:
-        """Run `covey WORDS…` through this node, as a person would; never raises for what it answers."""
+        """Run `covey WORDS…` through this node, as a person would; raises only when it shows a traceback."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "covey.cli", *words],
             env=self.environment,
@@ -180,6 +180,7 @@ class Node:
             timeout=timeout,
             check=False,
         )
+        assert "Traceback (most recent call last)" not in done.stdout + done.stderr, done.stdout + done.stderr
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def connect(self) -> AbstractAsyncContextManager[Client]:

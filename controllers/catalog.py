@@ -1,8 +1,8 @@
 """The classes of one node in one place: which controller owns each, in which version, and what must be known first.
 
 Knows no bus and no node; the Resource Manager keeps one. A class belongs to one controller: the first that brings it
-keeps it, and the other is told whose it is. Whose a class is, is what the caller says, not what its description says:
-that was written by somebody else.
+keeps it, and the other is told whose it is; those of covey's own controllers are theirs before they bring them. Whose a
+class is, is what the caller says, not what its description says: that was written by somebody else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ class Catalog:
 
     def __init__(self) -> None:
         self._classes: dict[str, tuple[str, ClassDescription]] = {}
+        self._reserved: dict[str, str] = {}
+
+    def reserve(self, versions: Versions) -> None:
+        """Keep these classes for their controllers, so that no other package takes one by being quicker."""
+        self._reserved = {name: controller for name, (_, _, controller) in versions.items()}
 
     def add(self, controller: str, classes: Iterable[ClassDescription]) -> None:
         """Take the classes of a controller, in place of those it had.
@@ -31,7 +36,7 @@ class Catalog:
         """
         new = {one.name: (controller, one) for one in classes}
         for name in sorted(new):
-            owner = self.owner(name)
+            owner = self.owner(name) or self._reserved.get(name, "")
             if owner not in ("", controller):
                 raise PluginError(
                     f"class {name} belongs to the controller '{owner}' already",

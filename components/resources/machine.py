@@ -131,6 +131,7 @@ class ResourcesMachine:
                 self.writer.reload(now)
             case ClassesKnown(classes):
                 self._known = classes
+                self.catalog.reserve(classes)
                 return self._tell_versions()
             case ControllersListed(entries):
                 self._expect(now, entries)

@@ -16,11 +16,19 @@ from covey.testing import Cluster, cluster, node, running_cluster
 __all__ = ["cluster", "node"]
 
 
+def check_logs(cluster: Cluster) -> None:
+    """Nothing that a test does from outside may make covey's own code fail."""
+    for one in cluster:
+        said = one.log.read_text() if one.log.exists() else ""
+        assert "Traceback (most recent call last)" not in said, said
+
+
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Cluster]:
     """Three nodes, a process for each component, all online: for tests that change nothing but keys of their own."""
     with running_cluster(3, isolation="process") as found:
         yield found
+        check_logs(found)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +37,8 @@ def held() -> Iterator[dict[tuple[int, str], Cluster]]:
     clusters: dict[tuple[int, str], Cluster] = {}
     yield clusters
     for found in clusters.values():
-        found.close()
+        with closing(found):
+            check_logs(found)
 
 
 @pytest.fixture
@@ -63,6 +72,8 @@ def nodes() -> Iterator[Callable[..., Cluster]]:
         def make(count: int, isolation: str = "inline", **options: Any) -> Cluster:
             made = stack.enter_context(closing(Cluster(count, isolation=isolation, **options)))
             stack.callback(made.show)
+            if "PYTHONPATH" not in options.get("environment", {}):  # other people's code may raise what it likes
+                stack.callback(check_logs, made)
             return made
 
         yield make

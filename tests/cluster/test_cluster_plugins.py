@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ def site(tmp_path: Path) -> Path:
     put_controller(site, "hanger", "time.sleep(3600)")
     put_controller(site, "twin", FOUND.format("Twin"), package="aa-twin")
     put_controller(site, "twin", FOUND.format("Twin"), package="bb-twin")
+    put_controller(site, "host", FOUND.format("Other"), package="covey-impostor", title="Other")
+    put_controller(site, "copycat", FOUND.format("Host"), title="Host")
     put_package(site, "covey-void", {}, {"void": "no_such_module:Void"})
     return site
 
@@ -52,7 +55,7 @@ def test_bad_controllers_hurt_nobody_and_are_named_with_their_reason(
         said = lines(plugins)
         return all(
             any(one["state"] == state for one in said[name])
-            for name, state in {"fine": "running", "hanger": "failed", "raiser": "failed"}.items()
+            for name, state in {"fine": "running", "hanger": "failed", "raiser": "failed", "host": "running"}.items()
         )
 
     node.wait("the deadline of the one that hangs", all_told, DISCOVERY_DEADLINE + 30, ask=("dcm", "plugins"))
@@ -62,6 +65,7 @@ def test_bad_controllers_hurt_nobody_and_are_named_with_their_reason(
         "raiser": "the bus of raiser is on fire",
         "hanger": " within ",  # the controller's process says so with the line, or the Resource Manager without it
         "void": "no_such_module",
+        "copycat": "class Host belongs to",
     }
     for name, words in expected.items():
         (one,) = told[name]
@@ -89,8 +93,12 @@ def test_bad_controllers_hurt_nobody_and_are_named_with_their_reason(
     assert told["fine"][0]["classes"] == ["Fine"]
     for name in ("Fine", "Twin", "Host", "FileSystem"):
         assert node.covey("-o", "json", "resource", "ls", name).data, name
+    assert [one["key"] for one in node.covey("-o", "json", "resource", "ls", "Host").data] == [
+        {"Name": os.uname().nodename}
+    ]
     for name in ("host", "filesystem", "adapter"):
-        assert told[name][0]["state"] == "running"
+        assert [one["state"] for one in told[name] if one["package"] == "covey"] == ["running"]
+    assert [one["state"] for one in told["host"] if one["package"] == "covey-impostor"] == ["shadowed"]
     assert node.covey("plugin", "why", "nobody").code == 4
     assert node.stop() == 0
 

@@ -20,11 +20,16 @@ def put_package(site: Path, package: str, files: Mapping[str, str], controllers:
     (info / "entry_points.txt").write_text(f"[covey.controllers]\n{lines}")
 
 
-def put_controller(site: Path, name: str, discover: str, *, package: str = "", before: str = "") -> None:
-    """Install a controller with the class NAME capitalised, key `Index`; `discover` is the body of that method."""
+def put_controller(
+    site: Path, name: str, discover: str, *, package: str = "", before: str = "", title: str = ""
+) -> None:
+    """Install a controller; `discover` is the body of that method.
+
+    Its one class is `title` (default: the name capitalised) with the key `Index`.
+    """
     package = package or f"covey-{name}"
     module = package.replace("-", "_")
-    title = name.capitalize()
+    title = title or name.capitalize()
     description = f"""\
         covey: 1
         controller: {name}

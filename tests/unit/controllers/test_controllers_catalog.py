@@ -41,6 +41,16 @@ def test_a_class_has_one_controller_and_the_loser_changes_nothing() -> None:
     assert [(name, found[2]) for name, found in catalog.versions().items()] == [("Disk", "first"), ("Tape", "second")]
 
 
+def test_a_class_that_is_reserved_waits_for_its_controller() -> None:
+    catalog = Catalog()
+    catalog.reserve({"Host": (1, "print", "host")})
+    with pytest.raises(PluginError, match="class Host belongs to the controller 'host' already"):
+        catalog.add("copycat", [made("Host")])
+    assert catalog.owner("Host") == ""
+    catalog.add("host", [made("Host")])
+    assert catalog.owner("Host") == "host"
+
+
 def test_look_up_suggests() -> None:
     catalog = Catalog()
     with pytest.raises(ResourceNotFound) as caught:
