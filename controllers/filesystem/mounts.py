@@ -67,43 +67,56 @@ def share(part: int, whole: int) -> int | None:
     return -(-part * 100 // whole) if whole > 0 else None
 
 
+Answer = tuple[int, Usage] | OSError | None
+"""The device's number and the usage of a mount, the error, or None: no answer."""
+
+
+class _Asking:
+    """A question to one mount: since when it waits, and what came of it."""
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.answer: Answer = None
+        self.done = threading.Event()
+
+
 class Looker:
     """Asks mounts for their usage, each in a thread of its own, because a dead server holds the asker for ever."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._asking: dict[str, threading.Thread] = {}
+        self._asking: dict[str, _Asking] = {}
         self._lock = threading.Lock()
 
-    def look(self, points: Iterable[str]) -> dict[str, tuple[int, Usage] | OSError | None]:
-        """Return for each mount point the device's number and the usage, the error, or None: no answer.
+    def look(self, points: Iterable[str]) -> dict[str, Answer]:
+        """Return the answer of each mount point.
 
-        A point that has not answered the look before is not asked again until it does.
+        Looks at one point at the same time share one question. A point that has not answered in time is not asked
+        again, nor waited for, until it does.
         """
-        answers: dict[str, tuple[int, Usage] | OSError | None] = {}
-        waiting = []
-        for point in points:
-            answers[point] = None
-            with self._lock:
-                if point in self._asking:
-                    continue
-                thread = threading.Thread(target=self._ask, args=(point, answers), name=f"look {point}", daemon=True)
-                self._asking[point] = thread
-            thread.start()
-            waiting.append(thread)
-        end = time.monotonic() + self._patience
-        for thread in waiting:
-            thread.join(max(0.0, end - time.monotonic()))
-        return dict(answers)
+        now = time.monotonic()
+        asked = {point: self._ask(point, now) for point in points}
+        for one in asked.values():
+            one.done.wait(max(0.0, one.since + self._patience - time.monotonic()))
+        return {point: one.answer for point, one in asked.items()}
 
-    def _ask(self, point: str, answers: dict[str, tuple[int, Usage] | OSError | None]) -> None:
+    def _ask(self, point: str, now: float) -> _Asking:
+        with self._lock:
+            if point in self._asking:
+                return self._asking[point]
+            one = self._asking[point] = _Asking(now)
+        threading.Thread(target=self._find_out, args=(point, one), name=f"look {point}", daemon=True).start()
+        return one
+
+    def _find_out(self, point: str, one: _Asking) -> None:
         try:
-            answers[point] = (Path(point).stat().st_dev, usage_of(os.statvfs(point)))
+            one.answer = (Path(point).stat().st_dev, usage_of(os.statvfs(point)))
         except OSError as error:
-            answers[point] = error
+            one.answer = error
         finally:
             with self._lock:
-                self._asking.pop(point, None)
+                del self._asking[point]
+            one.done.set()
 
 
 def usage_of(found: os.statvfs_result) -> Usage:
