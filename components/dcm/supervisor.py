@@ -96,7 +96,8 @@ class Supervisor:
         soonest = min([when for when, _ in self._due] + list(self._stopping.values()), default=None)
         wait = None if soonest is None else max(0.0, soonest - time.monotonic())
         for key, _ in self._selector.select(wait):
-            key.data(key.fileobj)
+            if key in self._selector.get_map().values():  # else one before it in this turn has closed it
+                key.data(key.fileobj)
         now = time.monotonic()
         due = [action for when, action in self._due if when <= now]
         self._due = [(when, action) for when, action in self._due if when > now]
