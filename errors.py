@@ -169,6 +169,76 @@ class Malformed(CoveyError):
     code = "bus.malformed"
 
 
+# --- security ------------------------------------------------------------------------------------------------
+
+
+class KeyFileError(CoveyError):
+    """The node's key file cannot be used. Nothing was started, and no other key was made in its place."""
+
+    code = "security.key"
+    exit_code = 10
+
+
+class KeyMissing(KeyFileError):
+    """There is no key file where the node's YAML says. `covey node init` makes one; or put the lost one back.
+
+    A new key makes the node a stranger to its cluster: the others know it by the old one. So none is made unasked.
+    """
+
+    code = "security.key_missing"
+
+
+class KeyUnreadable(KeyFileError):
+    """The key file is there and cannot be read, or is no file. The message gives the reason."""
+
+    code = "security.key_unreadable"
+
+
+class KeyMode(KeyFileError):
+    """Others than its owner may read or write the key file: `chmod 600` it. Who may have read it has the key.
+
+    If others could have read it, undefine the node, make a new key and define the node again.
+    """
+
+    code = "security.key_mode"
+
+
+class KeyOwner(KeyFileError):
+    """The key file belongs to another user than the one the daemon runs as. `chown` it, or start as its owner."""
+
+    code = "security.key_owner"
+
+
+class KeySymlink(KeyFileError):
+    """The key file is a symbolic link, which could be turned elsewhere. Name the file itself in the node's YAML."""
+
+    code = "security.key_symlink"
+
+
+class KeyMalformed(KeyFileError):
+    """The key file does not hold a key pair as `covey node init` writes it. Put the right file back."""
+
+    code = "security.key_malformed"
+
+
+class KeyMismatch(KeyFileError):
+    """Public and secret key in the file do not belong together: it was edited, or two files were mixed."""
+
+    code = "security.key_mismatch"
+
+
+class KeyExists(Refused):
+    """A file of that name exists, and a key is never overwritten. Choose another name, or move the old one away."""
+
+    code = "security.key_exists"
+
+
+class NoCurve(CoveyError):
+    """This libzmq cannot encrypt: built without CURVE, or older than 4.3.5. `pip install -U pyzmq` brings a good one."""
+
+    code = "security.no_curve"
+
+
 # --- registry ------------------------------------------------------------------------------------------------
 
 
