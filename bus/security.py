@@ -144,7 +144,7 @@ def _read(name: str) -> str:
             raise KeySymlink(f"{name} is a symbolic link", "name the file it leads to") from None
         hint = "start as the user who owns it" if isinstance(why, PermissionError) else ""
         raise KeyUnreadable(f"{name} cannot be read: {why.strerror}", hint) from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise KeyUnreadable(f"{name} is not a file", "name the file that `covey node init` made")
@@ -155,7 +155,11 @@ def _read(name: str) -> str:
         if mode & 0o7177:
             message = f"{name} has mode {mode:04o}; only its owner may read and write it (0600)"
             raise KeyMode(message, f"chmod 600 {name}; if others could have read it, make a new key")
-        data = file.read(LONGEST_FILE + 1)
+        data = os.read(handle, LONGEST_FILE + 1)
+    except OSError as why:
+        raise KeyUnreadable(f"{name} cannot be read: {why.strerror}") from None
+    finally:
+        os.close(handle)
     if len(data) > LONGEST_FILE:
         raise KeyMalformed(f"{name} is too long for a key file", "name the file that `covey node init` made")
     return data.decode("ascii", "replace")

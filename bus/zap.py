@@ -12,6 +12,7 @@ at the first exception, and then every later handshake hangs.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Mapping
 
 import zmq
@@ -24,6 +25,15 @@ OK, LATER, NO, FAILED = b"200", b"300", b"400", b"500"
 
 TRY_LATER = ("join_rate",)
 """Reasons that pass by themselves: the peer is not told that it is refused for good."""
+
+MOST_FAILED = 100_000
+"""Failed handshakes that may wait to be read: libzmq's thread would stand still on a full queue."""
+
+_EVENT = struct.Struct("=HI")
+_PROTOCOL = {
+    int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): "null",
+    int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_key",
+}
 
 Judge = Callable[[str, str], str]
 """Gets a proved key in hex and the peer's address; returns why it is refused, "" when it is not."""
@@ -101,3 +111,36 @@ class Zap:
 
 def _address(request: list[bytes]) -> str:
     return request[5].decode("ascii", "replace")[:64] if len(request) > 5 else ""
+
+
+class Failed:
+    """Count the handshakes on a bound CURVE socket that never came to the ZAP handler.
+
+    `refused(reason, "", "")` hears "null" (the peer does not speak CURVE but NULL or PLAIN), "wrong_key" (it took this
+    node for the holder of another key) or "handshake" (no ZeroMQ, or it did not finish in time). libzmq tells no
+    address with them. To be closed before the socket, and the socket is to be bound after it.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], refused: Callable[[str, str, str], None]) -> None:
+        self._watched = socket
+        self._refused = refused
+        self._address = f"inproc://covey-failed-{id(self):x}"
+        events = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        socket.monitor(self._address, int(events))
+        heard: zmq.Socket[bytes] = socket.context.socket(zmq.PAIR)
+        heard.setsockopt(zmq.LINGER, 0)
+        heard.setsockopt(zmq.RCVHWM, MOST_FAILED)
+        heard.connect(self._address)
+        self._port = Port(heard, self._heard)
+
+    def close(self) -> None:
+        """Stop."""
+        self._watched.disable_monitor()
+        self._port.close()
+
+    def _heard(self, frames: list[zmq.Frame]) -> None:
+        event, value = _EVENT.unpack(frames[0].bytes)
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self._refused(_PROTOCOL.get(value, "handshake"), "", "")
+        else:
+            self._refused("handshake", "", "")
