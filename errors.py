@@ -418,6 +418,34 @@ class Busy(Refused):
     code = "dcm.busy"
 
 
+class TokenInvalid(UsageError):
+    """That is no join token, or it was mistyped; nobody was asked. Copy the word that `covey node prepare` printed."""
+
+    code = "dcm.token_invalid"
+
+
+class TokenNeeded(Refused):
+    """With `security: {mode: curve}` a node is defined only with a join token, which `covey node prepare` prints on the
+    new node. Then: `covey node define ADDRESS --token T`. Nothing was asked or changed."""
+
+    code = "dcm.token_needed"
+
+
+class TokenRefused(Refused):
+    """The other node does not accept the join token. It was used, has expired, or is of another node or key; which, only
+    the audit log of the node that refused tells. `covey node prepare` there makes a new one. Nothing was changed."""
+
+    code = "dcm.token_refused"
+
+
+class KeyChanged(CoveyError):
+    """This node's key is not the one with which it was defined, so the others do not know it. Put the old key file
+    back, or undefine the node and define it again; `covey node forget` removes what is here. Nothing was changed."""
+
+    code = "identity.key_changed"
+    exit_code = 8
+
+
 class IdentityUnreadable(CoveyError):
     """The node's original id cannot be read from its source. Nothing is decided and nothing deleted until it can."""
 
@@ -483,35 +511,6 @@ class CycleError(CoveyError):
     code = "plugin.cycle"
 
 
-# Codes of findings in files, which are reported together and never raised alone. Those of `_ANY_FILE` exist once for
-# each kind of file: `config.unknown_key` in a node's YAML, `description.unknown_key` in a resource description.
-_ANY_FILE: dict[str, str] = {
-    "no_file": "There is no file of that name. Check the path; relative ones count from where the command runs.",
-    "unreadable": "The file exists and cannot be read: a folder, or no permission. The message gives the reason.",
-    "too_large": "The file is too long, too deeply nested, or grows too much through aliases. Write it simpler.",
-    "not_text": "Bytes that are no UTF-8, or a character that YAML forbids, stand there. Save the file as UTF-8 text.",
-    "empty": "The file holds nothing but comments. Write the sections it needs.",
-    "documents": "A line `---` begins a second document. A file holds one: remove the line, or split the file.",
-    "syntax": "The text is not YAML from this place on, so nothing behind it was read. Mend it and check again.",
-    "tab": "A tab stands where YAML allows only spaces. Indent with spaces.",
-    "tag": "An explicit tag (`!name`, `!!int`) stands there. Tags mean nothing here; quote what must be text.",
-    "bad_key": "A key is not text (a number, true, null, a list). Quote it if it is meant.",
-    "duplicate_key": "A key stands twice in one section; the message names both lines. Keep one of them.",
-    "merge_key": "`<<` merges sections in YAML 1.1 only. Write the keys out; anchors and aliases of values work.",
-    "bad_variable": "A `${env:…}` is malformed, or its value no UTF-8. Write `${env:NAME}` or `${env:NAME:-default}`.",
-    "unset_variable": "An environment variable is not set. Set it, or give a default: `${env:NAME:-default}`.",
-    "unknown_key": "No such key exists in this section. The hint lists the keys there are and the nearest one.",
-    "missing": "A key that must be written is not there. The hint shows it.",
-    "wrong_type": "The value is of another kind than the key needs, for example text for a number. Only `true` and "
-    "`false` are truth values (`no`, `on` are text), and a quoted number is text.",
-    "bad_value": "The value is not one of those allowed, or not of the form needed. The hint shows the right ones.",
-    "out_of_range": "The number, duration or size is too small or too large. The message gives the limit.",
-    "bad_length": "The text or list is too short or too long. The message gives the limit.",
-    "needs_unit": "A duration or size stands there as a bare number. Write its unit: `3s`, `10MiB`.",
-    "bad_duration": "Not a duration. Write a number and a unit without a space: `250ms`, `3s`, `5m`, `2h`, `1d`.",
-    "bad_size": "Not a size. Write a number and a unit without a space: `512B`, `64KiB`, `10MiB`, `1GB`.",
-}
-
 # --- the command line ----------------------------------------------------------------------------------------
 
 
@@ -531,36 +530,6 @@ class NoLab(NotFound):
     """There is no lab in that folder, or no such node in it. `covey lab up` makes one."""
 
     code = "lab.not_found"
-
-
-FINDINGS: dict[str, str] = {
-    **{f"{kind}.{code}": text for kind in ("config", "description") for code, text in _ANY_FILE.items()},
-    "config.bad_name": "A node's name has letters, digits, `-`, `_` and `.`, at most 63, and is never all digits.",
-    "config.bad_address": "An adapter is written ADDRESS/PREFIX: the node's own address and the prefix length of its "
-    "subnetwork, for example `10.1.2.3/24` or `fd00::3/64`.",
-    "config.duplicate_address": "The same address is listed twice. Each adapter has its own.",
-    "config.not_loopback": "Without encryption (`security: {mode: open}`) only loopback addresses are allowed: "
-    "127.0.0.0/8 and ::1. Anybody who can reach another address could control the node.",
-    "config.path_too_long": "The state folder's path is so long that its bus socket DIR/run/bus.sock does not fit into "
-    "the 107 bytes that the system allows for one. Choose a shorter path.",
-    "config.unknown_source": "No such source of node ids is installed. The hint lists those there are.",
-    "config.unknown_controller": "No such controller is installed on this node. The hint lists those there are; "
-    "`covey plugin ls` shows packages that failed.",
-    "description.unknown_type": "An attribute or argument has a type that does not exist. The hint lists the types; "
-    "a list of one of them is written `[string]`.",
-    "description.bad_name": "Names of classes, attributes, actions and arguments have letters, digits and `_`, a "
-    "letter first, at most 64, and are no words of Python.",
-    "description.undeclared_attribute": "The key, an effect or a replacement names an unknown attribute.",
-    "description.bad_key_attribute": "What tells resources apart must be one persistent value, no list and no "
-    "fraction, that nobody may set and everybody may see, and stands once in `key`.",
-    "description.unit_without_number": "Only numbers have a unit. A duration is always in seconds.",
-    "description.bad_default": "The default is not a value of the declared type. Durations carry their unit.",
-    "description.bad_depends": "A class cannot wait for itself to be known.",
-    "plugin.bad_value": "A controller reported a value of another type than it declares. It was not kept.",
-    "plugin.bad_key": "A controller found something whose key is not the one its class declares. It was not kept.",
-    "plugin.unknown_class": "A controller found something of a class it does not declare. It was not kept.",
-    "plugin.duplicate_resource": "A controller found two things with one key. The first one counts.",
-}
 
 
 def _classes(base: type[CoveyError]) -> list[type[CoveyError]]:

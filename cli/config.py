@@ -26,7 +26,8 @@ _file = click.argument("file", type=click.Path(dir_okay=False))
 
 
 def installed() -> dict[str, Any]:
-    """Return the names of installed controllers and identity sources, as `covey.config` asks for them."""
+    """Return what `covey.config` cannot know: installed controllers and identity sources, what a good key file is."""
+    from ..bus.security import key_file_problem
     from ..components.dcm.sources import installed_sources
     from ..plugins.manager import PluginManager
 
@@ -36,7 +37,7 @@ def installed() -> dict[str, Any]:
     for one in plugins.status("covey"):
         if one.state == "failed":
             note(f"the plugin {one.name} of {one.package} is not used: {one.reason}")
-    return {"controllers": controllers, "identity_sources": sources}
+    return {"controllers": controllers, "identity_sources": sources, "check_key": key_file_problem}
 
 
 def load_or_fail(file: str) -> Any:
@@ -103,4 +104,5 @@ def schema() -> int:
     from ..config import node_schema
     from .output import to_json
 
-    return offline(node_schema(**installed()), lambda found: [to_json(found, indent=2)])
+    names = {name: known for name, known in installed().items() if name != "check_key"}
+    return offline(node_schema(**names), lambda found: [to_json(found, indent=2)])

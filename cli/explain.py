@@ -1,4 +1,5 @@
-"""`covey explain`: what an error code or an exit code means and what to do, offline, from the error classes."""
+"""`covey explain`: what an error code or an exit code means and what to do, offline, from the error classes and
+the codes of findings."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from .. import errors
+from ..config.codes import FINDINGS
 from .connection import offline
 from .output import Block, Table
 from .verbs import alone
@@ -19,7 +21,7 @@ def entries() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for code, known in errors.by_code().items():
         found[code] = {"code": code, "exit_code": known.exit_code, "meaning": inspect.cleandoc(known.__doc__ or "")}
-    for code, meaning in errors.FINDINGS.items():
+    for code, meaning in FINDINGS.items():
         found.setdefault(code, {"code": code, "exit_code": 10, "meaning": meaning})
     for number, meaning in errors.EXIT_CODES.items():
         found[str(number)] = {"code": str(number), "exit_code": number, "meaning": meaning}

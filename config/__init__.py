@@ -16,7 +16,7 @@ from .findings import Finding, render_all
 from .names import id_problem, name_problem
 
 if TYPE_CHECKING:
-    from .node import NodeConfig
+    from .node import KeyCheck, NodeConfig
 
 __all__ = ["Finding", "check_node", "id_problem", "load_node", "name_problem", "node_schema", "render_all"]
 
@@ -26,12 +26,13 @@ def load_node(
     *,
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
+    check_key: KeyCheck | None = None,
     env: Mapping[str, str] | None = None,
 ) -> NodeConfig:
     """Return the settings in a node's YAML; raise `InvalidFile` with all findings. See `node.load_node`."""
     from . import node
 
-    return node.load_node(path, controllers=controllers, identity_sources=identity_sources, env=env)
+    return node.load_node(path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env)
 
 
 def check_node(
@@ -39,12 +40,13 @@ def check_node(
     *,
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
+    check_key: KeyCheck | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a node's YAML, by position. See `node.check_node`."""
     from . import node
 
-    return node.check_node(path, controllers=controllers, identity_sources=identity_sources, env=env)
+    return node.check_node(path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env)
 
 
 def node_schema(

@@ -3,7 +3,7 @@
 Knows no YAML and no model: it gets places and words from `tree` and `document` and shows them. A finding is
 shown as the line `FILE:LINE:COLUMN: error[CODE]: message`, the source line, and carets with the hint. Lines
 and columns count from 1, columns in characters. What `covey explain` says about a code stands in
-`errors.FINDINGS`.
+`codes.FINDINGS`.
 Odd: a hint may have several lines; the first goes behind the carets, the others (and `allowed: …`) below
 them.
 """

@@ -2,25 +2,33 @@
 
 `load_node` (what `covey node start` calls) and `check_node` (`covey config check`) differ only in what they return,
 so a file that passes the check never fails the start for its content. Which controllers and identity sources are
-installed is told by the caller; floor 0 cannot know. Each field's description is what users read: unit, range, why this
-default. Odd: relative paths count from the folder of the file, as it was named (a link is not followed first).
+installed is told by the caller, and so is how a key file is checked; floor 0 cannot know. Each field's description is
+what users read: unit, range, why this default. Odd: relative paths count from the folder of the file, as it was named
+(a link is not followed first).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
+
+from ..errors import CoveyError
 
 from .document import load, read
 from .findings import Finding, quoted
+from .roles import known_names, uids_of
 from .units import Duration, between
 from .values import Adapter, Name, PlacedPath, StateFolder, identity_fields
 from .walker import Problem
-from .wording import suggestion
+from .wording import nearest, refusal, suggestion
+
+KeyCheck = Callable[[Path], CoveyError | None]
+"""Says what is wrong with a key file, None when it can be used."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -113,12 +121,25 @@ class Security(Settings):
     """Who may speak with this node."""
 
     mode: Literal["curve", "open"] = Field(
-        description="curve: everything between nodes is encrypted and authenticated (not built yet, SPEC 13.3). open: "
-        "nothing is, so only loopback adapters are accepted. No default: an open node must be wanted.",
-        examples=["open"],
+        default="curve",
+        description="curve: everything between nodes is encrypted, and only nodes of the cluster are let in, each by "
+        "its key. open: nothing is, so only loopback adapters are accepted. Default curve: an open node must be wanted.",
+        examples=["curve"],
     )
-    key: KeyFile | None = Field(default=None, description="The node's private key; `mode: open` needs none.")
+    key: KeyFile | None = Field(
+        default=None,
+        description="The node's key pair, made by `covey node init`. Needed unless `mode: open`. No default: the "
+        "cluster knows the node by this file, so it should be decided where it is kept.",
+        examples=[{"file": "n1.key"}],
+    )
     roles: Roles = Field(default_factory=Roles, description="Local users and groups; everyone else may look.")
+
+    @model_validator(mode="after")
+    def _curve_needs_a_key(self) -> Self:
+        if self.mode == "curve" and self.key is None:
+            hint = "write key: {file: NAME.key}, a file that `covey node init` makes\nor mode: open, for loopback alone"
+            raise refusal("config.missing", "'security' has no 'key', and mode: curve needs one", hint, at_key=True)
+        return self
 
 
 class Liveness(Settings):
@@ -152,7 +173,7 @@ class NodeConfig(Settings):
     """A node's YAML file, read and checked."""
 
     node: NodeSection = Field(description="This node.", examples=[{"name": "n1", "adapters": ["127.1.0.1/16"]}])
-    security: Security = Field(description="Who may speak with this node.", examples=[{"mode": "open"}])
+    security: Security = Field(description="Who may speak with this node.", examples=[{"key": {"file": "n1.key"}}])
     isolation: Literal["process", "inline"] = Field(
         default="process",
         description="process: one process a component. inline: all in one process, for tests, labs and small machines. "
@@ -170,10 +191,11 @@ def load_node(
     *,
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
+    check_key: KeyCheck | None = None,
     env: Mapping[str, str] | None = None,
 ) -> NodeConfig:
     """Return a node's settings; raise `InvalidFile` with all findings. Arguments as of `check_node`."""
-    context = {"controllers": controllers, "identity_sources": identity_sources}
+    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
     return load(path, NodeConfig, env=env, context=context, check=across)
 
 
@@ -182,14 +204,16 @@ def check_node(
     *,
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
+    check_key: KeyCheck | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a node's YAML, by position; `load_node` refuses it if there is an error among it.
 
-    `controllers` and `identity_sources` are the names installed here (None: not known, so any name passes); `env` holds
-    the variables for `${env:…}` (None: those of the process).
+    `controllers` and `identity_sources` are the names installed here (None: not known, so any name passes); `check_key`
+    looks at the key file of `mode: curve` (None: nobody does); `env` holds the variables for `${env:…}` (None: those of
+    the process).
     """
-    context = {"controllers": controllers, "identity_sources": identity_sources}
+    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
     return read(path, NodeConfig, env=env, context=context, check=across)[1]
 
 
@@ -197,12 +221,11 @@ def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
     """Find what is wrong between several values of a file, whatever shape they have."""
     adapters, mode = _dig(data, "node", "adapters"), _dig(data, "security", "mode")
     yield from _twice(adapters)
-    if mode == "curve":
-        message = "encryption between nodes (mode: curve) is not built yet (SPEC 13.3)"
-        hint = "write mode: open, with loopback adapters only"
-        yield Problem(("security", "mode"), "core.not_implemented", message, hint)
-    elif mode == "open":
+    if mode == "open":
         yield from _only_loopback(adapters)
+    elif context.get("check_key") is not None:
+        yield from _key_file(_dig(data, "security", "key", "file"), context)
+    yield from _nobody(_dig(data, "security", "roles"))
     if context.get("controllers") is not None:
         yield from _not_installed(_dig(data, "controllers"), context["controllers"])
 
@@ -220,12 +243,33 @@ def _only_loopback(adapters: Any) -> Iterator[Problem]:
     example = "[127.1.0.1/16]"
     if adapters == "auto":
         message = "'auto' may find addresses that are not loopback, and mode: open allows no others"
-        yield Problem(("node", "adapters"), "not_loopback", message, f"write the addresses: {example}")
+        hint = f"write the addresses: {example}, or use mode: curve with a key"
+        yield Problem(("node", "adapters"), "not_loopback", message, hint)
     for position, address in _addresses(adapters):
         if not address.is_loopback:
             message = f"{address} is not a loopback address, and mode: open allows no others"
-            hint = f"use 127.0.0.0/8 or ::1, for example {example}; mode: curve is not built yet (SPEC 13.3)"
+            hint = f"use 127.0.0.0/8 or ::1, for example {example}, or mode: curve with a key"
             yield Problem(("node", "adapters", position), "not_loopback", message, hint)
+
+
+def _key_file(written: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
+    if not isinstance(written, str) or not written or "\0" in written or written.startswith("~"):
+        return  # no path: that is said elsewhere
+    problem = context["check_key"](Path(os.path.normpath(context.get("folder", Path.cwd()) / written)))
+    if problem is not None:
+        yield Problem(("security", "key", "file"), problem.code, problem.message, problem.hint)
+
+
+def _nobody(roles: Any) -> Iterator[Problem]:
+    """Warn of names that no user or group has: one who is gone locks nobody out, and hides no other mistake."""
+    for role in ("admin", "operator"):
+        names = _dig(roles, role)
+        for position, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name and uids_of(name) is None:
+                near = nearest(name, known_names())
+                hint = f"did you mean '{near}'?" if near else "write the name of a local user or group"
+                message = f"there is no user or group {quoted(name)} here, so nobody gets this role by it"
+                yield Problem(("security", "roles", role, position), "unknown_user", message, hint, "warning")
 
 
 def _not_installed(settings: Any, installed: Collection[str]) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from covey import errors
+from covey.config.codes import FINDINGS
 from covey.config.document import read_bytes
 from covey.config.findings import Finding, render_all
 from covey.config.node import NodeConfig, across
@@ -74,7 +75,7 @@ def answer(data: bytes) -> None:
     assert isinstance(render_all(findings), str)
     for finding in findings:
         assert isinstance(finding, Finding)
-        assert finding.code in errors.FINDINGS or finding.code in errors.by_code()
+        assert finding.code in FINDINGS or finding.code in errors.by_code()
         assert finding.line >= 1
         assert 1 <= finding.column <= len(finding.source) + 1
         assert finding.message

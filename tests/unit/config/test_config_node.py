@@ -191,12 +191,66 @@ def test_without_the_installed_names_any_name_passes(tmp_path: Path) -> None:
     assert check_node(path, env={}) == []
 
 
-@pytest.mark.parametrize("mode", ["curve", "open"])
-def test_no_address_beyond_loopback_is_ever_accepted(tmp_path: Path, mode: str) -> None:
-    for adapters in ("auto", "[10.0.0.1/8]", "[127.0.0.1/8, 10.0.0.1/8]", '["fe80::1/64"]', '["fe80::1%eth0/64"]'):
-        text = SHORT.replace("[127.1.0.1/16]", adapters).replace("open", mode)
+BEYOND = ("auto", "[10.0.0.1/8]", "[127.0.0.1/8, 10.0.0.1/8]", '["fe80::1/64"]', '["fe80::1%eth0/64"]')
+
+
+@pytest.mark.parametrize("adapters", BEYOND)
+def test_an_address_beyond_loopback_needs_a_key(tmp_path: Path, adapters: str) -> None:
+    text = SHORT.replace("[127.1.0.1/16]", adapters)
+    for security in ("mode: open", "mode: open, key: {file: n1.key}", "mode: curve", "roles: {}"):
         with pytest.raises(errors.InvalidFile):
-            load_node(write(tmp_path, text), env={})
+            load_node(write(tmp_path, text.replace("mode: open", security)), env={})
+    found = config(tmp_path, text.replace("mode: open", "key: {file: n1.key}"))
+    assert found.security.mode == "curve"
+    assert found.security.key is not None
+    assert found.security.key.file == tmp_path / "n1.key"
+
+
+def test_settings_made_in_python_need_the_key_too() -> None:
+    with pytest.raises(ValueError, match="has no 'key'"):
+        Security(mode="curve")
+
+
+def checked(path: Path, asked: list[Path], problem: errors.CoveyError | None) -> list[tuple[str, int, int, str, str]]:
+    def check_key(file: Path) -> errors.CoveyError | None:
+        asked.append(file)
+        return problem
+
+    found = check_node(path, env={}, check_key=check_key)
+    if problem is not None and found:
+        with pytest.raises(errors.InvalidFile, match=problem.code):
+            load_node(path, env={}, check_key=check_key)
+    return [(one.code, one.line, one.column, one.message, one.hint) for one in found]
+
+
+def test_the_key_file_is_looked_at_where_the_file_says(tmp_path: Path) -> None:
+    text = SHORT.replace("mode: open", "key: {file: keys/../n1.key}")
+    asked: list[Path] = []
+    assert checked(write(tmp_path, text), asked, None) == []
+    assert asked == [tmp_path / "n1.key"]
+    problem = errors.KeyMode("n1.key has mode 0644", "chmod 600 n1.key")
+    assert checked(write(tmp_path, text), asked, problem) == [
+        ("security.key_mode", 2, 24, "n1.key has mode 0644", "chmod 600 n1.key")
+    ]
+
+
+def test_a_key_file_that_is_not_used_is_not_looked_at(tmp_path: Path) -> None:
+    asked: list[Path] = []
+    text = SHORT.replace("mode: open", "mode: open, key: {file: n1.key}")
+    assert checked(write(tmp_path, text), asked, errors.KeyMissing("it is not there")) == []
+    assert asked == []
+
+
+def test_a_role_for_nobody_is_a_warning_with_a_suggestion(tmp_path: Path) -> None:
+    text = SHORT.replace("mode: open", "mode: open, roles: {admin: [root, rooot], operator: [no-such-thing-here]}")
+    found = check_node(write(tmp_path, text), env={})
+    assert [(one.code, one.severity, one.column) for one in found] == [
+        ("config.unknown_user", "warning", 46),
+        ("config.unknown_user", "warning", 65),
+    ]
+    assert "did you mean 'root'?" in found[0].hint
+    assert "local user or group" in found[1].hint
+    assert load_node(tmp_path / "node.yaml", env={}).security.roles.admin == ("root", "rooot")
 
 
 @pytest.mark.parametrize("name", ["n1", "a", "_", "N-1.b_2", "1a", "1-1", "x" * 63])

@@ -37,6 +37,7 @@ GOOD = [
     DOCUMENTED.replace("curve", "open"),
     DOCUMENTED.replace("7400", "${env:PORT:-7400}").replace("1s", "'${env:INTERVAL:-2s}'").replace("curve", "open"),
     "node: {name: n1, adapters: auto}\nsecurity: {mode: curve}\n",
+    "node: {name: n1, adapters: auto}\nsecurity: {key: {file: n1.key}}\n",
     'node: {name: n1, adapters: ["::1/128"], identity: {file: id}}\nsecurity: {mode: open}\n',
     "node: {name: n1, adapters: [127.0.0.1/8], identity: {command: [id, -u]}}\nsecurity: {mode: open}\n",
     "node: {name: n1, adapters: [127.0.0.1/8], identity: {card: {slot: 1}}}\nsecurity: {mode: open}\n",

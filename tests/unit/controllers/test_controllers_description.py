@@ -8,9 +8,10 @@ import jsonschema
 import msgspec
 import pytest
 import yaml
+from covey.config.codes import FINDINGS
 from covey.controllers.classes import from_wire, resource_id, resource_path, to_wire
 from covey.controllers.description import json_schema, load_description, read_description
-from covey.errors import FINDINGS, InvalidFile
+from covey.errors import InvalidFile
 
 ROOT = Path(__file__).parents[3]
 GPU = """\
