@@ -68,10 +68,11 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     request_ids: tuple[str, ...] = ()
 
     def cause(self, index: int = 0) -> str:
-        """Return the story that an item belongs to."""
+        """Return the story that an item belongs to: without a cause, that of the request."""
         if self.causes:
             return self.causes[index if len(self.causes) > 1 else 0]
-        return f"{self.source}#{self.ids[index]}" if self.ids else ""
+        asker = self.destination if self.kind in (Kind.REPLY, Kind.ERROR) else self.source
+        return f"{asker}#{self.ids[index]}" if self.ids else ""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
