@@ -154,6 +154,7 @@ does a new connection. Who says less than it read has a smaller window; who says
 # events every broker publishes about itself
 PARTY_TOPIC = "bus.party"
 PEER_TOPIC = "bus.peer"
+COUNTERS_TOPIC = "bus.counters"
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:
