@@ -106,7 +106,9 @@ class Outbox:
         are given for all items of a verb or for none.
         """
         batch = self._open.get(destination)
-        size = len(item)
+        size, text = len(item), 0
+        if cause or request_id:
+            text = _text(topic, cause, request_id) if kind in _OWN else len(cause)
         if batch is not None:
             header = batch.header
             if (
@@ -125,15 +127,15 @@ class Outbox:
         if batch is None:
             if self._waiting_bytes > MAX_WAITING and kind in _OWN:
                 raise Overloaded("the broker does not keep up with this party", "send less at a time")
-            text = _text(topic, destination, topic, cluster) if kind in _OWN else len(topic)
-            batch = Batch(Header(kind, (), "", destination, topic, 0, cluster, 0, -1, budget, sequence), text)
+            names = _text(topic, destination, topic, cluster) if kind in _OWN else len(topic)
+            batch = Batch(Header(kind, (), "", destination, topic, 0, cluster, 0, -1, budget, sequence), names)
             batch.caused = bool(cause)
             self._open[destination] = batch
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self.flush)
-        if cause or request_id or batch.named:
-            batch.text += _text(topic, cause, request_id) if kind in _OWN else len(cause)
+        if text or batch.named:
+            batch.text += text
             batch.causes.append(cause)
             if request_id and not batch.named:
                 batch.named = True

@@ -119,8 +119,6 @@ def run(work: Callable[[Session], Awaitable[T]], *, timeout: float = 10.0, endle
     """Run one coroutine on the bus. `timeout` is this command's default; an `endless` one minds the time itself."""
     import asyncio
 
-    from ..bus import loop
-
     said = settings()
     seconds = said.seconds(timeout)
 
@@ -136,8 +134,10 @@ def run(work: Callable[[Session], Awaitable[T]], *, timeout: float = 10.0, endle
                     f"no answer within {seconds:g} s", "it may still happen; --timeout gives it longer"
                 ) from None
 
-    # what asks once is over before a faster loop would be loaded
-    start = loop.run if endless else asyncio.run
+    if endless:
+        from ..bus.loop import run as start
+    else:
+        start = asyncio.run  # what asks once is over before a faster loop would be loaded
     try:
         return start(within())
     except asyncio.CancelledError:
