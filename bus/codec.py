@@ -1,7 +1,8 @@
-"""Bytes of the wire: headers, bodies, events. Everything that does not decode raises `errors.Malformed`.
+"""Bytes of the wire: headers, items, batches. Everything that does not decode raises `errors.Malformed`.
 
-Bodies are msgpack, lz4-compressed above a threshold when that makes them smaller. Hostile bytes are expected: the
-header is decoded into a typed struct with its size bounded, a body is decompressed only up to the largest body.
+An item is msgpack; a body is one item, or an array of them. Bodies that leave the node are lz4-compressed above a
+threshold when that makes them smaller; within a node, copying is cheaper than compressing. Hostile bytes are expected:
+the header is decoded into a typed struct with its size bounded, a body is decompressed only up to the largest body.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ import lz4.block
 import msgspec
 
 from ..errors import CoveyError, Malformed, TooLarge, UsageError, from_wire
-from .messages import PROTOCOL, ErrorBody, EventHead, Header
+from .messages import PROTOCOL, ErrorBody, Header
 
-MAX_HEADER = 4096
-"""Bytes. Names and topics are short; a longer header is an attack or a bug."""
+MAX_HEADER = 16 * 1024
+"""Bytes. Names are short, and a batch has at most `MAX_BATCH` ids and causes; a longer header is an attack or a bug."""
+
+MAX_BATCH = 100
+"""Items in one message."""
+
+BATCH_BYTES = 64 * 1024
+"""Bytes of items after which a batch is full: what is larger goes alone, and nobody waits long for one message."""
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes, after decompression. Registry values hold at most 1 MiB; lists of many resources are the largest bodies."""
@@ -26,7 +33,7 @@ COMPRESS_ABOVE = 4096
 _VERSION = bytes([PROTOCOL])
 _encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(Header)
-_event_decoder = msgspec.msgpack.Decoder(EventHead)
+_items_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _error_decoder = msgspec.msgpack.Decoder(ErrorBody)
 _any_decoder = msgspec.msgpack.Decoder()
 
@@ -58,16 +65,42 @@ def decode_header(frame: bytes) -> Header:
         raise Malformed(f"a header that does not decode: {problem}") from None
 
 
-def encode_body(value: Any) -> tuple[bytes, bool]:
-    """Return the body's bytes and whether they are compressed; raises TooLarge, UsageError, TypeError."""
+def encode_item(value: Any) -> bytes:
+    """Return the bytes of one item; raises TooLarge, UsageError, TypeError."""
     data = _encode(value)
     if len(data) > MAX_BODY:
         raise TooLarge(f"a body of {len(data)} bytes, at most {MAX_BODY} are allowed", "send it in parts")
-    if len(data) > COMPRESS_ABOVE:
-        packed = lz4.block.compress(data)
-        if len(packed) < len(data):
+    return data
+
+
+def join_items(items: list[bytes]) -> bytes:
+    """Return the body of a message with these items, at least one."""
+    if len(items) == 1:
+        return items[0]
+    count = len(items)
+    return (bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")) + b"".join(items)
+
+
+def split_items(body: bytes | memoryview, count: int) -> list[bytes | memoryview | msgspec.Raw]:
+    """Return the `count` items of an uncompressed body; raises Malformed when there are not so many."""
+    if count == 1:
+        return [body]
+    try:
+        items = _items_decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as problem:
+        raise Malformed(f"a batch that does not decode: {problem}") from None
+    if len(items) != count:
+        raise Malformed(f"a batch of {len(items)} items, its header says {count}")
+    return list(items)
+
+
+def compress(body: bytes) -> tuple[bytes, bool]:
+    """Return a body as it leaves the node, and whether it is compressed: when it is large and that helps."""
+    if len(body) > COMPRESS_ABOVE:
+        packed = lz4.block.compress(body)
+        if len(packed) < len(body):
             return packed, True
-    return data, False
+    return body, False
 
 
 def _encode(value: Any) -> bytes:
@@ -81,7 +114,7 @@ def _encode(value: Any) -> bytes:
         raise UsageError("a value is nested too deeply for a message") from None
 
 
-def unpack_body(data: bytes, compressed: bool) -> bytes:
+def unpack_body(data: bytes | memoryview, compressed: bool) -> bytes | memoryview:
     """Return the body's msgpack bytes; raises Malformed for a broken or oversized compressed body."""
     if not compressed:
         return data
@@ -94,7 +127,7 @@ def unpack_body(data: bytes, compressed: bool) -> bytes:
         raise Malformed(f"a compressed body that does not unpack: {problem}") from None
 
 
-def decode_body(data: bytes, compressed: bool = False) -> Any:
+def decode_body(data: bytes | memoryview, compressed: bool = False) -> Any:
     """Read a body into plain data (dict, list, str, bytes, numbers, None); raises Malformed."""
     try:
         return _any_decoder.decode(unpack_body(data, compressed))
@@ -116,26 +149,10 @@ def _shown(value: object) -> str:
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def decode_error(data: bytes) -> CoveyError:
+def decode_error(data: bytes | memoryview | msgspec.Raw) -> CoveyError:
     """Read the body of an ERROR message into the exception it stands for; raises Malformed."""
     try:
         body = _error_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise Malformed(f"an error body that does not decode: {problem}") from None
     return from_wire(body.code, body.message, body.hint, body.details)
-
-
-def encode_event(topic: str, head: EventHead) -> bytes:
-    """Return the single frame of an event: topic, NUL, head. Subscriptions match its first bytes."""
-    return topic.encode() + b"\0" + _encoder.encode(head)
-
-
-def decode_event(frame: bytes) -> tuple[str, EventHead]:
-    """Read an event frame; raises Malformed."""
-    topic, nul, rest = frame.partition(b"\0")
-    if not nul:
-        raise Malformed("an event without a topic")
-    try:
-        return topic.decode(), _event_decoder.decode(rest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-        raise Malformed(f"an event that does not decode: {problem}") from None
