@@ -104,9 +104,12 @@ class Exchange:
     # --- messages -------------------------------------------------------------------------------------------
 
     def request(
-        self, origin: End, source: str, role: int, uid: int, header: Header, body: Any, now: float
+        self, origin: End, source: str, role: int, uid: int, header: Header, body: Any, now: float, key: str = ""
     ) -> list[Out]:
-        """Pass a request, or a batch of them, to who serves it; or tell who asks at once why not."""
+        """Pass a request, or a batch of them, to who serves it; or tell who asks at once why not.
+
+        `key` is what the connection proved that it came over.
+        """
         ids, destination, count = header.ids, header.destination, header.count
         self.counters["requests"] += count
         table = self.pending.get(source)
@@ -141,6 +144,7 @@ class Exchange:
                     False,
                     header.causes,
                     header.request_ids,
+                    key,
                 )
             )
             if window is not None and not window.take(Kind.REQUEST, len(frame) + len(body)):

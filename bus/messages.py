@@ -48,7 +48,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     the user who sent it, as the kernel of its own node proved it (-1: unknown). `sequence` numbers the events of one
     source on one topic from 1 without gaps: that of the first item. `causes` holds one for all items, or one each;
     none: each item is a story of its own (`cause`). `request_ids` is empty, or one each. `welcome` marks the last event
-    of a source and topic that is told again, to a new subscriber or after a loss: only its last item counts.
+    of a source and topic that is told again, to a new subscriber or after a loss: only its last item counts. `key` is
+    the public key, in hex, that the connection proved over which a request came from another node (empty: none); the
+    broker that received it says so.
     """
 
     kind: Kind
@@ -66,6 +68,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     welcome: bool = False
     causes: tuple[str, ...] = ()
     request_ids: tuple[str, ...] = ()
+    key: str = ""
 
     def cause(self, index: int = 0) -> str:
         """Return the story that an item belongs to: without a cause, that of the request."""

@@ -43,14 +43,14 @@ JOIN_DOMAIN: Final = "covey.join"
 """ZAP domain of the join port: any key, few verbs."""
 
 NEWEST_NEEDED = (4, 3, 5)
-"""The libzmq that has the fixes for overflows before the handshake and for raw connections that starve CURVE servers."""
+"""The first libzmq in which neither overflows before the handshake nor raw connections hurt a CURVE server."""
 
 LONGEST_FILE = 4096
 """Bytes of a key file that are read; a real one has about 250."""
 
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 _LINE = re.compile(r"(public|secret): *([0-9a-f]{64}) *\Z")
-_HEAD = "# The key of one covey node: whoever has the secret line is that node. Keep it at mode 0600, copy it nowhere.\n"
+_HEAD = "# The key of one covey node: whoever has the secret line is that node. Mode 0600, and no copies.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,14 @@ def require_curve() -> None:
 
 
 def make_keys(path: str | os.PathLike[str]) -> Keys:
-    """Make a key pair and write it to a new file, durably; raises KeyExists, or KeyFileError when it cannot be written."""
+    """Make a key pair and write it to a new file, durably; raises KeyExists, KeyFileError."""
     keys = Keys.make()
     text = f"{_HEAD}public: {keys.public}\nsecret: {keys.secret}\n"
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise KeyExists(f"{os.fspath(path)} exists", "a key is never overwritten; move the old one away first") from None
+        hint = "a key is never overwritten; move the old one away first"
+        raise KeyExists(f"{os.fspath(path)} exists", hint) from None
     except OSError as why:
         raise KeyFileError(f"{os.fspath(path)} cannot be written: {why.strerror}") from None
     try:

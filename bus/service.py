@@ -28,7 +28,9 @@ current_cause: ContextVar[str] = ContextVar("current_cause", default="")
 class Request(msgspec.Struct, frozen=True):
     """Who asks: `service` and `node` of the caller, its role, the story it belongs to, and the call's own ids.
 
-    `uid` is the user behind the caller, as the kernel of its node proved it; -1: unknown.
+    `uid` is the user behind the caller, as the kernel of its node proved it; -1: unknown. `key` is the public key that
+    the other node proved, in hex: empty for callers of this node, and with `mode: open`. A caller that came by the join
+    port has the service `join-N` and node 0, and is nobody but the holder of that key.
     """
 
     service: str
@@ -39,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     cluster: str = ""
     budget: float = 0.0
     uid: int = -1
+    key: str = ""
 
     @property
     def source(self) -> str:
@@ -190,6 +193,7 @@ def requests_of(header: Header) -> Callable[[int, str], Request]:
 
     def make(index: int, cause: str) -> Request:
         request_id = ids[index] if ids else ""
-        return Request(service, number, role, cause, request_id, header.cluster, header.budget, header.uid)
+        budget, uid, key = header.budget, header.uid, header.key
+        return Request(service, number, role, cause, request_id, header.cluster, budget, uid, key)
 
     return make

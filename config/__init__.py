@@ -32,7 +32,9 @@ def load_node(
     """Return the settings in a node's YAML; raise `InvalidFile` with all findings. See `node.load_node`."""
     from . import node
 
-    return node.load_node(path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env)
+    return node.load_node(
+        path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env
+    )
 
 
 def check_node(
@@ -46,7 +48,9 @@ def check_node(
     """Return what is wrong with a node's YAML, by position. See `node.check_node`."""
     from . import node
 
-    return node.check_node(path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env)
+    return node.check_node(
+        path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env
+    )
 
 
 def node_schema(

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from ..errors import CoveyError
-
 from .document import load, read
 from .findings import Finding, quoted
 from .roles import known_names, uids_of
@@ -123,7 +122,7 @@ class Security(Settings):
     mode: Literal["curve", "open"] = Field(
         default="curve",
         description="curve: everything between nodes is encrypted, and only nodes of the cluster are let in, each by "
-        "its key. open: nothing is, so only loopback adapters are accepted. Default curve: an open node must be wanted.",
+        "its key. open: neither, so only loopback adapters are accepted. Default curve: an open node must be wanted.",
         examples=["curve"],
     )
     key: KeyFile | None = Field(
