@@ -12,6 +12,7 @@ at the first exception, and then every later handshake hangs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import Callable, Mapping
 
@@ -117,8 +118,10 @@ class Failed:
     """Count the handshakes on a bound CURVE socket that never came to the ZAP handler.
 
     `refused(reason, "", "")` hears "null" (the peer does not speak CURVE but NULL or PLAIN), "wrong_key" (it took this
-    node for the holder of another key) or "handshake" (no ZeroMQ, or it did not finish in time). libzmq tells no
-    address with them. To be closed before the socket, and the socket is to be bound after it.
+    node for the holder of another key), "hung_up" (it went before the end) or "handshake" (no ZeroMQ, or it did not
+    finish in time). libzmq tells no address with them. To be closed before the socket, which is to be bound after it.
+
+    Odd: who speaks NULL and is first to see that this side does not hangs up, so it may be counted as that.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], refused: Callable[[str, str, str], None]) -> None:
@@ -143,4 +146,4 @@ class Failed:
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self._refused(_PROTOCOL.get(value, "handshake"), "", "")
         else:
-            self._refused("handshake", "", "")
+            self._refused("hung_up" if value in (errno.EPIPE, errno.ECONNRESET) else "handshake", "", "")
