@@ -100,6 +100,11 @@ class Place:
         return [type(error) for _, _, error in self.answers]
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0)
+
+
 def story(test: Callable[[Place], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
         async def inside() -> None:
@@ -147,9 +152,7 @@ async def test_every_refusal_is_told_to_each_of_a_batch(place: Place) -> None:
     place.ask("put", {"key": "a"}, {"key": "b"}, cluster="c2")
     place.ask("put", {}, {}, to="gone")
     assert place.errors() == [
-        each
-        for kind in (errors.NoVerb, errors.Denied, errors.WrongCluster, errors.NoService)
-        for each in (kind, kind)
+        each for kind in (errors.NoVerb, errors.Denied, errors.WrongCluster, errors.NoService) for each in (kind, kind)
     ]
 
 
@@ -171,8 +174,7 @@ async def test_verbs_that_wait_run_side_by_side_and_keep_their_stories(place: Pl
     assert place.results() == ["d=0"]
     assert current_cause.get() == ""
     place.store.gate.set()
-    while len(place.answers) < 4:
-        await asyncio.sleep(0)
+    await until(lambda: len(place.answers) == 4)
     assert sorted(place.results()) == ["a", "b", "c", "d=0"]
     assert place.store.seen[1:] == [("a", "one", "one"), ("b", "two", "two"), ("c", "asker@2#5", "asker@2#5")]
     assert place.causes == ["", "one", "two", ""]
@@ -181,8 +183,7 @@ async def test_verbs_that_wait_run_side_by_side_and_keep_their_stories(place: Pl
 @story
 async def test_a_verb_past_its_budget_is_cancelled_and_answered_once(place: Place) -> None:
     place.ask("wait", {"key": "a"}, budget=0.01)
-    while not place.answers:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(place.answers))
     assert place.errors() == [errors.Timeout]
     await asyncio.sleep(0.001)
     assert place.store.seen == [("a", "asker@2#1", "asker@2#1")]
@@ -195,8 +196,7 @@ def test_a_mad_budget_is_none(budget: float) -> None:
     async def mad(place: Place) -> None:
         place.ask("wait", {"key": "a"}, budget=budget)
         place.store.gate.set()
-        while not place.answers:
-            await asyncio.sleep(0)
+        await until(lambda: bool(place.answers))
         assert place.results() == ["a"]
 
     mad()

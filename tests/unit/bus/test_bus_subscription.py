@@ -90,7 +90,7 @@ async def test_after_a_loss_the_last_value_tells_how_many_were_missed(broker: Br
     events = broker.open("app.x")
     broker.tell("app.x", 1, "a")
     broker.tell("app.x", 900, "b", welcome=True)
-    assert await read(events, 2) == [("a", 1, 0, False), ("b", 900, 898, True)]
+    assert await read(events, 2) == [("a", 1, 0, False), ("b", 900, 898, False)]
 
 
 def test_a_slow_reader_is_bounded_and_ends_with_the_last_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_a_slow_reader_is_bounded_and_ends_with_the_last_value(monkeypatch: pyte
         broker.tell("app.x", 1, "y", source="y@1")
         got = await read(events, 8 + 1 + 1)
         assert [body for body, *_ in got] == [1, 2, 3, 4, 5, 6, 7, 8, "y", 100]
-        assert got[-1] == (100, 100, 91, True)
+        assert got[-1] == (100, 100, 91, False)
         broker.tell("app.x", 101, 101)
         assert await read(events, 1) == [(101, 101, 0, False)]
 
