@@ -13,7 +13,7 @@ import mmap
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,20 @@ class Shared:
         """Whether enough was published."""
         return self.read(7) != 0
 
-    async def room(self, number: int, window: int = WINDOW, readers: int = 1) -> None:
+    async def room(self, number: int, window: int = WINDOW, slots: Sequence[int] = (0,)) -> None:
         """Wait until every reader is near enough; one that does not move for a while has lost the rest."""
         while not self.stopped:
-            behind = min(self.read(slot) for slot in range(readers))
+            behind = self._last(slots)
             if number - behind < window:
                 return
             given_up = clock() + 0.5
-            while behind == min(self.read(slot) for slot in range(readers)) and not self.stopped:
+            while behind == self._last(slots) and not self.stopped:
                 if clock() > given_up:
                     return
                 await asyncio.sleep(0.0005)
+
+    def _last(self, slots: Sequence[int]) -> int:
+        return min(self.read(slot) for slot in slots)
 
     def room_sync(self, number: int) -> None:
         """Do the same without a loop."""

@@ -46,7 +46,7 @@ def echo(*, text: str) -> str:
 
 
 async def service(said: dict[str, Any]) -> None:
-    async with connect(said["state"]) as bus, bus.serve("echo", {"echo": echo}):
+    async with connect(said["state"]) as bus, bus.serve(said.get("name", "echo"), {"echo": echo}):
         await until_ended()
 
 

@@ -1,6 +1,7 @@
 """Run a program on the fastest event loop there is: uvloop when it is installed (`covey[fast]`), else asyncio's own.
 
-For what runs long: loading uvloop takes longer than a short command. Nothing may depend on which one it is; uvloop's clock counts whole milliseconds.
+For what runs long: loading uvloop takes longer than a short command. Nothing may depend on which one it is; uvloop's
+clock counts whole milliseconds.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import CoveyError, InternalError, NoService, Overloaded, Timeout
@@ -76,43 +76,47 @@ class Serving:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _run(self, header: Header, index: int, verb: Verb, request: Request | None, arguments: dict[str, Any]) -> None:
+        if verb.waits:
+            self._start(header, index, lambda: verb.run(request, arguments))
+            return
         try:
             result = verb.run(request, arguments)
         except CoveyError as problem:
             self._answer(header, index, problem)
-            return
         except Exception as problem:
             self._answer(header, index, _bug(header, problem))
-            return
-        if type(result) in _PLAIN or not isinstance(result, Awaitable):
-            self._answer(header, index, result)
-            return
+        else:
+            if type(result) in _PLAIN or not isinstance(result, Awaitable):
+                self._answer(header, index, result)
+            else:
+                self._start(header, index, lambda: result)
+
+    def _start(self, header: Header, index: int, work: Callable[[], Awaitable[Any]]) -> None:
         if len(self._tasks) >= MAX_SERVED:
-            if asyncio.iscoroutine(result):
-                result.close()
             refusal = Overloaded(f"{header.destination} works on {MAX_SERVED} requests already", "try again later")
             self._answer(header, index, refusal)
             return
         number = next(self._numbers)
-        self._tasks[number] = self._loop.create_task(self._wait(number, result)), header, index
+        self._tasks[number] = self._loop.create_task(self._work(number, work)), header, index
         if header.budget > 0:
             self._deadlines.add(number, header.budget)
 
-    async def _wait(self, number: int, result: Awaitable[Any]) -> None:
+    async def _work(self, number: int, work: Callable[[], Awaitable[Any]]) -> None:
+        header = self._tasks[number][1]
         try:
-            answer = await result
+            answer = await work()
         except CoveyError as problem:
             answer = problem
         except Exception as problem:
-            answer = _bug(self._tasks[number][1], problem) if number in self._tasks else None
+            answer = _bug(header, problem)
         except asyncio.CancelledError:
             if number not in self._tasks:
                 raise
             # the verb was cancelled by something of its own: that is its failure, and whoever asked must hear of it
-            answer = _bug(self._tasks[number][1], RuntimeError("its work was cancelled"))
+            answer = _bug(header, RuntimeError("its work was cancelled"))
         found = self._tasks.pop(number, None)
         if found:
-            self._answer(found[1], found[2], answer)
+            self._answer(header, found[2], answer)
 
     def _late(self, number: int) -> None:
         task, header, index = self._tasks.pop(number)

@@ -1,7 +1,7 @@
 """Events as async iterators.
 
-The broker tells the last event of each source and topic when a subscription begins, and again where some were lost
-(`Event.welcome`). Each source numbers what it publishes on a topic, so a gap is seen and told as `missed`. A reader's
+The broker tells the last event of each source and topic when a subscription begins (`Event.welcome`), and again where
+some were lost: that one is then news like any other, behind a gap. Each source numbers what it publishes on a topic, so a gap is seen and told as `missed`. A reader's
 queue is bounded in events and bytes; of what finds no room, the last event of each source and topic is kept and told
 when the rest is read.
 
@@ -44,8 +44,8 @@ _list_decoder = msgspec.msgpack.Decoder(list[Any])
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One event. `missed` says how many of this source and topic were lost just before it.
 
-    `welcome`: it did not happen now. It is the last one of its source and topic, told to a new subscriber or again
-    after a loss.
+    `welcome`: it happened before this reader began, and says how things stand. What shows a change, as that a party
+    is gone, is old news then.
     """
 
     topic: str
@@ -188,6 +188,7 @@ class Subscription:
             bodies = bodies[-1:]
         key = (source, topic)
         last = self._last.get(key)
+        old = header.welcome and last is None
         if last is None:
             missed = 0
             if len(self._last) >= MAX_SOURCES:
@@ -203,11 +204,11 @@ class Subscription:
             skipped = count - len(bodies)
             causes = [header.cause(index + skipped) for index in range(len(bodies))]
             for number, each in enumerate(bodies):
-                self._events.append(Event(topic, each, source, first + number, missed, causes[number], welcome))
+                self._events.append(Event(topic, each, source, first + number, missed, causes[number], old))
                 missed = 0
             return
         append = self._events.append
-        append(Event(topic, bodies[0], source, first, missed, "", welcome))
+        append(Event(topic, bodies[0], source, first, missed, "", old))
         for each in bodies[1:]:
             first += 1
             append(Event(topic, each, source, first))

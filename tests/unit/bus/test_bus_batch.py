@@ -72,7 +72,8 @@ async def test_what_one_turn_says_to_one_destination_is_one_message(outbox: Outb
 @story
 async def test_what_is_said_to_one_destination_is_never_reordered(outbox: Outbox, port: FakePort) -> None:
     for number, (topic, budget, cluster) in enumerate(
-        [("s.a", 1.0, ""), ("s.b", 1.0, ""), ("s.a", 1.0, ""), ("s.a", 2.0, ""), ("s.a", 2.0, "c"), ("s.a", 2.0, "c")], 1
+        [("s.a", 1.0, ""), ("s.b", 1.0, ""), ("s.a", 1.0, ""), ("s.a", 2.0, ""), ("s.a", 2.0, "c"), ("s.a", 2.0, "c")],
+        1,
     ):
         outbox.add(Kind.REQUEST, "s", topic, item(number), number, budget=budget, cluster=cluster)
     outbox.add(Kind.REQUEST, "s", "s.a", item(7), 0, budget=2.0, cluster="c")
