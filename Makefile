@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check soak clean
 
 help:
 	@echo "make demo    a three-node cluster on this machine, shown at work (under a minute)"
 	@echo "make test    all tests, in parallel"
 	@echo "make check   lint, types, floors"
+	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make clean   remove the environment and what tools left"
 
 $(INSTALLED): pyproject.toml
@@ -30,6 +31,9 @@ check: $(INSTALLED)
 	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/covey
 	cd $(VENV)/src && MYPYPATH=. ../bin/mypy --strict --explicit-package-bases --exclude '/(tests|examples|bench|docs|build|\.venv)/' covey
 	$(BIN)/pytest -q tests/test_meta.py
+
+soak: $(INSTALLED)
+	$(BIN)/python bench/soak.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

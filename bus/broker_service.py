@@ -34,7 +34,7 @@ class BrokerService:
     @verb()
     def status(self) -> dict[str, Any]:
         """Parties, links to peers, waiting requests, and a counter for every kind of refusal and loss."""
-        return {"node": msgspec.to_builtins(self._broker.router.node), **self._broker.status()}
+        return _status(self._broker)
 
     @verb(Role.COMPONENT)
     def configure(self, *, info: NodeInfo, peers: dict[int, Peer]) -> None:
@@ -63,6 +63,35 @@ class BrokerService:
         return {"records": _plain(records), "counters": self._broker.taps.detach(tap)}
 
 
+def _status(broker: Broker) -> dict[str, Any]:
+    router = broker.router
+    parties = sorted(router.parties.values(), key=lambda party: party.name)
+    return {
+        "node": msgspec.to_builtins(router.node),
+        "parties": [
+            {
+                "name": party.name,
+                "services": list(party.services),
+                "role": party.role.name.lower(),
+                "uid": party.uid,
+                "pid": party.pid,
+                "waiting": party.waiting,
+                "queue": party.window.messages if party.window else 0,
+                "queue_bytes": party.window.bytes if party.window else 0,
+                "subscriptions": len(party.wants),
+                "events_dropped": party.dropped,
+            }
+            for party in parties
+        ],
+        "links": broker.links.state(),
+        "callers": sorted(caller.node.number for caller in router.callers.values()),
+        "waiting": sum(end.waiting for end in (*parties, *router.callers.values())),
+        "last_events": len(router.fanout.last),
+        "last_events_bytes": router.fanout.last_bytes,
+        "counters": dict(sorted(router.counters.items())),
+    }
+
+
 def _plain(records: list[Record]) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(record, builtin_types=(bytes,)) for record in records]
 
@@ -74,7 +103,7 @@ async def run_broker(settings: BrokerSettings) -> AsyncIterator[tuple[Broker, Cl
     try:
         await broker.start()
         async with (
-            connect(name="bus", component=True, endpoints=broker.endpoints) as client,
+            connect(name="bus", component=True, endpoint=broker.endpoint) as client,
             client.serve("bus", BrokerService(broker)),
         ):
             yield broker, client

@@ -2,16 +2,19 @@
 
 `connect` finds the broker by the node's state folder. The connection says hello by itself, again after the broker was
 restarted; calls that were under way then end with `ConnectionLost`, since nobody knows whether they happened.
+
+How it is quick: what one turn of the loop says to one destination is one message (`batch.py`), answers come so, too; a
+call costs a future and no timer (`deadlines.py`). A call that is alone does not wait for the end of the turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
-import secrets
+import random
 import socket as sockets
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,22 +23,30 @@ from typing import Any, TypeVar
 import msgspec
 import zmq
 
-from ..errors import (
-    ConnectionLost,
-    CoveyError,
-    Malformed,
-    NameTaken,
-    NoDaemon,
-    NoService,
-    Overloaded,
-    Timeout,
-    TooLarge,
-)
+from ..errors import ConnectionLost, CoveyError, Malformed, NameTaken, NoDaemon, Timeout, UsageError
 from . import codec
-from .messages import GOODBYE, HELLO, HELLO_WANTED, WELCOME, Header, Hello, Kind, NodeInfo, Welcome
-from .port import Monitor, Port
+from .batch import Outbox
+from .deadlines import Deadlines
+from .messages import (
+    GOODBYE,
+    HELLO,
+    HELLO_WANTED,
+    READ,
+    SUBSCRIBE,
+    SUBSCRIBED,
+    WELCOME,
+    Header,
+    Hello,
+    Kind,
+    NodeInfo,
+    Subscribe,
+    Welcome,
+)
+from .port import Monitor, Port, content
 from .service import Service, current_cause
+from .serving import Serving
 from .subscription import Subscription, Subscriptions
+from .window import READ_BYTES, READ_MESSAGES
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +55,16 @@ DEFAULT_TIMEOUT = 10.0
 HELLO_LIMIT = 10.0
 """Seconds a broker may take to welcome a new party: milliseconds, unless a hundred others start on the same machine."""
 
-MAX_SERVED = 1000
-"""Requests one party works on at a time; more are refused with `bus.overloaded`."""
+MAX_TOPICS = 10_000
+"""Topics with a sequence counter. More than that is a program that makes up topic names; the oldest counters go."""
+
+SEND_QUEUE = 1000
+"""Messages, each at most a full batch or one large body, that the socket holds while the broker does not read."""
 
 _welcome_decoder = msgspec.msgpack.Decoder(Welcome)
-
+_subscribe_decoder = msgspec.msgpack.Decoder(Subscribe)
+_list_decoder = msgspec.msgpack.Decoder(list[Any])
+_any_decoder = msgspec.msgpack.Decoder()
 
 Party = TypeVar("Party", bound="Client")
 
@@ -56,17 +72,19 @@ Party = TypeVar("Party", bound="Client")
 class Client:
     """One party. Made by `connect`; every method must be called on the loop that made it."""
 
-    def __init__(self, endpoints: tuple[str, str], name: str = "", component: bool = False) -> None:
+    def __init__(self, endpoint: str, name: str = "", component: bool = False) -> None:
         self.name = name
         self.node = NodeInfo()
-        self._endpoints = endpoints
+        self._endpoint = endpoint
         self._wished = name
         self._component = component
-        self._services: dict[str, Service] = {}
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._welcomed: asyncio.Future[None] | None = None
+        self._number = random.randrange(1 << 31)  # a restarted party must not take an answer to its old self
+        self._sequences: dict[str, int] = {}
+        self._hellos: deque[asyncio.Future[None] | None] = deque()
+        self._read = self._read_bytes = 0  # since the first welcome on this connection
+        self._said = self._said_bytes = 0
+        self._counting = False
         self._closed = False
         self._lost = False
 
@@ -74,37 +92,39 @@ class Client:
 
     async def open(self) -> None:
         """Connect and wait for the broker's welcome; raises NoDaemon, NameTaken, Denied."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
         for option, value in (
             (zmq.LINGER, 0),
-            (zmq.SNDHWM, 10_000),
+            (zmq.SNDHWM, SEND_QUEUE),
             (zmq.RCVHWM, 10_000),
             (zmq.RECONNECT_IVL, 50),
         ):
             socket.setsockopt(option, value)
-        self._port = Port(socket, self._heard)
-        self._monitor = None if self._endpoints[0].startswith("inproc:") else Monitor(socket, self._up, self._down)
-        self._subscriptions = Subscriptions(context, self._endpoints[1])
-        socket.connect(self._endpoints[0])
-        if self._monitor is None:
-            loop.call_soon(self._say_hello)
+        self._port = Port(socket, self._heard, self._drained)
+        self._outbox = Outbox(self._port)
+        self._deadlines = Deadlines(loop, self._calls, self._late)
+        self._serving = Serving(self._outbox)
+        self._subscriptions = Subscriptions(self._say)
+        self._monitor = None if self._endpoint.startswith("inproc:") else Monitor(socket, self._up, self._down)
+        socket.connect(self._endpoint)
+        self._port.touched()
         try:
             async with asyncio.timeout(HELLO_LIMIT):
+                greeting = self._greet if self._monitor is None else self._greeting
                 while True:
-                    self._welcomed = loop.create_future()
                     try:
-                        await self._welcomed
+                        await greeting()
                         return
                     except NameTaken:
                         if not self._component:
                             raise
                         await asyncio.sleep(0.05)  # a restarted component: the broker is about to see its old self gone
-                        self._say_hello()
+                        greeting = self._greet
         except TimeoutError:
             await self.close()
-            raise NoDaemon(f"the broker at {self._endpoints[0]} did not answer within {HELLO_LIMIT:g} s") from None
+            raise NoDaemon(f"the broker at {self._endpoint} did not answer within {HELLO_LIMIT:g} s") from None
         except BaseException:
             await self.close()
             raise
@@ -114,16 +134,16 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._serving.close()
         self._fail_calls("this connection was closed")
+        self._subscriptions.close()
+        self._deadlines.close()
         with suppress(zmq.ZMQError):
-            self._port.send([codec.encode_header(Header(Kind.CONTROL, topic=GOODBYE)), b""])
+            self._outbox.control(GOODBYE, b"")
+        self._outbox.close()
         if self._monitor:
             self._monitor.close()
         self._port.close(linger=200)
-        self._subscriptions.close()
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -144,23 +164,38 @@ class Client:
 
         `node` is a node number or `host:port` (default: this node); `timeout` is in seconds; `cluster` makes the
         service refuse when it belongs to another one. Raises the service's error, or NoService, ServiceDied,
-        Unreachable, Timeout, ConnectionLost of the bus.
+        Unreachable, Timeout, Overloaded, ConnectionLost of the bus.
         """
-        number = next(self._numbers)
+        topic = f"{service}.{verb}"
         destination = service if node is None else f"{service}@{node}"
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        item = self._encode(topic, arguments)
+        alone = not self._calls
+        number = self._number = self._number + 1
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._calls[number] = future
         try:
-            topic = f"{service}.{verb}"
-            self._send(Kind.REQUEST, arguments, number, destination, topic, cause, cluster, timeout, request_id)
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError:
-            raise Timeout(
-                f"{destination} did not answer '{verb}' within {timeout:g} s", "it may still happen"
-            ) from None
-        finally:
-            del self._calls[number]
+            self._outbox.add(
+                Kind.REQUEST,
+                destination,
+                topic,
+                item,
+                number,
+                cause or current_cause.get(),
+                request_id,
+                cluster,
+                timeout,
+            )
+            if alone:
+                self._outbox.flush()
+            self._deadlines.add(number, timeout)
+            return await future
+        except BaseException as problem:
+            self._calls.pop(number, None)
+            if type(problem) is TimeoutError:
+                raise Timeout(
+                    f"{destination} did not answer '{verb}' within {timeout:g} s", "it may still happen"
+                ) from None
+            raise
 
     async def send(
         self,
@@ -178,19 +213,31 @@ class Client:
         `about` is appended to the topic, for those who watch: the name of a machine's message, say.
         """
         topic = f"{service}.{verb}.{about}" if about else f"{service}.{verb}"
-        self._send(Kind.REQUEST, arguments, 0, service if node is None else f"{service}@{node}", topic, cause)
+        item = self._encode(topic, arguments)
+        destination = service if node is None else f"{service}@{node}"
+        self._outbox.add(Kind.REQUEST, destination, topic, item, 0, cause or current_cause.get())
 
     async def publish(self, topic: str, body: Any, *, cause: str = "") -> None:
         """Publish an event on this node's bus, for whoever listens.
 
         It needs the role operator, and below the name of a component (`registry.…`) that of a component. Nothing waits
-        for an answer: a refusal is logged, and counted by the broker.
+        for an answer: a refusal is logged, and counted by the broker. Raises Overloaded when the broker does not read;
+        a program that publishes without end should let its loop run now and then.
         """
-        self._send(Kind.EVENT, body, 0, "", topic, cause)
+        item = self._encode(topic, body)
+        number = self._sequences.get(topic, 0) + 1
+        self._outbox.add(Kind.EVENT, "", topic, item, 0, cause or current_cause.get(), sequence=number)
+        self._sequences[topic] = number
+        if number == 1 and len(self._sequences) > MAX_TOPICS:
+            del self._sequences[next(iter(self._sequences))]
 
-    def subscribe(self, topic: str) -> Subscription:
-        """Return an async iterator over the events of a topic, or with `name.*` of all topics below it."""
-        return self._subscriptions.add(topic)
+    def subscribe(self, topic: str, *, node: int | None = None) -> Subscription:
+        """Return an async iterator over the events of a topic, or with `name.*` of all topics below it.
+
+        `node`: as published on that node (default: this one). First come the last events of each source, marked
+        `welcome`, then what happens from now on.
+        """
+        return self._subscriptions.add(topic, node or 0)
 
     async def wait_for_service(self, service: str, *, node: int | str | None = None, timeout: float = 30.0) -> None:
         """Wait until a service answers; raises Timeout."""
@@ -211,151 +258,194 @@ class Client:
     async def serve(self, name: str, verbs: Mapping[str, Callable[..., Any]] | object) -> AsyncIterator[Service]:
         """Serve verbs under a name while the context lasts; raises NameTaken, Denied."""
         service = Service(name, verbs)
-        self._services[name] = service
+        services = self._serving.services
+        services[name] = service
         try:
-            await self._announce()
+            try:
+                async with asyncio.timeout(HELLO_LIMIT):
+                    await self._greet()
+            except TimeoutError:
+                raise NoDaemon(f"the broker did not answer within {HELLO_LIMIT:g} s") from None
             yield service
         finally:
-            del self._services[name]
+            del services[name]
             if not self._closed:
                 self._say_hello()
 
-    async def _announce(self) -> None:
-        self._welcomed = asyncio.get_running_loop().create_future()
-        self._say_hello()
-        try:
-            async with asyncio.timeout(HELLO_LIMIT):
-                await self._welcomed
-        except TimeoutError:
-            raise NoDaemon(f"the broker did not answer within {HELLO_LIMIT:g} s") from None
+    # --- inside: what goes out ------------------------------------------------------------------------------
 
-    async def _serve_one(self, service: Service | None, header: Header, body: bytes) -> None:
-        try:
-            if service is None:
-                raise NoService(f"no service '{header.destination}' here any more")
-            result = await service.handle(header, codec.unpack_body(body, header.compressed))
-            kind, data, compressed = Kind.REPLY, *codec.encode_body(result)
-        except (CoveyError, TypeError) as problem:
-            error = problem if isinstance(problem, CoveyError) else CoveyError(f"the answer cannot be sent: {problem}")
-            kind, data, compressed = Kind.ERROR, codec.encode_error(error), False
-        if not header.id:
-            return
-        answer = Header(kind, header.id, "", header.source, header.topic, header.cause, compressed=compressed)
-        with suppress(zmq.ZMQError):  # the broker is gone, and with it whoever asked
-            self._port.send([codec.encode_header(answer), data])
-
-    # --- inside ---------------------------------------------------------------------------------------------
-
-    def _send(
-        self,
-        kind: Kind,
-        value: Any,
-        number: int,
-        destination: str,
-        topic: str,
-        cause: str = "",
-        cluster: str = "",
-        budget: float = 0.0,
-        request_id: str = "",
-    ) -> None:
+    def _encode(self, topic: str, value: Any) -> bytes:
         if self._lost or self._closed:
             raise ConnectionLost("there is no connection to this node's broker", "it is made again by itself")
         try:
-            body, compressed = codec.encode_body(value)
+            return codec.encode_item(value)
         except TypeError as problem:
-            raise TooLarge(f"the arguments of '{topic}' cannot be sent: {problem}") from None
-        header = Header(
-            kind,
-            number,
-            "",
-            destination,
-            topic,
-            cause or current_cause.get() or secrets.token_hex(6),
-            cluster,
-            budget=budget,
-            request_id=request_id,
-            compressed=compressed,
-        )
-        try:
-            self._port.send([codec.encode_header(header), body])
-        except zmq.Again:
-            raise Overloaded("the broker does not keep up with this party", "send less at a time") from None
+            raise UsageError(f"what is said to '{topic}' cannot be sent: {problem}") from None
+
+    def _say(self, topic: str, body: bytes) -> None:
+        if self._closed or self._lost:
+            return  # subscriptions are said again with the next hello
+        self._outbox.control(topic, body)
+
+    def _say_hello(self, waiting: asyncio.Future[None] | None = None) -> None:
+        self._hellos.append(waiting)
+        hello = Hello(self._wished, self._component, tuple(sorted(self._serving.services)))
+        self._outbox.control(HELLO, msgspec.msgpack.encode(hello))
+
+    async def _greet(self) -> None:
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._say_hello(waiting)
+        await waiting
+
+    async def _greeting(self) -> None:
+        """Wait for the answer to the hello that is said when the connection is up."""
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._hellos.append(waiting)
+        await waiting
+
+    def _drained(self) -> None:
+        self._outbox.flush()
+
+    # --- inside: what comes in ------------------------------------------------------------------------------
 
     def _heard(self, frames: list[zmq.Frame]) -> None:
         try:
             header = codec.decode_header(frames[0].bytes)
-            self._handle(header, frames[1].bytes)
+            body = content(frames[1])
         except (Malformed, IndexError) as problem:
             log.warning("dropped a message: %s", problem)
+            return
+        try:
+            self._handle(header, body)
+        except (CoveyError, msgspec.MsgspecError) as problem:
+            log.warning("dropped a message about '%.40s': %s", header.topic, problem)
+        self._read += 1
+        self._read_bytes += len(frames[0]) + len(body)
+        if self._read - self._said >= READ_MESSAGES or self._read_bytes - self._said_bytes >= READ_BYTES:
+            self._say_read()
 
-    def _handle(self, header: Header, body: bytes) -> None:
-        if header.kind is Kind.REQUEST:
-            service = self._services.get(header.destination.partition("@")[0])
-            if len(self._tasks) >= MAX_SERVED:
-                refusal = Header(Kind.ERROR, header.id, "", header.source, header.topic, header.cause)
-                problem = Overloaded(f"{header.destination} works on {MAX_SERVED} requests already", "try again later")
-                self._port.send([codec.encode_header(refusal), codec.encode_error(problem)])
-                return
-            task = asyncio.get_running_loop().create_task(self._serve_one(service, header, body))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        elif header.kind is Kind.REPLY:
-            self._settle(header.id, codec.decode_body(body, header.compressed), None)
-        elif header.kind is Kind.ERROR and header.topic == HELLO and not header.id:
-            self._resolve_welcome(codec.decode_error(body))
-        elif header.kind is Kind.ERROR and not header.id:
-            log.warning("%s was refused: %s", header.topic, codec.decode_error(body))
-        elif header.kind is Kind.ERROR:
-            self._settle(header.id, None, codec.decode_error(body))
-        elif header.topic == WELCOME:
+    def _say_read(self) -> None:
+        self._said, self._said_bytes = self._read, self._read_bytes
+        if self._counting and not self._closed:
+            self._outbox.control(READ, b"", (self._said, self._said_bytes))
+
+    def _handle(self, header: Header, body: bytes | memoryview) -> None:
+        kind = header.kind
+        if kind is Kind.REPLY:
+            self._replies(header, body)
+        elif kind is Kind.REQUEST:
+            self._serving.take(header, body)
+        elif kind is Kind.EVENT:
+            self._subscriptions.take(header, body)
+        elif kind is Kind.ERROR:
+            self._errors(header, body)
+        else:
+            self._controlled(header, body)
+
+    def _replies(self, header: Header, body: bytes | memoryview) -> None:
+        ids = header.ids
+        try:
+            data = codec.unpack_body(body, header.compressed)
+            try:
+                results = [_any_decoder.decode(data)] if header.count == 1 else _list_decoder.decode(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+                raise Malformed(f"an answer that does not decode: {problem}") from None
+            if len(results) != len(ids):
+                raise Malformed(f"{len(results)} answers to {len(ids)} requests")
+        except Malformed as problem:
+            for number in ids:
+                self._fail(number, Malformed(problem.message))
+            return
+        pop = self._calls.pop
+        for number, result in zip(ids, results, strict=True):
+            future = pop(number, None)
+            if future is not None and not future.done():
+                future.set_result(result)
+
+    def _errors(self, header: Header, body: bytes | memoryview) -> None:
+        if not header.ids:
+            self._refused(header, codec.decode_error(codec.unpack_body(body, header.compressed)))
+            return
+        try:
+            items = codec.split_items(codec.unpack_body(body, header.compressed), len(header.ids))
+            problems = [codec.decode_error(item) for item in items]
+        except Malformed as problem:
+            problems = [Malformed(problem.message) for _ in header.ids]
+        for number, error in zip(header.ids, problems, strict=True):
+            self._fail(number, error)
+
+    def _refused(self, header: Header, problem: CoveyError) -> None:
+        """Handle what the broker says about something that is no request."""
+        if header.topic == HELLO:
+            self._greeted(problem)
+        elif header.topic == SUBSCRIBE:
+            wanted = Subscribe(str(problem.details.get("topic", "")), int(problem.details.get("node", 0)))
+            self._subscriptions.confirm(wanted, problem)
+        else:
+            log.warning("%s was refused: %s", header.topic, problem)
+
+    def _controlled(self, header: Header, body: bytes | memoryview) -> None:
+        if header.topic == WELCOME:
             welcome = _welcome_decoder.decode(body)
             self.name, self.node = welcome.name, welcome.node
-            self._resolve_welcome(None)
-        elif header.topic == HELLO_WANTED:
+            self._subscriptions.configure(welcome.node.number)
+            if not self._counting:
+                self._counting = True
+                self._read = self._read_bytes = self._said = self._said_bytes = 0
+            self._greeted(None)
+        elif header.topic == SUBSCRIBED:
+            self._subscriptions.confirm(_subscribe_decoder.decode(body))
+        elif header.topic == HELLO_WANTED and (self._counting or not self._hellos):
             self._fail_calls("the broker was restarted")
-            self._say_hello()
+            self._begin()
 
-    def _settle(self, number: int, result: Any, problem: CoveyError | None) -> None:
-        future = self._calls.get(number)
-        if future is None or future.done():
-            return
-        if problem is None:
-            future.set_result(result)
-        else:
-            future.set_exception(problem)
+    def _begin(self) -> None:
+        """Introduce this party on a connection whose broker does not know it."""
+        self._counting = False  # until the broker's welcome
+        waiting = [each for each in self._hellos if each is not None and not each.done()]
+        self._hellos.clear()
+        self._say_hello(waiting[0] if waiting else None)
+        for each in waiting[1:]:
+            self._say_hello(each)
+        self._subscriptions.renew()
 
-    def _resolve_welcome(self, problem: CoveyError | None) -> None:
-        waiting, self._welcomed = self._welcomed, None
+    def _greeted(self, problem: CoveyError | None) -> None:
+        waiting = self._hellos.popleft() if self._hellos else None
         if waiting is None or waiting.done():
             if problem:
                 log.error("the broker refused this party: %s", problem)
-            return
-        if problem is None:
+        elif problem is None:
             waiting.set_result(None)
         else:
             waiting.set_exception(problem)
 
-    def _say_hello(self) -> None:
-        hello = Hello(self._wished, self._component, tuple(sorted(self._services)))
-        with suppress(zmq.ZMQError):
-            self._port.send([codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), msgspec.msgpack.encode(hello)])
-
     def _up(self) -> None:
+        self._port.drain()  # what is left of an old connection does not count on the new one
         self._lost = False
-        self._say_hello()
+        self._begin()
 
     def _down(self, reason: str) -> None:
         if reason == "connection closed":
             self._lost = True
+            self._outbox.forget()
             self._fail_calls("the broker went away")
 
+    def _late(self, number: int) -> None:
+        future = self._calls.pop(number)
+        if not future.done():
+            future.set_exception(TimeoutError())
+
+    def _fail(self, number: int, problem: CoveyError) -> None:
+        future = self._calls.pop(number, None)
+        if future is not None and not future.done():
+            future.set_exception(problem)
+
     def _fail_calls(self, reason: str) -> None:
-        for future in self._calls.values():
-            if not future.done():
-                problem = ConnectionLost(
-                    f"{reason} before it answered", "read before you ask again: it may have happened"
-                )
-                future.set_exception(problem)
+        for number in list(self._calls):
+            self._fail(
+                number,
+                ConnectionLost(f"{reason} before it answered", "read before you ask again: it may have happened"),
+            )
 
 
 @asynccontextmanager
@@ -364,13 +454,13 @@ async def connect(
     *,
     name: str = "",
     component: bool = False,
-    endpoints: tuple[str, str] | None = None,
+    endpoint: str = "",
 ) -> AsyncIterator[Client]:
     """Connect to the daemon of a state folder (default: $COVEY_STATE or /var/lib/covey); raises NoDaemon.
 
-    `name` is the party's name on the bus (default: the broker gives one); `endpoints` are used inside a daemon.
+    `name` is the party's name on the bus (default: the broker gives one); `endpoint` is used inside a daemon.
     """
-    async with opened(Client(endpoints or find_endpoints(state), name, component)) as client:
+    async with opened(Client(endpoint or find_endpoint(state), name, component)) as client:
         yield client
 
 
@@ -384,8 +474,8 @@ async def opened(client: Party) -> AsyncIterator[Party]:
         await client.close()
 
 
-def find_endpoints(state: str | os.PathLike[str] | None) -> tuple[str, str]:
-    """Return the endpoints of the daemon of a state folder; raises NoDaemon when none listens there."""
+def find_endpoint(state: str | os.PathLike[str] | None) -> str:
+    """Return the endpoint of the daemon of a state folder; raises NoDaemon when none listens there."""
     folder = Path(state or os.environ.get("COVEY_STATE") or DEFAULT_STATE).absolute() / "run"
     path = folder / "bus.sock"
     hint = "start it with `covey node start FILE`, or name another state folder: --state or COVEY_STATE"
@@ -395,7 +485,7 @@ def find_endpoints(state: str | os.PathLike[str] | None) -> tuple[str, str]:
         except OSError as problem:
             why = problem.strerror or str(problem)
             raise NoDaemon(f"no daemon answers on {path}: {why}", hint) from None
-    return f"ipc://{path}", f"ipc://{folder}/events.sock"
+    return f"ipc://{path}"
 
 
 async def describe(

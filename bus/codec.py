@@ -81,7 +81,7 @@ def join_items(items: list[bytes]) -> bytes:
     return (bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")) + b"".join(items)
 
 
-def split_items(body: bytes, count: int) -> list[bytes | msgspec.Raw]:
+def split_items(body: bytes | memoryview, count: int) -> list[bytes | memoryview | msgspec.Raw]:
     """Return the `count` items of an uncompressed body; raises Malformed when there are not so many."""
     if count == 1:
         return [body]
@@ -114,7 +114,7 @@ def _encode(value: Any) -> bytes:
         raise UsageError("a value is nested too deeply for a message") from None
 
 
-def unpack_body(data: bytes, compressed: bool) -> bytes:
+def unpack_body(data: bytes | memoryview, compressed: bool) -> bytes | memoryview:
     """Return the body's msgpack bytes; raises Malformed for a broken or oversized compressed body."""
     if not compressed:
         return data
@@ -127,7 +127,7 @@ def unpack_body(data: bytes, compressed: bool) -> bytes:
         raise Malformed(f"a compressed body that does not unpack: {problem}") from None
 
 
-def decode_body(data: bytes, compressed: bool = False) -> Any:
+def decode_body(data: bytes | memoryview, compressed: bool = False) -> Any:
     """Read a body into plain data (dict, list, str, bytes, numbers, None); raises Malformed."""
     try:
         return _any_decoder.decode(unpack_body(data, compressed))
@@ -149,7 +149,7 @@ def _shown(value: object) -> str:
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def decode_error(data: bytes) -> CoveyError:
+def decode_error(data: bytes | memoryview | msgspec.Raw) -> CoveyError:
     """Read the body of an ERROR message into the exception it stands for; raises Malformed."""
     try:
         body = _error_decoder.decode(data)

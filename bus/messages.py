@@ -68,10 +68,11 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     request_ids: tuple[str, ...] = ()
 
     def cause(self, index: int = 0) -> str:
-        """Return the story that an item belongs to."""
+        """Return the story that an item belongs to: without a cause, that of the request."""
         if self.causes:
             return self.causes[index if len(self.causes) > 1 else 0]
-        return f"{self.source}#{self.ids[index]}" if self.ids else ""
+        asker = self.destination if self.kind in (Kind.REPLY, Kind.ERROR) else self.source
+        return f"{asker}#{self.ids[index]}" if self.ids else ""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -126,8 +127,9 @@ class Subscribe(msgspec.Struct, frozen=True):
     """A party wants the events of `topic` (`name.*`: of all topics below), as published on `node` (0: its own).
 
     The broker answers with the same as `SUBSCRIBED`, then tells the last event of each source and topic that fits, then
-    what is published from now on. Said between brokers for the nodes whose events parties want. Doubled: no change.
-    The same body ends it as `UNSUBSCRIBE`.
+    what is published from now on. Said between brokers for the nodes whose events parties want. Doubled: answered in
+    the same way, last events included (a party may have several readers of one topic). The same body ends it, however
+    often it was said, as `UNSUBSCRIBE`. Refused: an `ERROR` with topic `subscribe` and the same body in `details`.
     """
 
     topic: str
@@ -143,11 +145,16 @@ SUBSCRIBE = "subscribe"
 SUBSCRIBED = "subscribed"
 UNSUBSCRIBE = "unsubscribe"
 READ = "read"
-"""A party has read: `ids` are all messages and all bytes (header and body) it took from this connection so far."""
+"""A party has read: `ids` are all messages and all bytes (header and body) it took from this connection so far.
+
+Both sides count from the first `WELCOME` on, that one included; `hello?` is not counted and starts the count anew, as
+does a new connection. Who says less than it read has a smaller window; who says more than was sent is not believed.
+"""
 
 # events every broker publishes about itself
 PARTY_TOPIC = "bus.party"
 PEER_TOPIC = "bus.peer"
+COUNTERS_TOPIC = "bus.counters"
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

@@ -1,14 +1,17 @@
 """One socket, one owner: poll, then drain without waiting.
 
-A ZeroMQ file descriptor is edge-triggered, so after every drain and after every send the socket's EVENTS are looked at
-again; a drain is bounded, so that one busy socket leaves the loop to others; a slow tick repairs a wake-up that a
-kernel or library might lose. Four times as fast as a future per message.
+A ZeroMQ file descriptor is edge-triggered: whatever is done with the socket may eat the wake-up for what has come. A
+receive that finds nothing has looked for sure, so a drain that ends so needs no further look, and sends during a drain
+need none either; every other send is followed by one. A drain is bounded in messages and in time, so that one busy
+socket leaves the loop to others; a slow tick repairs a wake-up that a kernel or library might lose. Four times as fast
+as a future per message.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -16,38 +19,75 @@ import zmq
 DRAIN = 200
 """Messages read in one go before other tasks get the loop."""
 
+DRAIN_TIME = 0.005
+"""Seconds after which a drain stops, too: a message may be a batch of a hundred requests."""
+
 TICK = 1.0
 """Seconds between the looks that repair a lost wake-up."""
+
+LARGE = 64 * 1024
+"""Bytes. Smaller frames are copied, which is cheaper than keeping track of who still needs them."""
+
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Port:
     """Read a socket on the running loop and send on it without ever blocking.
 
     `on_frames` gets the frames of each message: zmq.Frame objects, so that large bodies are not copied and the
-    connection's metadata stays readable. An exception in it is passed to the loop's exception handler; reading goes on.
+    connection's metadata stays readable (`content` gives the bytes). An exception in it is passed to the loop's
+    exception handler; reading goes on. `on_drained` is called when everything that had come was handled.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], on_frames: Callable[[list[zmq.Frame]], None]) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_frames: Callable[[list[zmq.Frame]], None],
+        on_drained: Callable[[], None] | None = None,
+    ) -> None:
         self.socket = socket
         self._on_frames = on_frames
+        self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
         self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._again = False
+        self._draining = False
         self._closed = False
         self._loop.add_reader(self._fd, self._drain)
         self._timer = self._loop.call_later(TICK, self._tick)
-        self._look_again()
+        self.touched()
 
-    def send(self, frames: list[Any], copy: bool = True) -> None:
-        """Send one message; raises zmq.Again when the socket's queue is full or nobody is there to take it."""
+    def send(self, frames: Sequence[Any], copy: bool = True) -> None:
+        """Send one message; raises zmq.Again when the socket's queue is full or nobody is there to take it.
+
+        Frames are bytes or zmq.Frame. `copy` False spares the copy of large bytes, which must then not change.
+        """
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=copy)
+            self.put(frames, copy)
         finally:
-            self._look_again()
+            self.touched()
+
+    def put(self, frames: Sequence[Any], copy: bool = True) -> None:
+        """Send one of several messages: like `send`, but `touched` is to be called after the last."""
+        send = self.socket.send
+        for frame in frames[:-1]:
+            send(frame, _MORE, copy)
+        send(frames[-1], _NOBLOCK, copy)
 
     def touched(self) -> None:
         """To be called after anything else was done with the socket, an option set say: that too eats wake-ups."""
-        self._look_again()
+        if self._again or self._draining or self._closed:
+            return
+        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
+        if events & zmq.POLLIN:
+            self._again = True
+            self._loop.call_soon(self._drain)
+
+    def drain(self) -> None:
+        """Handle what has come until now, without waiting for the loop."""
+        if not self._draining:
+            self._drain()
 
     def close(self, linger: int = 0) -> None:
         """Stop reading and close the socket, giving what is queued `linger` milliseconds to leave."""
@@ -62,28 +102,47 @@ class Port:
         self._timer = self._loop.call_later(TICK, self._tick)
         self._drain()
 
-    def _look_again(self) -> None:
-        if self._again or self._closed:
-            return
-        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
-        if events & zmq.POLLIN:
-            self._again = True
-            self._loop.call_soon(self._drain)
-
     def _drain(self) -> None:
+        if self._closed:
+            return
         self._again = False
-        for _ in range(DRAIN):
-            if self._closed:
-                return
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                break
-            try:
-                self._on_frames(frames)
-            except Exception as problem:
-                self._loop.call_exception_handler({"message": "a message could not be handled", "exception": problem})
-        self._look_again()
+        self._draining = True
+        receive, end = self.socket.recv, monotonic() + DRAIN_TIME
+        try:
+            for _ in range(DRAIN):
+                try:
+                    frame = receive(_NOBLOCK, False)
+                except zmq.Again:
+                    break
+                frames = [frame]
+                while frame.more:
+                    frame = receive(_NOBLOCK, False)
+                    frames.append(frame)
+                try:
+                    self._on_frames(frames)
+                except Exception as problem:
+                    told = {"message": "a message could not be handled", "exception": problem}
+                    self._loop.call_exception_handler(told)
+                if self._closed:
+                    return
+                if monotonic() > end:
+                    self._go_on()
+                    break
+            else:
+                self._go_on()
+        finally:
+            self._draining = False
+        if self._on_drained:
+            self._on_drained()
+
+    def _go_on(self) -> None:
+        self._again = True
+        self._loop.call_soon(self._drain)
+
+
+def content(frame: zmq.Frame) -> bytes | memoryview:
+    """Return what a frame holds: as bytes, or when it is large without copying it."""
+    return frame.bytes if len(frame) < LARGE else frame.buffer
 
 
 class Monitor:

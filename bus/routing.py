@@ -1,9 +1,9 @@
-"""Where every message goes: the broker's mind, without sockets, clocks or decoding of bodies.
+"""Where every message goes: the broker's mind, without sockets, clocks or opening of bodies.
 
-The router knows the parties of its node, who serves what, which requests wait for a reply, and which peers there are.
-Each method takes what happened and returns what to send: a list of `Out`. `broker.py` does the sending and reports what
-could not be sent. A request gets a number of its own on each hop (`Pending`), so a reply can only come from the very
-connection that got the request, and a death or a closed link ends exactly the requests it concerns, at once.
+The router knows the parties of its node and the brokers that dialled it, and looks at what each of them sends. Requests
+and replies go through its `Exchange`, events through its `Fanout`. Each method takes what happened and returns what to
+send: a list of `Out`, every window reckoned with already. `broker.py` does the sending and reports what could not be
+sent. A header that makes no sense is counted and changes nothing.
 
 Odd: a destination that names this very node and one that names none are the same, and a message that came from a peer
 is never passed on to another peer, so nothing can circle.
@@ -11,85 +11,43 @@ is never passed on to another peer, so nothing can circle.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable
+from typing import Any
 
 import msgspec
 
-from ..errors import (
-    CoveyError,
-    Denied,
-    NameTaken,
-    NoService,
-    ServiceDied,
-    Unreachable,
-    UsageError,
-)
+from ..errors import CoveyError, Denied, TooLarge, Unreachable, UsageError
 from . import codec
+from .ends import Caller, Connection, End, Out, Party, out
+from .exchange import MAX_WAITING, Exchange
+from .fanout import MAX_FORWARDED, MAX_SUBSCRIPTIONS, MAX_TOPIC, Fanout
 from .messages import (
+    COUNTERS_TOPIC,
     GOODBYE,
     HELLO,
     HELLO_WANTED,
     PARTY_TOPIC,
+    READ,
+    SUBSCRIBE,
+    SUBSCRIBED,
+    UNSUBSCRIBE,
     WELCOME,
-    EventHead,
     Header,
     Hello,
     Kind,
     NodeInfo,
     Peer,
     Role,
+    Subscribe,
     Welcome,
-    split_address,
 )
+from .names import check_names
 
-SERVICE_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,62}\Z")
-MAX_TOPICS = 10_000
-"""Topics with a sequence counter. More than that is a client that makes up topic names; the oldest counters go."""
+FLOW = frozenset({"requests", "replies", "events", "events_delivered", "events_told_again"})
+"""Counters of what went well, in items; all others count losses and refusals."""
 
-LONGEST_BUDGET = 24 * 3600.0
-"""Seconds a request is remembered at most. A header may say infinity, or no number at all."""
-
-
-class Connection(NamedTuple):
-    """One end the broker can send to: `local` (a party, by ZeroMQ identity), `peer` (a broker that dialled us, by
-    identity), `link` (a broker we dial, by node number or host:port)."""
-
-    port: str
-    key: bytes | int | str
-
-
-class Out(NamedTuple):
-    """One message to send, or (connection None) one event to publish on this node."""
-
-    connection: Connection | None
-    header: Header
-    body: Any = b""
-
-
-class Party(msgspec.Struct):
-    """A local process end on the bus. `pid` 0: in the broker's own process."""
-
-    connection: Connection
-    name: str
-    role: Role
-    uid: int
-    pid: int
-    services: tuple[str, ...] = ()
-
-
-class Pending(NamedTuple):
-    """A request on its way: who waits, under which number, and who must answer."""
-
-    origin: Connection
-    origin_id: int
-    origin_name: str
-    to: Connection
-    destination: str
-    header: Header
-    expires: float
+_subscribe_decoder = msgspec.msgpack.Decoder(Subscribe)
 
 
 class Router:
@@ -97,297 +55,334 @@ class Router:
 
     Invariants: 1. a reply reaches only the asker, and only from the party asked; 2. every pending request names two
     live ends; 3. a service name belongs to at most one party; 4. nothing a peer sends is sent to another peer, and
-    peers ask only over links of their own.
+    peers ask only over links of their own; 5. of every end it is counted how many requests wait for an answer.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
         self.node = NodeInfo()
         self.peers: dict[int, Peer] = {}
-        self.parties: dict[Connection, Party] = {}
-        self.services: dict[str, Connection] = {}
-        self.callers: dict[Connection, NodeInfo] = {}  # brokers that dialled us
-        self.pending: dict[int, Pending] = {}
+        self.parties: dict[Hashable, Party] = {}
+        self.callers: dict[Hashable, Caller] = {}  # brokers that dialled us
         self.counters: Counter[str] = Counter()
+        self.exchange = Exchange(self.counters)
+        self.fanout = Fanout(self.counters)
         self._reserved = frozenset(reserved)
-        self._next_request = 0
         self._next_client = 0
-        self._sequences: dict[tuple[str, str], int] = {}
+        self._sequences: Counter[tuple[str, str]] = Counter()
+        self._told: Counter[str] = Counter()
 
     # --- parties and peers come and go ----------------------------------------------------------------------
 
-    def hello(self, connection: Connection, hello: Hello, role: Role, uid: int, pid: int) -> list[Out]:
+    def hello(self, key: Hashable, hello: Hello, role: Role, uid: int, pid: int) -> list[Out]:
         """A party says (again) who it is and what it serves: welcome it, or say why not."""
-        known = self.parties.get(connection)
-        outs: list[Out] = []
+        party = self.parties.get(key)
         try:
-            self._check_names(connection, hello, role, pid, outs)
+            replaced = check_names(self.parties.values(), self._reserved, party, hello, role, pid)
         except CoveyError as problem:
             self.counters["hello_refused"] += 1
-            return [Out(connection, Header(Kind.ERROR, topic=HELLO), codec.encode_error(problem))]
-        if known is None:
-            if not hello.name:
-                self._next_client += 1
-            name = hello.name or f"client-{self._next_client}"
-            known = self.parties[connection] = Party(connection, name, role, uid, pid)
-            outs.append(self._event(PARTY_TOPIC, {"party": name, "state": "joined", "reason": "", "pid": pid}))
-        for service in known.services:
-            self.services.pop(service, None)
-        known.services = hello.services
-        for service in hello.services:
-            self.services[service] = connection
-        outs.insert(0, self._welcome(known))
-        return outs
+            end = party or End(Connection("local", key))
+            return [out(end, Header(Kind.ERROR, topic=HELLO), codec.encode_error(problem))]
+        outs: list[Out] = []
+        for old in replaced:
+            outs += self.party_gone(old.connection.key, "the same process connected anew")
+        if party is not None:
+            self.exchange.serves(party, hello.services)
+            return [*outs, self._welcome(party)]
+        if not hello.name:
+            self._next_client += 1
+        name = hello.name or f"client-{self._next_client}"
+        party = self.parties[key] = Party(Connection("local", key), name, role, uid, pid, self.node.number)
+        self.exchange.joined(party)
+        self.exchange.serves(party, hello.services)
+        told = {"party": name, "state": "joined", "reason": "", "pid": pid}
+        return [self._welcome(party), *outs, *self.event(PARTY_TOPIC, told)]
 
-    def peer_hello(self, connection: Connection, node: NodeInfo) -> list[Out]:
+    def party_gone(self, key: Hashable, reason: str) -> list[Out]:
+        """A party died or said goodbye: end all that waited for it, and all that it wanted."""
+        party = self.parties.pop(key, None)
+        if party is None:
+            return []
+        told = {"party": party.name, "state": "gone", "reason": reason, "pid": party.pid}
+        return [*self._leave(party), *self.event(PARTY_TOPIC, told)]
+
+    def caller_came(self, key: Hashable, node: NodeInfo) -> None:
         """A broker that dialled us says which node it speaks for."""
-        self.callers[connection] = node
-        return [Out(connection, Header(Kind.CONTROL, topic=WELCOME), _packed(Welcome("", self.node)))]
+        known = self.callers.setdefault(key, Caller(Connection("peer", key), node))
+        known.node, known.suffix = node, f"@{node.number}"
 
-    def gone(self, connection: Connection, reason: str) -> list[Out]:
-        """A party died or said goodbye, or a broker that had dialled us is unreachable: end all that waited for it."""
-        self.callers.pop(connection, None)
-        party = self.parties.pop(connection, None)
-        name = party.name if party else "a peer"
-        outs = self._fail(
-            connection,
-            lambda p: ServiceDied(
-                f"{p.destination} died before it answered '{p.header.topic}'",
-                "read before you ask again: it may have happened",
-            ),
-        )
-        if party:
-            for service in party.services:
-                if self.services.get(service) == connection:
-                    del self.services[service]
-            outs.append(self._event(PARTY_TOPIC, {"party": name, "state": "gone", "reason": reason, "pid": party.pid}))
-        return outs
+    def caller_gone(self, key: Hashable) -> list[Out]:
+        """A broker that had dialled us is unreachable: forget what it asked and wanted."""
+        caller = self.callers.pop(key, None)
+        return self._leave(caller) if caller else []
 
-    def busy_links(self) -> set[int | str]:
-        """Return the links over which somebody waits for an answer."""
-        return {p.to.key for p in self.pending.values() if p.to.port == "link" and not isinstance(p.to.key, bytes)}
+    def link_up(self, key: int | str) -> list[Out]:
+        """The connection to a node stands (again): say what is wanted of it."""
+        if isinstance(key, str):
+            return []
+        self.fanout.unconfirm(key)
+        return [self._say(SUBSCRIBE, key, Subscribe(topic)) for topic in self.fanout.wanted(key)]
 
     def link_down(self, key: int | str, reason: str) -> list[Out]:
         """The link to a peer broke or could not be made: end what waits for an answer over it."""
-        hint = "`covey liveness status` shows who is alive"
-        if isinstance(key, str):
-            hint = "check the address, and that a daemon was started with it"
-        return self._fail(
-            Connection("link", key), lambda p: Unreachable(f"{p.destination} cannot be reached: {reason}", hint)
-        )
+        if isinstance(key, int):
+            self.fanout.unconfirm(key)
+        return self.exchange.link_down(key, reason)
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> list[Out]:
         """This node's place in a cluster changed: tell every party."""
         self.peers = peers
+        self.exchange.place(node, peers)
         if node == self.node:
             return []
         self.node = node
-        return [self._welcome(party) for party in self.parties.values()]
+        outs = []
+        for party in self.parties.values():
+            party.source = f"{party.name}@{node.number}"
+            self.exchange.joined(party)
+            outs.append(self._welcome(party))
+        return outs
+
+    def sweep(self, now: float) -> list[Out]:
+        """Once a second: forget requests that nobody waits for, say again what other nodes have not confirmed or could
+        not take, and tell which losses and refusals there were."""
+        self.exchange.expire(now)
+        outs: list[Out] = []
+        for node in sorted(self.fanout.unconfirmed() & self.peers.keys()):
+            outs += self.link_up(node)
+        for caller in self.callers.values():
+            outs += self.fanout.room(caller)
+        changed = {
+            name: count for name, count in self.counters.items() if name not in FLOW and count != self._told[name]
+        }
+        if changed:
+            outs += self.event(COUNTERS_TOPIC, {"changed": changed})
+            self._told = Counter(self.counters)  # with what this event itself did not reach
+        return outs
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def message(self, connection: Connection, header: Header, body: Any, now: float) -> list[Out]:
-        """Route one message from a party, a peer or a link; whoever is unknown is asked to say hello first."""
-        if connection.port == "local":
-            party = self.parties.get(connection)
-            if party is None:
-                return self._ask_hello(connection)
-            source, role, uid = f"{party.name}@{self.node.number}", int(party.role), party.uid
-        elif connection.port == "peer":
-            caller = self.callers.get(connection)
-            if caller is None:
-                return self._ask_hello(connection)
-            source, role, uid = header.source, header.role, header.uid
-            if not source.endswith(f"@{caller.number}"):
-                self.counters["forged_source"] += 1
-                return []
-        else:
-            source, role, uid = header.source, header.role, header.uid
-        header = msgspec.structs.replace(header, source=source, role=role, uid=uid)
-        self.counters["passed"] += 1
-        if header.kind is Kind.REQUEST and connection.port != "link":
-            return self._request(connection, header, body, now)
-        if header.kind in (Kind.REPLY, Kind.ERROR):
-            return self._reply(connection, header, body)
-        if header.kind is Kind.EVENT and connection.port == "local":
-            return self._publish_for(connection, header, body)
-        if header.kind is Kind.CONTROL and header.topic == GOODBYE:
-            return self.gone(connection, "goodbye")
+    def from_party(self, key: Hashable, header: Header, body: Any, now: float) -> list[Out]:
+        """Route what a party sent; whoever is unknown is asked to say hello first."""
+        party = self.parties.get(key)
+        if party is None:
+            return self._stranger(Connection("local", key))
+        if not sound(header):
+            self.counters["malformed"] += 1
+            return []
+        kind = header.kind
+        if kind is Kind.REQUEST:
+            return self.exchange.request(party, party.source, party.role, party.uid, header, body, now)
+        if kind is Kind.REPLY or kind is Kind.ERROR:
+            return self.exchange.reply(party.connection, party.source, header, body)
+        if kind is Kind.EVENT:
+            return self._publish(party, header, body)
+        if header.topic == READ:
+            return self._read(party, header)
+        if header.topic in (SUBSCRIBE, UNSUBSCRIBE):
+            return self._subscription(party, header, body)
+        if header.topic == GOODBYE:
+            return self.party_gone(key, "goodbye")
         self.counters["unexpected"] += 1
         return []
 
-    def expire(self, now: float) -> None:
-        """Forget requests whose caller has long given up (it knows its own deadline best)."""
-        for number in [number for number, pending in self.pending.items() if pending.expires < now]:
-            del self.pending[number]
-            self.counters["expired"] += 1
+    def from_caller(self, key: Hashable, header: Header, body: Any, now: float) -> list[Out]:
+        """Route what a broker that dialled us sent: what its node asks, and whose events it wants."""
+        caller = self.callers.get(key)
+        if caller is None:
+            return self._stranger(Connection("peer", key))
+        if not sound(header):
+            self.counters["malformed"] += 1
+        elif header.kind is Kind.REQUEST:
+            if header.source.endswith(caller.suffix):
+                return self.exchange.request(caller, header.source, header.role, header.uid, header, body, now)
+            self.counters["forged_source"] += 1
+        elif header.kind is Kind.CONTROL and header.topic in (SUBSCRIBE, UNSUBSCRIBE):
+            return self._subscription(caller, header, body)
+        elif header.kind is Kind.CONTROL and header.topic == GOODBYE:
+            return self.caller_gone(key)
+        else:
+            self.counters["unexpected"] += 1
+        return []
 
-    def undeliverable(self, out: Out, problem: CoveyError) -> list[Out]:
-        """A message could not be sent: the asker is told; a lost reply or note is counted."""
-        pending = self.pending.pop(out.header.id, None) if out.header.kind is Kind.REQUEST else None
-        if pending is None:
-            self.counters["undeliverable"] += 1
-            return []
-        return [_error(pending, problem)]
+    def from_link(self, key: int | str, header: Header, body: Any) -> list[Out]:
+        """Route what a broker that we dialled sent: answers, and the events that we asked for."""
+        if not sound(header):
+            self.counters["malformed"] += 1
+        elif header.kind is Kind.REPLY or (header.kind is Kind.ERROR and header.ids):
+            return self.exchange.reply(Connection("link", key), header.source, header, body)
+        elif isinstance(key, int) and header.kind is Kind.EVENT:
+            if header.source.endswith(f"@{key}"):
+                self.counters["events"] += header.count
+                return self.fanout.publish(key, header, body)
+            self.counters["forged_source"] += 1
+        elif isinstance(key, int) and header.kind is Kind.CONTROL and header.topic == SUBSCRIBED:
+            return self._confirmed(key, body)
+        else:
+            self.counters["unexpected"] += 1
+        return []
 
-    def sequence(self, source: str, topic: str) -> int:
-        """Return the next number of an event of this source on this topic, from 1."""
-        key = (source, topic)
-        number = self._sequences.pop(key, 0) + 1
-        self._sequences[key] = number
-        if len(self._sequences) > MAX_TOPICS:
-            del self._sequences[next(iter(self._sequences))]
-        return number
+    def undeliverable(self, lost: Out, problem: CoveyError) -> list[Out]:
+        """A message could not be sent: who asked is told; a lost event is remembered; what else is lost is counted."""
+        header = codec.decode_header(lost.frame)
+        if lost.kind is Kind.REQUEST:
+            table = self.exchange.pending.get(header.source, {})
+            which = [(header.source, n) for n in header.ids if n in table and table[n].target == lost.connection]
+            if not header.ids:
+                self.counters["notes_dropped"] += header.count
+            return self.exchange.fail(which, lambda _: problem)
+        ends: dict[Hashable, Any] = {"local": self.parties, "peer": self.callers}.get(lost.connection.port, {})
+        end: End | None = ends.get(lost.connection.key)
+        if lost.kind is Kind.EVENT and end:
+            number = int(header.source.rpartition("@")[2])
+            self.counters["events_delivered"] -= header.count
+            self.fanout.lost(end, 0 if number == self.node.number else number, header)
+        elif lost.kind is Kind.REPLY and end:
+            return [self.exchange.no_room(end, header)]
+        else:
+            self.counters["undeliverable"] += header.count
+        return []
+
+    def event(self, topic: str, body: dict[str, Any]) -> list[Out]:
+        """Publish an event of the broker's own."""
+        source = f"bus@{self.node.number}"
+        self._sequences[source, topic] += 1
+        header = Header(Kind.EVENT, source=source, topic=topic, sequence=self._sequences[source, topic])
+        self.counters["events"] += 1
+        return self.fanout.publish(0, header, msgspec.msgpack.encode(body))
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a numbered invariant of the class does not hold."""
-        for pending in self.pending.values():
-            assert pending.to.port == "link" or pending.to in self.parties, pending
-            assert pending.origin.port != "link", pending
-            assert not (pending.origin.port == "peer" and pending.to.port == "link"), pending
-        for service, connection in self.services.items():
-            assert service in self.parties[connection].services, service
+        ends: list[End] = [*self.parties.values(), *self.callers.values()]
+        counted: Counter[End] = Counter()
+        tables = {id(table): table for table in self.exchange.pending.values()}
+        for pending in (pending for table in tables.values() for pending in table.values()):
+            counted[pending.origin] += 1
+            assert pending.origin in ends, pending.source
+            assert pending.target.port == "link" or pending.target.key in self.parties, pending.source
+            assert pending.target.port == "local" or not isinstance(pending.origin, Caller), pending.source
+        for end in ends:
+            assert end.waiting == counted[end] <= MAX_WAITING, (end.connection, end.waiting)
+        for service, party in self.exchange.services.items():
+            assert service in party.services and self.parties[party.connection.key] is party, service
+        for party in self.parties.values():
+            assert self.exchange.pending[party.source] is party.pending, party.name
+        self.fanout.check_invariants(ends)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _request(self, connection: Connection, header: Header, body: Any, now: float) -> list[Out]:
-        try:
-            target = self._target(connection, header)
-        except CoveyError as problem:
-            self.counters["no_target"] += 1
-            if not header.id:
-                return []
-            answer = Header(Kind.ERROR, header.id, f"bus@{self.node.number}", header.source, header.topic, header.cause)
-            return [Out(connection, answer, codec.encode_error(problem))]
-        number = 0
-        if header.id:
-            number = self._next_request = self._next_request + 1
-            self.pending[number] = Pending(
-                connection,
-                header.id,
-                header.source,
-                target,
-                header.destination,
-                header,
-                now + (min(header.budget, LONGEST_BUDGET) if header.budget > 0 else 0) + 1,
-            )
-        cluster = header.cluster or (self.node.cluster_id if target.port == "link" else "")
-        return [Out(target, msgspec.structs.replace(header, id=number, cluster=cluster), body)]
+    def _leave(self, end: End) -> list[Out]:
+        unwanted = self.fanout.leave(end)
+        outs = [self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic)) for each in unwanted if each.node]
+        return outs + self.exchange.left(end)
 
-    def _target(self, connection: Connection, header: Header) -> Connection:
-        try:
-            service, where = split_address(header.destination)
-        except ValueError as problem:
-            raise UsageError(f"cannot send to '{header.destination}': {problem}") from None
-        here = where is None or where in (0, self.node.number)
-        if connection.port == "peer":
-            if isinstance(where, int) and not here:
-                raise Unreachable(f"node {self.node.number} got a request for node {where}: the address table is stale")
-            here = True
-        if here:
-            found = self.services.get(service)
-            if found is None:
-                there = ", ".join(sorted(self.services)) or "none"
-                raise NoService(f"no service '{service}' on node {self.node.number or 'here'}", f"there are: {there}")
-            return found
-        if isinstance(where, int) and where not in self.peers:
-            known = ", ".join(str(number) for number in sorted(self.peers)) or "none"
-            raise Unreachable(f"node {where} is not known to node {self.node.number}", f"known: {known}")
-        assert where is not None
-        return Connection("link", where)
-
-    def _reply(self, connection: Connection, header: Header, body: Any) -> list[Out]:
-        pending = self.pending.get(header.id)
-        if pending is None or pending.to != connection:
-            self.counters["orphan_reply"] += 1
-            return []
-        del self.pending[header.id]
-        answered = msgspec.structs.replace(
-            header,
-            id=pending.origin_id,
-            destination=pending.origin_name,
-            topic=pending.header.topic,
-            cause=pending.header.cause,
-        )
-        return [Out(pending.origin, answered, body)]
-
-    def _fail(self, connection: Connection, problem: Any) -> list[Out]:
-        outs = []
-        for number, pending in list(self.pending.items()):
-            if pending.to == connection:
-                del self.pending[number]
-                if pending.origin != connection:
-                    outs.append(_error(pending, problem(pending)))
-            elif pending.origin == connection:
-                del self.pending[number]
-        return outs
-
-    def _check_names(self, connection: Connection, hello: Hello, role: Role, pid: int, outs: list[Out]) -> None:
-        known = self.parties.get(connection)
-        if known and hello.name not in ("", known.name):
-            raise NameTaken(f"this connection is '{known.name}' already and cannot become '{hello.name}'")
-        for name in {hello.name, *hello.services} - {""}:
-            if not SERVICE_NAME.match(name):
-                raise UsageError(
-                    f"'{name}' cannot be a name on the bus",
-                    "small letters, digits, - _ . : and a letter first",
-                )
-            if role < Role.OPERATOR:
-                raise Denied(f"serving '{name}' needs the role operator", "see security.roles in the node's YAML")
-            if role < Role.COMPONENT and (name in self._reserved or name.startswith(("controller.", "client-"))):
-                raise Denied(f"the name '{name}' is reserved for covey's own components")
-            holder = next((p for p in self.parties.values() if p.name == name or name in p.services), None)
-            if holder is None or holder.connection == connection:
-                continue
-            if holder.pid and holder.pid == pid and name == hello.name:
-                outs += self.gone(holder.connection, "the same process connected anew")
-                continue
-            raise NameTaken(f"'{name}' is served by process {holder.pid or 'of the daemon'} already")
+    def _stranger(self, connection: Connection) -> list[Out]:
+        self.counters["strangers"] += 1
+        return [out(End(connection), Header(Kind.CONTROL, topic=HELLO_WANTED))]
 
     def _welcome(self, party: Party) -> Out:
-        return Out(party.connection, Header(Kind.CONTROL, topic=WELCOME), _packed(Welcome(party.name, self.node)))
+        body = msgspec.msgpack.encode(Welcome(party.name, self.node))
+        return out(party, Header(Kind.CONTROL, topic=WELCOME), body)
 
-    def _ask_hello(self, connection: Connection) -> list[Out]:
-        self.counters["strangers"] += 1
-        return [Out(connection, Header(Kind.CONTROL, topic=HELLO_WANTED))]
+    def _say(self, topic: str, node: int, body: Subscribe) -> Out:
+        header = Header(Kind.CONTROL, topic=topic)
+        return out(End(Connection("link", node)), header, msgspec.msgpack.encode(body))
 
-    def _publish_for(self, connection: Connection, header: Header, body: Any) -> list[Out]:
+    def _read(self, party: Party, header: Header) -> list[Out]:
+        if len(header.ids) != 2 or party.window is None or not party.window.read(*header.ids):
+            self.counters["read_refused"] += 1
+            return []
+        return self.fanout.room(party) if party.missed else []
+
+    def _publish(self, party: Party, header: Header, body: Any) -> list[Out]:
         """Publish what a party says, if it may: components act on one another's events as on their own knowledge."""
-        own = header.topic.partition(".")[0]
+        topic = header.topic
+        own = topic.partition(".")[0]
         needed = Role.COMPONENT if own in self._reserved or own == "controller" else Role.OPERATOR
-        if header.role >= needed:
-            return [self._publish(header, body)]
-        self.counters["publish_refused"] += 1
-        has = Role(header.role).name.lower()
-        problem = Denied(f"publishing '{header.topic}' needs the role {needed.name.lower()}, you have {has}")
-        answer = Header(Kind.ERROR, 0, f"bus@{self.node.number}", header.source, f"event {header.topic}", header.cause)
-        return [Out(connection, answer, codec.encode_error(problem))]
+        try:
+            if party.role < needed:
+                has = party.role.name.lower()
+                raise Denied(f"publishing '{topic}' needs the role {needed.name.lower()}, you have {has}")
+            if not 0 < len(topic) <= MAX_TOPIC:
+                raise UsageError(f"the topic of an event has 1 to {MAX_TOPIC} characters")
+            self.counters["events"] += header.count
+            return self.fanout.publish(
+                0,
+                Header(
+                    Kind.EVENT,
+                    (),
+                    party.source,
+                    "",
+                    topic,
+                    header.count,
+                    "",
+                    party.role,
+                    party.uid,
+                    0.0,
+                    header.sequence,
+                    header.compressed,
+                    False,
+                    header.causes,
+                ),
+                body,
+            )
+        except (Denied, UsageError, TooLarge) as problem:
+            self.counters["publish_refused"] += header.count
+            topic = f"event {topic[:MAX_TOPIC]}"
+            return [self.exchange.error(party, (), party.source, topic, header.causes[:1], problem)]
 
-    def _publish(self, header: Header, body: Any) -> Out:
-        number = self.sequence(header.source, header.topic)
-        return Out(None, msgspec.structs.replace(header, sequence=number), body)
+    def _subscription(self, end: Party | Caller, header: Header, body: Any) -> list[Out]:
+        try:
+            wanted = _subscribe_decoder.decode(bytes(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.counters["malformed"] += 1
+            return []
+        node = 0 if wanted.node == self.node.number or isinstance(end, Caller) else wanted.node
+        asked = Subscribe(wanted.topic, node)
+        if header.topic == UNSUBSCRIBE:
+            over = self.fanout.unsubscribe(end, asked)
+            return [self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic))] if over and node else []
+        try:
+            if node and node not in self.peers:
+                raise Unreachable(f"node {node} is not known to node {self.node.number}")
+            first = self.fanout.subscribe(end, asked, MAX_FORWARDED if isinstance(end, Caller) else MAX_SUBSCRIPTIONS)
+        except CoveyError as problem:
+            self.counters["subscribe_refused"] += 1
+            problem.details = {"topic": wanted.topic, "node": wanted.node}
+            error = Header(Kind.ERROR, header.ids, f"bus@{self.node.number}", topic=SUBSCRIBE)
+            return [out(end, error, codec.encode_error(problem))]
+        if first and node:
+            return [self._say(SUBSCRIBE, node, Subscribe(wanted.topic))]
+        if node and (node, wanted.topic) not in self.fanout.confirmed:
+            return []
+        return [self._subscribed(end, wanted), *self.fanout.welcome(end, asked)]
 
-    def _event(self, topic: str, body: dict[str, Any]) -> Out:
-        return self._publish(Header(Kind.EVENT, source=f"bus@{self.node.number}", topic=topic), _packed(body))
+    def _confirmed(self, node: int, body: Any) -> list[Out]:
+        """Another node says that our subscription stands: tell those who wait for that."""
+        try:
+            topic = _subscribe_decoder.decode(bytes(body)).topic
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.counters["malformed"] += 1
+            return []
+        waiting = self.fanout.waiting_for(node, topic)
+        if not waiting or (node, topic) in self.fanout.confirmed:
+            return []
+        self.fanout.confirmed.add((node, topic))
+        return [self._subscribed(end, Subscribe(topic, node)) for end in waiting]
+
+    def _subscribed(self, end: End, wanted: Subscribe) -> Out:
+        return out(end, Header(Kind.CONTROL, topic=SUBSCRIBED), msgspec.msgpack.encode(wanted))
 
 
-def event_frame(out: Out) -> bytes:
-    """Return the frame that publishes an event: what `Out` with no connection stands for."""
-    body = out.body if isinstance(out.body, bytes) else out.body.bytes
-    head = EventHead(out.header.source, out.header.sequence, out.header.cause, body, out.header.compressed)
-    return codec.encode_event(out.header.topic, head)
-
-
-def _packed(value: Any) -> bytes:
-    return msgspec.msgpack.encode(value)
-
-
-def _error(pending: Pending, problem: CoveyError) -> Out:
-    header = Header(
-        Kind.ERROR,
-        pending.origin_id,
-        pending.destination,
-        pending.origin_name,
-        pending.header.topic,
-        pending.header.cause,
+def sound(header: Header) -> bool:
+    """Whether the numbers of a header fit together."""
+    count, ids = header.count, header.ids
+    if header.kind is Kind.CONTROL:
+        return count == 1 and len(ids) <= 2 and (not ids or min(ids) >= 0)
+    if count == 1:
+        return len(ids) <= 1 and len(header.causes) <= 1 and len(header.request_ids) <= 1 and (not ids or ids[0] >= 0)
+    return (
+        1 < count <= codec.MAX_BATCH
+        and len(header.causes) in (0, 1, count)
+        and len(header.request_ids) in (0, count)
+        and (not ids or (len(ids) == count == len(set(ids)) and min(ids) >= 0))
     )
-    return Out(pending.origin, header, codec.encode_error(problem))

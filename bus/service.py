@@ -2,26 +2,23 @@
 
 There is no way from a message to a method that was not registered. Arguments are decoded straight into a struct made
 from the function's keyword-only parameters, so a wrong or unknown argument is refused before any code of the service
-runs. Every service also answers `ping` and `describe`.
+runs. Every service also answers `ping` and `describe`. How requests get here and answers back: `serving.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
-import traceback
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import msgspec
 
-from ..errors import BadArguments, CoveyError, Denied, InternalError, NoVerb, Timeout, WrongCluster
+from ..errors import BadArguments, Denied, NoVerb, WrongCluster
+from .codec import split_items
 from .messages import Header, Role, split_address
 
-log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 current_cause: ContextVar[str] = ContextVar("current_cause", default="")
@@ -70,8 +67,9 @@ class Verb:
         self.role = role
         self.summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
         self._function = function
+        self.waits = inspect.iscoroutinefunction(function)
         parameters = inspect.signature(function).parameters.values()
-        self._wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
+        self.wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
         hints = typing.get_type_hints(function)
         fields: list[Any] = []
         for parameter in parameters:
@@ -87,19 +85,35 @@ class Verb:
                 fields.append((parameter.name, annotation, parameter.default))
         self._open = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.arguments = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=not self._open)
-        self._decoder = msgspec.msgpack.Decoder(self.arguments)
+        self._one = msgspec.msgpack.Decoder(self.arguments)
+        self._many = msgspec.msgpack.Decoder(list[self.arguments])  # type: ignore[name-defined]
 
-    async def __call__(self, request: Request, body: bytes) -> Any:
-        """Decode the arguments and run; raises BadArguments before anything ran."""
+    def read(self, body: bytes | memoryview, count: int) -> list[dict[str, Any] | BadArguments]:
+        """Return the arguments of each item of a body, or why they are none; raises Malformed.
+
+        A batch is decoded at once; only when one of it is bad, one by one.
+        """
+        if not self._open:
+            try:
+                decoded = [self._one.decode(body)] if count == 1 else self._many.decode(body)
+                if len(decoded) == count:
+                    return [msgspec.structs.asdict(each) for each in decoded]
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass
+        return [self._read_one(item) for item in split_items(body, count)]
+
+    def run(self, request: Request | None, arguments: dict[str, Any]) -> Any:
+        """Call the function; the result may be one to wait for. `request` is given to those that want it."""
+        return self._function(request, **arguments) if self.wants_request else self._function(**arguments)
+
+    def _read_one(self, item: Any) -> dict[str, Any] | BadArguments:
         try:
-            decoded = self._decoder.decode(body)
+            arguments = msgspec.structs.asdict(self._one.decode(item))
+            if self._open:
+                arguments = msgspec.msgpack.decode(item) | arguments
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-            raise BadArguments(f"'{self.name}' cannot take these arguments: {problem}", self.usage()) from None
-        arguments = {field: getattr(decoded, field) for field in self.arguments.__struct_fields__}
-        if self._open:
-            arguments = msgspec.msgpack.decode(body) | arguments
-        result = self._function(request, **arguments) if self._wants_request else self._function(**arguments)
-        return await result if isinstance(result, Awaitable) else result
+            return BadArguments(f"'{self.name}' cannot take these arguments: {problem}", self.usage())
+        return arguments
 
     def usage(self) -> str:
         """Return the verb as a person would write it: `get(key, consistency=…)`."""
@@ -150,44 +164,33 @@ class Service:
         """List the verbs with their arguments and roles."""
         return [each.describe() for each in self.verbs.values()]
 
-    async def handle(self, header: Header, body: bytes) -> Any:
-        """Run one request within its budget; raises only CoveyError."""
-        service, node = split_address(header.source)
-        request = Request(
-            service,
-            node if isinstance(node, int) else 0,
-            Role(min(max(header.role, 0), Role.COMPONENT)),
-            header.cause,
-            header.request_id,
-            header.cluster,
-            header.budget,
-            header.uid,
-        )
-        current_cause.set(header.cause)
-        try:
-            name = header.topic.removeprefix(f"{self.name}.").partition(".")[0]
-            found = self.verbs.get(name)
-            if found is None:
-                raise NoVerb(f"'{self.name}' has no verb '{name}'", f"it has: {', '.join(self.verbs)}")
-            if request.role < found.role:
-                needed, has = found.role.name.lower(), request.role.name.lower()
-                raise Denied(f"'{self.name}.{found.name}' needs the role {needed}, you have {has}")
-            if self.cluster_id and header.cluster not in ("", self.cluster_id):
-                raise WrongCluster(f"this node is in cluster {self.cluster_id}, the request is for {header.cluster}")
-            async with asyncio.timeout(header.budget or None):
-                return await found(request, body)
-        except CoveyError:
-            raise
-        except TimeoutError:
-            raise Timeout(
-                f"'{header.topic}' did not end within {header.budget:.3g} s",
-                "it may still happen",
-            ) from None
-        except Exception as problem:
-            log.exception("%s failed", header.topic)
-            last = traceback.extract_tb(problem.__traceback__)[-1]
-            what = f"{type(problem).__name__}: {problem} ({last.name}, line {last.lineno})"
-            raise InternalError(
-                f"'{header.topic}' failed: {what}",
-                "this is a bug; the daemon's log has the traceback",
-            ) from None
+    def find(self, header: Header) -> Verb:
+        """Return the verb that a message asks for; raises NoVerb, Denied, WrongCluster."""
+        name = header.topic.removeprefix(f"{self.name}.").partition(".")[0]
+        found = self.verbs.get(name)
+        if found is None:
+            raise NoVerb(f"'{self.name}' has no verb '{name}'", f"it has: {', '.join(self.verbs)}")
+        if header.role < found.role:
+            needed, has = found.role.name.lower(), role_of(header).name.lower()
+            raise Denied(f"'{self.name}.{found.name}' needs the role {needed}, you have {has}")
+        if self.cluster_id and header.cluster not in ("", self.cluster_id):
+            raise WrongCluster(f"this node is in cluster {self.cluster_id}, the request is for {header.cluster}")
+        return found
+
+
+def role_of(header: Header) -> Role:
+    """Return the sender's role; a header may hold any number."""
+    return Role(min(max(header.role, 0), Role.COMPONENT))
+
+
+def requests_of(header: Header) -> Callable[[int, str], Request]:
+    """Return what makes the `Request` of an item of this message, from its index and cause."""
+    service, node = split_address(header.source)
+    number, role = node if isinstance(node, int) else 0, role_of(header)
+    ids = header.request_ids
+
+    def make(index: int, cause: str) -> Request:
+        request_id = ids[index] if ids else ""
+        return Request(service, number, role, cause, request_id, header.cluster, header.budget, header.uid)
+
+    return make

@@ -14,11 +14,13 @@ import itertools
 import operator
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from ..errors import NotFound, Overloaded, UsageError
+from ..errors import Malformed, NotFound, Overloaded, UsageError
+from . import codec
 from .messages import Header, Kind
 
 LEASE = 15.0
@@ -33,6 +35,10 @@ MAX_TAPS = 16
 MAX_CONDITIONS = 32
 MAX_PATTERN = 256
 
+MAX_VERDICTS = 10_000
+"""Headers whose match a tap remembers."""
+
+_OF_MESSAGE = ("kind", "topic", "source", "destination", "direction")
 FIELDS = ("kind", "topic", "source", "destination", "direction", "cause", "size", "id")
 _TEXT_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -72,7 +78,7 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One message that passed: `at` is wall-clock seconds, `size` the body's bytes on the wire."""
+    """One item of a message that passed: `at` is wall-clock seconds, `size` its bytes on the wire."""
 
     at: float
     node: int
@@ -84,7 +90,7 @@ class Record(msgspec.Struct, frozen=True):
     id: int
     cause: str
     size: int
-    body: bytes | None = None
+    body: Any = None
     compressed: bool = False
 
 
@@ -92,7 +98,12 @@ class Tap:
     """One reader's view: its filter, its ring and its counters."""
 
     def __init__(self, conditions: list[Condition], payload: bool, now: float) -> None:
-        self._tests = [condition.compiled() for condition in conditions]
+        tests = [condition.compiled() for condition in conditions]
+        self._tests = [test for test in tests if test[0] not in _OF_MESSAGE]
+        self._header_tests = [
+            (_OF_MESSAGE.index(field), test, value) for field, test, value in tests if field in _OF_MESSAGE
+        ]
+        self._verdicts: dict[tuple[Any, ...], bool] = {}
         self._payload = payload
         self._ring: deque[Record] = deque()
         self._bytes = 0
@@ -100,19 +111,30 @@ class Tap:
         self.polled = now
         self.passed = self.matched = self.dropped = self.fetched = 0
 
+    def looks_at(self, key: tuple[Any, ...]) -> bool:
+        """Whether a message can match: `key` is what `_OF_MESSAGE` names. Few differ, so each is tested once."""
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            if len(self._verdicts) >= MAX_VERDICTS:
+                self._verdicts.clear()
+            texts = (key[0].name.lower(), *key[1:])
+            verdict = all(test(texts[index], value) for index, test, value in self._header_tests)
+            self._verdicts[key] = verdict
+        return verdict
+
     def offer(self, record: Record) -> None:
-        """Count a message, and keep it if the filter matches and there is room."""
-        self.passed += 1
+        """Keep an item of a message that can match, if it does and there is room."""
         for field, test, value in self._tests:
             if not test(getattr(record, field), value):
                 return
         self.matched += 1
-        size = len(record.body) if self._payload and record.body else 0
+        size = record.size if self._payload else 0
         if len(self._ring) >= RING_RECORDS or self._bytes + size > RING_BYTES:
             self.dropped += 1
             return
         self._bytes += size
-        self._ring.append(record if self._payload else msgspec.structs.replace(record, body=None))
+        body = bytes(record.body) if self._payload and record.body is not None else None
+        self._ring.append(msgspec.structs.replace(record, body=body))
         self._filled.set()
 
     async def take(self, most: int, wait: float, now: float) -> list[Record]:
@@ -189,23 +211,38 @@ class Taps:
         for number in [number for number, tap in self._taps.items() if tap.polled + LEASE < now]:
             del self._taps[number]
 
-    def offer(self, at: float, node: int, direction: str, header: Header, body: bytes) -> None:
-        """Show a message to every tap."""
-        if header.kind in (Kind.REQUEST, Kind.REPLY, Kind.ERROR) and header.topic.startswith("bus.tap_"):
+    def offer(self, at: float, node: int, direction: str, header: Header, source: str, body: Any) -> None:
+        """Show a message to every tap: its header first, its items only to those that may want one of them."""
+        count = header.count if 0 < header.count <= codec.MAX_BATCH else 1
+        if header.topic.startswith("bus.tap_") and header.kind is not Kind.EVENT:
             return
-        record = Record(
-            at,
-            node,
-            direction,
-            header.kind.name.lower(),
-            header.source,
-            header.destination,
-            header.topic,
-            header.id,
-            header.cause,
-            len(body),
-            body,
-            header.compressed,
-        )
+        key = (header.kind, header.topic, source, header.destination, direction)
+        records: list[Record] | None = None
         for tap in self._taps.values():
-            tap.offer(record)
+            tap.passed += count
+            if tap.looks_at(key):
+                if records is None:
+                    records = _records(at, node, direction, header, source, body)
+                for record in records:
+                    tap.offer(record)
+
+
+def _records(at: float, node: int, direction: str, header: Header, source: str, body: Any) -> list[Record]:
+    """Return the items of a message; one that cannot be opened is shown as a whole."""
+    items, compressed = [body], header.compressed
+    if header.count != 1:
+        with suppress(Malformed):
+            items = codec.split_items(codec.unpack_body(bytes(body), compressed), header.count)
+            compressed = False
+    kind = header.kind.name.lower()
+    asker = header.destination if header.kind in (Kind.REPLY, Kind.ERROR) else source
+    records = []
+    for index, item in enumerate(items):
+        number = header.ids[index] if index < len(header.ids) else 0
+        cause = f"{asker}#{number}" if number else ""
+        if header.causes:
+            cause = header.causes[min(index, len(header.causes) - 1)]
+        size = len(bytes(item)) if isinstance(item, msgspec.Raw) else len(item)
+        place = (source, header.destination, header.topic)
+        records.append(Record(at, node, direction, kind, *place, number, cause, size, item, compressed))
+    return records

@@ -15,11 +15,23 @@ MESSAGES = 10_000
 BYTES = 32 * 1024 * 1024
 """Bytes that may wait for one connection: two of the largest messages."""
 
-_SHARE = {Kind.EVENT: 0.5, Kind.REQUEST: 0.75}
+READ_MESSAGES = 500
+"""Messages after which a reader says what it has read."""
+
+READ_BYTES = 256 * 1024
+"""Bytes after which a reader says what it has read."""
+
+_SHARE = {Kind.EVENT: 0.5, Kind.REQUEST: 0.75, Kind.REPLY: 1.0, Kind.ERROR: 1.0, Kind.CONTROL: 1.0}
+_MESSAGES = {kind: int(MESSAGES * share) for kind, share in _SHARE.items()}
+_BYTES = {kind: int(BYTES * share) for kind, share in _SHARE.items()}
 
 
 class Window:
-    """What one connection was sent and has not read. A single message always fits into an empty window."""
+    """What one connection was sent and has not read.
+
+    A single message always fits into an empty window, and one that may be empty counts as such: a reader says nothing
+    before it has read `READ_MESSAGES` or `READ_BYTES`. So whoever finds no room will hear of a reading.
+    """
 
     __slots__ = ("_read_bytes", "_read_messages", "_sent_bytes", "_sent_messages")
 
@@ -39,16 +51,27 @@ class Window:
 
     def room(self, kind: Kind, size: int) -> bool:
         """Whether a message of that kind and size (header and body) may be sent now."""
-        waiting = self._sent_messages - self._read_messages
-        if not waiting:
+        messages = self._sent_messages - self._read_messages
+        bytes_ = self._sent_bytes - self._read_bytes
+        if messages < READ_MESSAGES and bytes_ < READ_BYTES:
             return True
-        share = _SHARE.get(kind, 1.0)
-        return waiting < MESSAGES * share and self._sent_bytes - self._read_bytes + size <= BYTES * share
+        return messages < _MESSAGES[kind] and bytes_ + size <= _BYTES[kind]
 
     def sent(self, size: int) -> None:
         """Count a message that was sent."""
         self._sent_messages += 1
         self._sent_bytes += size
+
+    def take(self, kind: Kind, size: int) -> bool:
+        """Count a message that is about to be sent, if there is room for it."""
+        messages = self._sent_messages - self._read_messages
+        bytes_ = self._sent_bytes - self._read_bytes
+        if messages >= READ_MESSAGES or bytes_ >= READ_BYTES:
+            if messages >= _MESSAGES[kind] or bytes_ + size > _BYTES[kind]:
+                return False
+        self._sent_messages += 1
+        self._sent_bytes += size
+        return True
 
     def read(self, messages: int, size: int) -> bool:
         """Take what the other side says it has read in all; False when that cannot be: nothing is changed then."""

@@ -134,8 +134,12 @@ def run(work: Callable[[Session], Awaitable[T]], *, timeout: float = 10.0, endle
                     f"no answer within {seconds:g} s", "it may still happen; --timeout gives it longer"
                 ) from None
 
+    if endless:
+        from ..bus.loop import run as start
+    else:
+        start = asyncio.run  # what asks once is over before a faster loop would be loaded
     try:
-        return asyncio.run(within())
+        return start(within())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a stream was told twice to end
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..bus.client import Client, find_endpoints, opened
+from ..bus.client import Client, find_endpoint, opened
 from .groups.client import Group
 
 
@@ -28,5 +28,5 @@ async def connect(state: str | os.PathLike[str] | None = None, *, name: str = ""
 
     `name` is the party's name on the bus; by default the broker gives one.
     """
-    async with opened(Connection(find_endpoints(state), name)) as connection:
+    async with opened(Connection(find_endpoint(state), name)) as connection:
         yield connection

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from ...bus import loop
 from ...bus.broker import BrokerSettings
 from ...bus.broker_service import run_broker
 from ...bus.client import Client, connect
@@ -105,7 +106,7 @@ def until_told(main: Coroutine[Any, Any, None]) -> None:
         except asyncio.CancelledError:
             pass
 
-    asyncio.run(guarded())
+    loop.run(guarded())
 
 
 def broker(config: Any, told: socket.socket) -> None:
@@ -130,11 +131,11 @@ def dcm(config: Any, link: socket.socket, running: list[str]) -> None:
 
     async def main() -> None:
         spawner = ForkSpawner(link, running)
-        async with connect(endpoints=endpoints(config), name="dcm", component=True) as bus:
+        async with connect(endpoint=endpoint(config), name="dcm", component=True) as bus:
             await run_dcm(config, bus, spawner, spawner.shutdown)
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its orders come over the link
-    asyncio.run(main())
+    loop.run(main())
 
 
 async def run_dcm(config: Any, bus: Client, spawner: Any, shutdown: asyncio.Event) -> None:
@@ -148,7 +149,7 @@ def component(config: Any, name: str) -> None:
     """A component, all shipped controllers, or one third-party controller."""
 
     async def main() -> None:
-        async with connect(endpoints=endpoints(config), name=name, component=True) as bus:
+        async with connect(endpoint=endpoint(config), name=name, component=True) as bus:
             await run_component(name, bus, PluginManager(), alone=True)
 
     until_told(main())
@@ -169,10 +170,9 @@ async def run_component(name: str, bus: Client, plugins: PluginManager, *, alone
     await getattr(import_module(module), function)(context)
 
 
-def endpoints(config: Any) -> tuple[str, str]:
+def endpoint(config: Any) -> str:
     """Where the node's broker listens for its own processes."""
-    folder = Path(config.node.state_dir).absolute() / "run"
-    return f"ipc://{folder}/bus.sock", f"ipc://{folder}/events.sock"
+    return f"ipc://{Path(config.node.state_dir).absolute()}/run/bus.sock"
 
 
 def broker_settings(config: Any) -> BrokerSettings:

@@ -1,6 +1,6 @@
 """A whole node in one process and one loop (`isolation: inline`): for tests, labs and small machines.
 
-The same code as with processes; only the endpoints differ (`inproc`), and a task stands where a process stood.
+The same code as with processes; only the endpoint differs (`inproc`), and a task stands where a process stood.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from ...bus.broker_service import run_broker
 from ...bus.client import connect
+from ...bus.loop import run
 from ...errors import CoveyError
 from ...plugins.manager import PluginManager
 from .child import broker_settings, causes, last_words, run_component, run_dcm, set_up_logging
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 class TaskSpawner:
     """Starts and stops tasks (`processes.Spawner`), each with its own connection to the bus."""
 
-    def __init__(self, endpoints: tuple[str, str]) -> None:
-        self._endpoints = endpoints
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
         self._plugins = PluginManager()
@@ -55,7 +56,7 @@ class TaskSpawner:
     async def _run(self, name: str) -> None:
         reason = "it returned"
         try:
-            async with connect(endpoints=self._endpoints, name=name, component=True) as bus:
+            async with connect(endpoint=self._endpoint, name=name, component=True) as bus:
                 await run_component(name, bus, self._plugins)
         except asyncio.CancelledError:
             raise
@@ -70,9 +71,9 @@ class TaskSpawner:
 async def run_node(config: Any, shutdown: asyncio.Event) -> None:
     """Run a node on this loop until `shutdown` is set and it has left in order."""
     async with run_broker(broker_settings(config)) as (broker, _):
-        spawner = TaskSpawner(broker.endpoints)
+        spawner = TaskSpawner(broker.endpoint)
         try:
-            async with connect(endpoints=broker.endpoints, name="dcm", component=True) as bus:
+            async with connect(endpoint=broker.endpoint, name="dcm", component=True) as bus:
                 await run_dcm(config, bus, spawner, shutdown)
         finally:
             await spawner.close()
@@ -88,5 +89,5 @@ def run_inline(config: Any) -> int:
         await run_node(config, shutdown)
 
     set_up_logging("node")
-    asyncio.run(main())
+    run(main())
     return 0

@@ -29,6 +29,7 @@ from .link import read_lines, write_line
 from .lock import FolderLock
 
 PRELOAD = (
+    "covey.bus.loop",
     "covey.bus.broker_service",
     "covey.bus.context",
     "covey.bus.driver",

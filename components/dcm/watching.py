@@ -77,7 +77,7 @@ class Watcher:
     async def _own_place(self) -> None:
         """Liveness says, again and again, when this boot was removed from the view or refused as a clone."""
         async for event in self._home.bus.subscribe("liveness.*"):
-            if self._home.replica is None or not isinstance(event.body, dict):
+            if event.welcome or self._home.replica is None or not isinstance(event.body, dict):
                 continue
             if event.topic == "liveness.removed" and event.body.get("boot_id") == self._home.boot_id:
                 self._daemon.feed(life.Removed(new_id(), self._home.server))

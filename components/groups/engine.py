@@ -112,7 +112,7 @@ class GroupsEngine:
     async def _hear_parties(self) -> None:
         async with self._bus.subscribe(PARTY_TOPIC) as events:
             async for event in events:
-                if event.body["state"] == "gone":
+                if event.body["state"] == "gone" and not event.welcome:
                     self._driver.feed(PartyGone(event.body["party"]))
                 if event.missed:
                     await self._bury()

@@ -162,7 +162,7 @@ class LivenessService:
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:
             async for event in events:
-                if event.body["state"] == "down":
+                if event.body["state"] == "down" and not event.welcome:
                     self._driver.feed(PeerDown(event.body["node"]))
 
     async def _seek_leader(self) -> None:

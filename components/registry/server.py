@@ -137,5 +137,5 @@ class ServerEngine:
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:
             async for event in events:
-                if event.body["state"] == "down":
+                if event.body["state"] == "down" and not event.welcome:
                     self._driver.feed(messages.PeerDown(event.body["node"]))

@@ -165,7 +165,7 @@ async def _boot_server(context: ComponentContext, engine: ServerEngine) -> None:
         await context.step(16, "writes are open")
         await context.ready("registry.writes")
         async for event in parties:
-            if event.body["party"] == "groups" and event.body["state"] == "joined":
+            if event.body["party"] == "groups" and event.body["state"] == "joined" and not event.welcome:
                 await _join(context)  # Group Services were restarted and have forgotten us
 
 

@@ -87,6 +87,8 @@ class Boot:
             self._feed(ControllersListed(tuple(Entry(name, "starting") for name in names)))
             self._await(names)
             async for event in parties:
+                if event.welcome:
+                    continue  # from before the controllers were started
                 names = processes.get(event.body.get("party", ""), [])
                 if event.body.get("state") == "gone":
                     for name in names:

@@ -83,8 +83,8 @@ def on_a_bus(work: Callable[[Client, Client], Any]) -> Any:
         with tempfile.TemporaryDirectory(prefix="cv") as folder:
             async with (
                 run_broker(BrokerSettings(f"{folder}/run")) as (broker, _),
-                connect(endpoints=broker.endpoints, name="controllers", component=True) as bus,
-                connect(endpoints=broker.endpoints, name="resources", component=True) as asking,
+                connect(endpoint=broker.endpoint, name="controllers", component=True) as bus,
+                connect(endpoint=broker.endpoint, name="resources", component=True) as asking,
             ):
                 return await work(bus, asking)
 

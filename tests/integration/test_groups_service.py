@@ -33,7 +33,7 @@ async def pair(folder: Path) -> AsyncIterator[tuple[Node, Node]]:
 
 @asynccontextmanager
 async def user(place: Node) -> AsyncIterator[Client]:
-    async with connect(endpoints=place.broker.endpoints) as bus:
+    async with connect(endpoint=place.broker.endpoint) as bus:
         yield bus
 
 

@@ -37,7 +37,7 @@ async def cluster(folder: Path, count: int) -> AsyncIterator[list[Node]]:
 
 @asynccontextmanager
 async def user(place: Node, name: str = "") -> AsyncIterator[Client]:
-    async with connect(endpoints=place.broker.endpoints, name=name, component=bool(name)) as bus:
+    async with connect(endpoint=place.broker.endpoint, name=name, component=bool(name)) as bus:
         yield bus
 
 

@@ -79,7 +79,7 @@ class Node:
         ready: asyncio.Future[Context] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
-            async with connect(endpoints=self.broker.endpoints, name="registry", component=True) as bus:
+            async with connect(endpoint=self.broker.endpoint, name="registry", component=True) as bus:
                 context = Context(bus, local)
                 ready.set_result(context)
                 await main(context)
@@ -106,7 +106,7 @@ async def node(folder: Path, number: int, port: int) -> AsyncIterator[Node]:
     settings = BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port)
     async with (
         run_broker(settings) as (broker, _),
-        connect(endpoints=broker.endpoints, name="tester", component=True) as bus,
+        connect(endpoint=broker.endpoint, name="tester", component=True) as bus,
     ):
         peers = {other: Peer(f"n{other}", (f"127.1.0.{other}:{port}",)) for other in (1, 2) if other != number}
         broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", "boot"), peers)
@@ -124,7 +124,7 @@ async def cluster(folder: Path) -> AsyncIterator[tuple[Node, Node, Groups]]:
     port, groups = free_port(), Groups()
     create(folder / "n1" / CLUSTER, cluster_id=CLUSTER, cluster_name="blue", node=NODE, servers=[1])
     async with node(folder, 1, port) as one, node(folder, 2, port) as two:
-        there = connect(endpoints=one.broker.endpoints, name="groups", component=True)
+        there = connect(endpoint=one.broker.endpoint, name="groups", component=True)
         async with there as bus, bus.serve("groups", {"join": groups.join}):
             yield one, two, groups
 
@@ -208,7 +208,7 @@ async def test_users_write_below_app_only_and_components_everywhere(folder: Path
         await (await one.start()).until("registry.writes")
         await (await two.start()).until("registry.writes")
         for found in (one, two):
-            async with connect(endpoints=found.broker.endpoints) as user:
+            async with connect(endpoint=found.broker.endpoint) as user:
                 for verb, arguments in (
                     ("put", {"key": "/nodes/7", "value": 1}),
                     ("delete", {"key": "/nodes/1"}),

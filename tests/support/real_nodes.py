@@ -64,7 +64,7 @@ class Node:
 
     def start(self, name: str) -> None:
         async def run() -> None:
-            async with connect(endpoints=self.broker.endpoints, name=name, component=True) as bus:
+            async with connect(endpoint=self.broker.endpoint, name=name, component=True) as bus:
                 await self._mains[name](Context(name, bus, self))
 
         self.tasks[name] = asyncio.create_task(run(), name=f"{name}@{self.number}")
@@ -128,7 +128,7 @@ async def node(
             record = {"number": 1, "name": "n1", "id": "id1", "definition_id": "d", "addresses": [], "port": port}
             create(Path(found.local.folder), cluster_id=CLUSTER, cluster_name="blue", node=record, servers=[1])
         async with (
-            connect(endpoints=broker.endpoints, name="dcm", component=True) as dcm,
+            connect(endpoint=broker.endpoint, name="dcm", component=True) as dcm,
             dcm.serve("dcm", {"ping": found.ping}),
         ):
             for name in mains:

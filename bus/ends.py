@@ -1,0 +1,111 @@
+"""The ends of a broker's connections, and what it remembers of each: plain data, no decisions.
+
+An end is a party of this node, a broker that dialled us, or a link to a broker that we dial. What waits for a party is
+bounded by its window; a connection between nodes has a window of its own in its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from . import codec
+from .messages import Header, Kind, NodeInfo, Role
+from .window import Window
+
+
+class Connection(NamedTuple):
+    """One end the broker can send to: `local` (a party, by ZeroMQ identity), `peer` (a broker that dialled us), `link`
+    (a broker we dial, by node number or host:port)."""
+
+    port: str
+    key: Hashable
+
+
+class Out(msgspec.Struct, frozen=True, gc=False):
+    """One message to send: its header frame and its body."""
+
+    connection: Connection
+    kind: Kind
+    frame: bytes
+    body: Any
+
+
+class End:
+    """What is known of one connection.
+
+    `waiting` counts its requests that wait for an answer, `wants` is what it subscribed to (node and topic), `missed`
+    whose last events it did not get, `dropped` how many events in all.
+    """
+
+    __slots__ = ("connection", "dropped", "missed", "waiting", "wants", "window")
+
+    def __init__(self, connection: Connection, window: Window | None = None) -> None:
+        self.connection = connection
+        self.window = window
+        self.waiting = 0
+        self.wants: set[tuple[int, str]] = set()
+        self.missed: dict[tuple[int, str, str], None] = {}
+        self.dropped = 0
+
+
+class Party(End):
+    """A local process end on the bus. `pid` 0: in the broker's own process. `pending` is what it waits for, by id;
+    `source` its name on the wire."""
+
+    __slots__ = ("name", "pending", "pid", "role", "services", "source", "uid")
+
+    def __init__(self, connection: Connection, name: str, role: Role, uid: int, pid: int, number: int) -> None:
+        super().__init__(connection, Window())
+        self.name = name
+        self.role = role
+        self.uid = uid
+        self.pid = pid
+        self.source = f"{name}@{number}"
+        self.services: tuple[str, ...] = ()
+        self.pending: dict[int, Pending] = {}
+
+
+class Caller(End):
+    """A broker that dialled us, and the node it speaks for."""
+
+    __slots__ = ("node", "suffix")
+
+    def __init__(self, connection: Connection, node: NodeInfo) -> None:
+        super().__init__(connection)
+        self.node = node
+        self.suffix = f"@{node.number}"
+
+
+class Pending:
+    """The requests of one message on their way: who waits, who must answer, what to say when nobody does."""
+
+    __slots__ = ("causes", "destination", "expires", "origin", "source", "target", "topic")
+
+    def __init__(
+        self,
+        origin: End,
+        target: Connection,
+        source: str,
+        destination: str,
+        topic: str,
+        causes: tuple[str, ...],
+        expires: float,
+    ) -> None:
+        self.origin = origin
+        self.target = target
+        self.source = source
+        self.destination = destination
+        self.topic = topic
+        self.causes = causes
+        self.expires = expires
+
+
+def out(end: End, header: Header, body: bytes = b"") -> Out:
+    """Return a message of the broker's own, which is sent whether or not there is room: such are small, and few."""
+    frame = codec.encode_header(header)
+    if end.window is not None:
+        end.window.sent(len(frame) + len(body))
+    return Out(end.connection, header.kind, frame, body)

@@ -1,0 +1,24 @@
+"""Run a program on the fastest event loop there is: uvloop when it is installed (`covey[fast]`), else asyncio's own.
+
+For what runs long: loading uvloop takes longer than a short command. Nothing may depend on which one it is; uvloop's
+clock counts whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+try:  # here and not later: processes that are forked share what their parent has loaded
+    from uvloop import new_event_loop
+except ImportError:
+    from asyncio import new_event_loop
+
+Result = TypeVar("Result")
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end on a loop of its own, like `asyncio.run`."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)
