@@ -139,6 +139,11 @@ class Dialler:
         return self.state is State.UP
 
     @property
+    def kept(self) -> bool:
+        """The connection is held though nobody uses it."""
+        return self._kept
+
+    @property
     def deadline(self) -> float | None:
         """When `due` must be called though nothing happened; None: not at all."""
         if self.state is State.AT_REST:

@@ -239,15 +239,14 @@ class Session:
         size = 0
         for each in frames:
             size += len(each)
-        if not self._window.room(kind, size) and (
-            kind not in (Kind.ERROR, Kind.CONTROL) or self._window.messages >= 2 * MESSAGES
-        ):
-            self.counters.refused += 1
-            raise Overloaded(
-                f"{self._window.messages} messages ({self._window.bytes} bytes) to that node wait to be confirmed",
-                "the node or the way to it is slow; try again later",
-            )
-        self._window.sent(size)
+        if not self._window.take(kind, size):
+            if kind not in (Kind.ERROR, Kind.CONTROL) or self._window.messages >= 2 * MESSAGES:
+                self.counters.refused += 1
+                raise Overloaded(
+                    f"{self._window.messages} messages ({self._window.bytes} bytes) to that node wait to be confirmed",
+                    "the node or the way to it is slow; try again later",
+                )
+            self._window.sent(size)
         self._given += 1
         self._queue.append((size, frames))
         self.counters.messages_out += 1
