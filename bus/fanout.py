@@ -187,6 +187,11 @@ class Fanout:
             del end.missed[key]
         return outs
 
+    def end_source(self, name: str) -> None:
+        """A party of this node is gone: what it said last says nothing of how things stand any more."""
+        for key in [key for key in self.last if key[0] == 0 and key[1].rpartition("@")[0] == name]:
+            self._drop(key)
+
     def check_invariants(self, ends: Iterable[End]) -> None:
         """Raise AssertionError when a numbered invariant of the class does not hold."""
         wants = {(key, end) for end in ends for key in end.wants}

@@ -102,6 +102,7 @@ class Router:
         party = self.parties.pop(key, None)
         if party is None:
             return []
+        self.fanout.end_source(party.name)
         told = {"party": party.name, "state": "gone", "reason": reason, "pid": party.pid}
         return [*self._leave(party), *self.event(PARTY_TOPIC, told)]
 

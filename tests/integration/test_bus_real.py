@@ -220,8 +220,8 @@ def test_a_broker_that_dialled_us_and_is_gone_is_forgotten(folder: Path) -> None
             return [caller.node.boot_id for caller in one.router.callers.values()]
 
         async with node(folder, 1, port) as (one, _):
-            for boot in ("boot-1", "boot-2"):
-                two = Broker(BrokerSettings(f"{folder}/{boot}", ("127.1.0.2/16",), port))
+            for host, boot in (("127.1.0.2", "boot-1"), ("127.1.0.3", "boot-2")):
+                two = Broker(BrokerSettings(f"{folder}/{boot}", (f"{host}/16",), port))
                 await two.start()
                 two.configure(NodeInfo(2, "n2", "id2", "c1", "lab", boot), {1: Peer("n1", (f"127.1.0.1:{port}",))})
                 two.links.send(1, [b"", b""])
