@@ -27,10 +27,16 @@ OK, LATER, NO, FAILED = b"200", b"300", b"400", b"500"
 TRY_LATER = ("join_rate",)
 """Reasons that pass by themselves: the peer is not told that it is refused for good."""
 
-MOST_FAILED = 100_000
-"""Failed handshakes that may wait to be read: libzmq's thread would stand still on a full queue."""
+MOST_EVENTS = 100_000
+"""Events of a socket that may wait to be read: libzmq's thread would stand still on a full queue."""
 
 _EVENT = struct.Struct("=HI")
+_EVENTS = int(
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 _PROTOCOL = {
     int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): "null",
     int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "wrong_key",
@@ -114,8 +120,8 @@ def _address(request: list[bytes]) -> str:
     return request[5].decode("ascii", "replace")[:64] if len(request) > 5 else ""
 
 
-class Failed:
-    """Count the handshakes on a bound CURVE socket that never came to the ZAP handler.
+class Arrivals:
+    """Watch a bound CURVE socket: count what never came to the ZAP handler, and how many connections are open.
 
     `refused(reason, "", "")` hears "null" (the peer does not speak CURVE but NULL or PLAIN), "wrong_key" (it took this
     node for the holder of another key), "hung_up" (it went before the end) or "handshake" (no ZeroMQ, or it did not
@@ -125,14 +131,15 @@ class Failed:
     """
 
     def __init__(self, socket: zmq.Socket[bytes], refused: Callable[[str, str, str], None]) -> None:
+        self.open = 0
+        """Connections that stand, those that have not shaken hands among them."""
         self._watched = socket
         self._refused = refused
-        self._address = f"inproc://covey-failed-{id(self):x}"
-        events = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-        socket.monitor(self._address, int(events))
+        self._address = f"inproc://covey-arrivals-{id(self):x}"
+        socket.monitor(self._address, _EVENTS)
         heard: zmq.Socket[bytes] = socket.context.socket(zmq.PAIR)
         heard.setsockopt(zmq.LINGER, 0)
-        heard.setsockopt(zmq.RCVHWM, MOST_FAILED)
+        heard.setsockopt(zmq.RCVHWM, MOST_EVENTS)
         heard.connect(self._address)
         self._port = Port(heard, self._heard)
 
@@ -143,7 +150,11 @@ class Failed:
 
     def _heard(self, frames: list[zmq.Frame]) -> None:
         event, value = _EVENT.unpack(frames[0].bytes)
-        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        if event == zmq.EVENT_ACCEPTED:
+            self.open += 1
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.open -= 1
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self._refused(_PROTOCOL.get(value, "handshake"), "", "")
         else:
             self._refused("hung_up" if value in (errno.EPIPE, errno.ECONNRESET) else "handshake", "", "")

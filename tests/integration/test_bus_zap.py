@@ -12,7 +12,7 @@ import zmq
 from covey.bus import zap as zap_module
 from covey.bus.port import Port
 from covey.bus.security import JOIN_DOMAIN, PEER_DOMAIN, Keys, secure_client, secure_server
-from covey.bus.zap import Failed, Zap
+from covey.bus.zap import Arrivals, Zap
 from tcp_recorder import Recorder
 
 LIMIT = 20
@@ -30,6 +30,7 @@ class Server:
         self.judge: Callable[[str, str], str] = lambda key, _: "" if key in self.trusted else "unknown_key"
         self.port = 0
         self.zap: Zap
+        self.arrivals: Arrivals
 
     def reasons(self) -> list[str]:
         return [reason for reason, _, _ in self.refused]
@@ -52,13 +53,13 @@ async def server(
     socket.setsockopt(zmq.HANDSHAKE_IVL, patience)  # ms
     socket.setsockopt(zmq.BACKLOG, 1024)
     secure_server(socket, here.keys, domain)
-    failed = Failed(socket, lambda *r: here.refused.append(r))
+    here.arrivals = Arrivals(socket, lambda *r: here.refused.append(r))
     here.port = socket.bind_to_random_port("tcp://127.0.0.1")
     port = Port(socket, lambda frames: here.heard.append((frames[-1].bytes, str(frames[-1].get("User-Id")))))
     try:
         yield here
     finally:
-        failed.close()
+        here.arrivals.close()
         port.close()
         here.zap.close()
         context.destroy(0)
@@ -281,6 +282,7 @@ def test_raw_connections_do_not_keep_a_friend_out() -> None:
         async with server(patience=300) as here:
             raw: list[sockets.socket] = []
             try:
+                assert here.arrivals.open == 0
                 for _ in range(300):
                     one = sockets.socket()
                     one.setblocking(False)
@@ -289,6 +291,7 @@ def test_raw_connections_do_not_keep_a_friend_out() -> None:
                 async with dialled(here, a_friend(here)):
                     await until(lambda: bool(here.heard))
                 await until(lambda: here.reasons().count("handshake") >= 300)
+                await until(lambda: here.arrivals.open == 0)
             finally:
                 for one in raw:
                     one.close()
