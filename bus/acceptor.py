@@ -69,12 +69,13 @@ class Accepted:
 class Acceptor:
     """Hold the sessions of those who dialled. Keys are the session numbers as 8 bytes: they outlive connections.
 
+    `counters` counts what was refused and lost over all sessions.
     Invariants: 1. each session is on at most one connection; 2. an attached session has a connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counter[str] | None = None) -> None:
         self.sessions: dict[int, Accepted] = {}
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self._connections: dict[bytes, Accepted] = {}
         self._owing: dict[int, float] = {}  # sessions that owe a confirmation, and until when, the first one first
         self._look_at: float | None = None
@@ -120,7 +121,7 @@ class Acceptor:
         if accepted is not None and accepted.session.number == number and type == END:
             return self._ended(accepted, extra)
         if number in self.sessions or type == END:
-            self.counters["late"] += 1
+            self.counters["sessions_late"] += 1
             return []
         return [self._refuse(connection, number, UNKNOWN)]
 
@@ -191,10 +192,10 @@ class Acceptor:
     ) -> list[Effect]:
         accepted = self.sessions.get(number)
         if accepted is not None and accepted.user != user:
-            self.counters["wrong_key"] += 1
+            self.counters["sessions_wrong_key"] += 1
             return [self._refuse(connection, number, UNKNOWN)]
         if accepted is not None and attempt <= accepted.attempt:
-            self.counters["late"] += 1
+            self.counters["sessions_late"] += 1
             return []
         effects: list[Effect] = []
         former = self.sessions.get(extra)
@@ -204,7 +205,7 @@ class Acceptor:
             if type == RESUME:
                 return [self._refuse(connection, number, UNKNOWN)]
             if len(self.sessions) >= MOST:
-                self.counters["full"] += 1
+                self.counters["sessions_full"] += 1
                 return [*effects, self._refuse(connection, number, FULL)]
             key = number.to_bytes(8, "big")
             accepted = self.sessions[number] = Accepted(Session(number, key, now, Counters()), key, user)
@@ -239,14 +240,14 @@ class Acceptor:
         if code != IDLE:
             return [self._down(accepted, REASONS.get(code, "it closed the connection"))]
         lost = accepted.session.waiting
-        self.counters["lost"] += lost
+        self.counters["messages_lost"] += lost
         self._drop(accepted)
         return [Closed(accepted.key, lost)]
 
     def _down(self, accepted: Accepted, reason: str) -> Down:
         lost = accepted.session.waiting
-        self.counters["downs"] += 1
-        self.counters["lost"] += lost
+        self.counters["sessions_down"] += 1
+        self.counters["messages_lost"] += lost
         self._drop(accepted)
         return Down(accepted.key, reason, reached=True, lost=lost)
 

@@ -28,6 +28,9 @@ MAX_TEXT = 6000
 MAX_WAITING = 8 * 1024 * 1024
 """Bytes that may wait here while the broker does not read; more is refused."""
 
+MAX_CHECKED = 1000
+"""Names remembered as such that a header carries."""
+
 RETRY = 0.02
 """Seconds between tries while the broker does not read. Its reading also wakes the socket, this is for the rest."""
 
@@ -39,37 +42,59 @@ _OWN = (Kind.REQUEST, Kind.EVENT)
 class Batch:
     """Items on their way to one destination. `size` is in bytes, `text` is what they add to the header."""
 
-    __slots__ = ("caused", "causes", "header", "ids", "items", "named", "request_ids", "size", "text")
+    __slots__ = (
+        "budget",
+        "caused",
+        "causes",
+        "cluster",
+        "destination",
+        "ids",
+        "items",
+        "kind",
+        "request_ids",
+        "sequence",
+        "size",
+        "text",
+        "topic",
+    )
 
-    def __init__(self, header: Header, text: int) -> None:
-        self.header = header
-        self.text = text
-        self.size = 0
+    def __init__(
+        self, kind: Kind, destination: str, topic: str, cluster: str, budget: float, sequence: int, caused: bool
+    ) -> None:
+        self.kind = kind
+        self.destination = destination
+        self.topic = topic
+        self.cluster = cluster
+        self.budget = budget
+        self.sequence = sequence
+        self.caused = caused
+        self.size = self.text = 0
         self.ids: list[int] = []
         self.items: list[bytes] = []
         self.causes: list[str] = []
         self.request_ids: list[str] = []
-        self.caused = self.named = False
 
     def frames(self) -> list[bytes]:
         """Return the message."""
-        plain = self.header
-        causes: tuple[str, ...] = ()
-        if self.caused:
-            same = self.causes.count(self.causes[0]) == len(self.causes)
-            causes = (self.causes[0],) if same else tuple(self.causes)
+        causes = self.causes
+        if causes and causes.count(causes[0]) == len(causes):
+            causes = causes[:1]
         header = Header(
-            plain.kind,
+            self.kind,
             tuple(self.ids),
             "",
-            plain.destination,
-            plain.topic,
+            self.destination,
+            self.topic,
             len(self.items),
-            plain.cluster,
-            budget=plain.budget,
-            sequence=plain.sequence,
-            causes=causes,
-            request_ids=tuple(self.request_ids) if self.named else (),
+            self.cluster,
+            0,
+            -1,
+            self.budget,
+            self.sequence,
+            False,
+            False,
+            tuple(causes),
+            tuple(self.request_ids),
         )
         return [codec.encode_header(header), codec.join_items(self.items)]
 
@@ -85,6 +110,7 @@ class Outbox:
         self._waiting_bytes = 0
         self._scheduled = False
         self._sent = False
+        self._checked: set[tuple[str, str, str]] = set()
         self._retry: asyncio.TimerHandle | None = None
 
     def add(
@@ -99,49 +125,43 @@ class Outbox:
         cluster: str = "",
         budget: float = 0.0,
         sequence: int = 0,
+        now: bool = False,
     ) -> None:
         """Take one item; `number` 0: nobody waits for a reply. `sequence` is that of this event.
 
-        Raises TooLarge and UsageError for names that no header carries, Overloaded when too much waits already. Causes
-        are given for all items of a verb or for none.
+        `now`: it need not wait for others. Raises TooLarge and UsageError for names that no header carries, Overloaded
+        when too much waits already.
         """
         batch = self._open.get(destination)
         size, text = len(item), 0
         if cause or request_id:
             text = _text(topic, cause, request_id) if kind in _OWN else len(cause)
-        if batch is not None:
-            header = batch.header
-            if (
-                header.kind is not kind
-                or header.topic != topic
-                or header.budget != budget
-                or header.cluster != cluster
-                or batch.caused != bool(cause)
-                or bool(batch.ids) != bool(number)
-                or batch.size + size > codec.BATCH_BYTES
-                or batch.text > MAX_TEXT
-            ):
-                del self._open[destination]
-                self._send(batch)
-                batch = None
+        if batch is not None and (
+            batch.kind is not kind
+            or batch.topic != topic
+            or batch.budget != budget
+            or batch.cluster != cluster
+            or batch.caused is not bool(cause)
+            or bool(batch.ids) is not bool(number)
+            or batch.size + size > codec.BATCH_BYTES
+            or batch.text > MAX_TEXT
+        ):
+            del self._open[destination]
+            self._send(batch)
+            batch = None
         if batch is None:
-            if self._waiting_bytes > MAX_WAITING and kind in _OWN:
-                raise Overloaded("the broker does not keep up with this party", "send less at a time")
-            names = _text(topic, destination, topic, cluster) if kind in _OWN else len(topic)
-            batch = Batch(Header(kind, (), "", destination, topic, 0, cluster, 0, -1, budget, sequence), names)
-            batch.caused = bool(cause)
-            self._open[destination] = batch
-            if not self._scheduled:
+            if kind in _OWN:
+                self._check(destination, topic, cluster)
+            batch = self._open[destination] = Batch(kind, destination, topic, cluster, budget, sequence, bool(cause))
+            if not (now or self._scheduled):
                 self._scheduled = True
                 self._loop.call_soon(self.flush)
-        if text or batch.named:
+        if text:
             batch.text += text
-            batch.causes.append(cause)
-            if request_id and not batch.named:
-                batch.named = True
-                batch.request_ids = [""] * len(batch.items)
-            if batch.named:
-                batch.request_ids.append(request_id)
+            if cause:
+                batch.causes.append(cause)
+        if request_id or batch.request_ids:
+            batch.request_ids += [""] * (len(batch.items) - len(batch.request_ids)) + [request_id]
         if number:
             batch.ids.append(number)
         batch.items.append(item)
@@ -150,6 +170,8 @@ class Outbox:
             del self._open[destination]
             self._send(batch)
             self._port.touched()
+        elif now:
+            self.flush()
 
     def flush(self) -> None:
         """Send all now."""
@@ -183,11 +205,21 @@ class Outbox:
             self._retry.cancel()
             self._retry = None
 
+    def _check(self, destination: str, topic: str, cluster: str) -> None:
+        if self._waiting_bytes > MAX_WAITING:
+            raise Overloaded("the broker does not keep up with this party", "send less at a time")
+        names = destination, topic, cluster
+        if names not in self._checked:
+            _text(topic, *names)
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked.add(names)
+
     def _send(self, batch: Batch) -> None:
         try:
             frames = batch.frames()
         except CoveyError as problem:  # the names in an answer are those of the request: not checked before
-            log.warning("an answer about '%.40s' is lost: %s", batch.header.topic, problem)
+            log.warning("an answer about '%.40s' is lost: %s", batch.topic, problem)
             return
         self._put(frames)
 

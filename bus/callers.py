@@ -7,7 +7,9 @@ A ROUTER drops what it cannot deliver, so that is made an error, which means tha
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -29,6 +31,7 @@ class Callers:
     `on_frames(key, [header, body], user)` gets each message once and in order; `user` is the proved key of the other
     side (None without `secure`). `on_down(key, reason)` is called when a session is over, in good order or not: what
     the other side asked or wanted can be forgotten. `secure(socket)` makes the socket admit only who is trusted.
+    `counters` counts what was refused and lost.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Callers:
         context: Context,
         on_frames: Callable[[bytes, list[zmq.Frame], str | None], None],
         on_down: Callable[[bytes, str], None],
+        counters: Counter[str] | None = None,
         on_drained: Callable[[], None] | None = None,
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
@@ -44,7 +48,7 @@ class Callers:
         self._on_down = on_down
         self._on_drained = on_drained
         self._secure = secure
-        self._acceptor = Acceptor()
+        self._acceptor = Acceptor(counters)
         self._port: Port | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
@@ -101,10 +105,6 @@ class Callers:
             for each in self._acceptor.sessions.values()
         }
 
-    def counters(self) -> dict[str, int]:
-        """Return what was counted of all sessions together, and of connections that have none."""
-        return dict(self._acceptor.counters)
-
     def close(self) -> None:
         """Say goodbye to all and close; nobody is told."""
         self._do(self._acceptor.stop(self._loop.time()))
@@ -121,7 +121,8 @@ class Callers:
             return
         user = ""
         if self._secure and len(frames) == 2:  # only what opens a session needs it: a connection's user never changes
-            user = str(frames[1].get("User-Id"))
+            with suppress(zmq.ZMQError):
+                user = str(frames[1].get("User-Id"))
         effects = self._acceptor.heard(self._loop.time(), frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
         self._do(effects)
 
@@ -132,7 +133,8 @@ class Callers:
                     self._transmit(effect.frames)
                 elif isinstance(effect, Deliver):
                     assert isinstance(effect.key, bytes)
-                    self._on_frames(effect.key, effect.frames, self.user(effect.key))
+                    user = self.user(effect.key) if self._secure else None
+                    self._on_frames(effect.key, effect.frames, user)
                 elif isinstance(effect, (Down, Closed)):
                     assert isinstance(effect.key, bytes)
                     self._on_down(effect.key, effect.reason if isinstance(effect, Down) else "it was not used any more")
@@ -149,7 +151,7 @@ class Callers:
             if problem.errno == zmq.EHOSTUNREACH:
                 self._acceptor.unroutable(frames[0])
             else:  # it does not read; it asks again for what it misses when it does
-                self._acceptor.counters["stuck"] += 1
+                self._acceptor.counters["sessions_stuck"] += 1
         if not self._touching:
             self._touching = True
             self._loop.call_soon(self._touch)

@@ -184,9 +184,8 @@ class Client:
                 request_id,
                 cluster,
                 timeout,
+                now=alone,
             )
-            if alone:
-                self._outbox.flush()
             self._deadlines.add(number, timeout)
             return await future
         except BaseException as problem:

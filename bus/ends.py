@@ -21,7 +21,7 @@ class Connection(NamedTuple):
     (a broker we dial, by node number or host:port)."""
 
     port: str
-    key: Hashable
+    key: Any
 
 
 class Out(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,8 @@ import ipaddress
 import os
 import random
 import socket as system
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,9 +83,11 @@ class Link:
                 elif isinstance(effect, Up):
                     self._links.on_up(self.key)
                 elif isinstance(effect, Down):
+                    self._links.counters["links_down"] += 1
+                    self._links.counters["messages_lost"] += effect.lost
                     self._links.on_down(self.key, effect.reason, effect.reached)
-                else:
-                    assert isinstance(effect, Closed)
+                elif isinstance(effect, Closed):
+                    self._links.on_closed(self.key)
         finally:
             self._arm()
 
@@ -132,6 +135,7 @@ class Link:
             type, number, sequence, ack, extra = parse(frames[0].bytes, len(frames))
         except Malformed:
             self.dialler.counters.malformed += 1
+            self._links.counters["malformed"] += 1
             return
         self.do(self.dialler.heard(self._loop.time(), type, number, sequence, ack, extra, frames[1:]))
 
@@ -145,6 +149,7 @@ class Link:
             reason = why_not(address, self._links.source_for(address))
             self._failed(port, reason or "connection refused", not reason)
         else:
+            port.drain()  # the goodbye may have come just before
             self._failed(port, _FAILED.get(event, "connection closed"), False)
 
     def _failed(self, port: Port | None, reason: str, refused: bool) -> None:
@@ -196,6 +201,8 @@ class Links:
         on_frames: Callable[[int | str, list[zmq.Frame]], None],
         on_up: Callable[[int | str], None],
         on_down: Callable[[int | str, str, bool], None],
+        on_closed: Callable[[int | str], None] = lambda key: None,
+        counters: Counter[str] | None = None,
         on_drained: Callable[[], None] | None = None,
         secure: Secure | None = None,
     ) -> None:
@@ -206,6 +213,8 @@ class Links:
         self.on_frames = on_frames
         self.on_up = on_up
         self.on_down = on_down
+        self.on_closed = on_closed
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.on_drained = on_drained
         self._secure = secure
         self.chance = random.Random(os.urandom(16))
@@ -219,8 +228,8 @@ class Links:
     def keep(self, wanted: Collection[int]) -> None:
         """Hold the links to these nodes, and dial again when they break; those to others only while they are used."""
         now = asyncio.get_running_loop().time()
-        for key in wanted:
-            link = self.links.get(key) or self._add(key)
+        for number in wanted:
+            link = self.links.get(number) or self._add(number)
             if not link.dialler.kept:
                 link.do(link.dialler.keep(now, True))
         for key, link in list(self.links.items()):
@@ -232,7 +241,7 @@ class Links:
         link = self.links.get(key)
         return link is not None and link.dialler.up
 
-    def sweep(self, busy: Collection[int | str]) -> None:
+    def sweep(self, busy: Collection[Hashable]) -> None:
         """Close the links that nobody used for long; those in `busy` are not, an answer is on its way."""
         now = asyncio.get_running_loop().time()
         for key, link in list(self.links.items()):
@@ -289,7 +298,9 @@ class Links:
         """Return a new socket for a connection to that peer, not yet connected."""
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, LINGER)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
+        # with 1, what came just before the end (a goodbye, say) could not be read any more; and nothing is sent before
+        # the connection stands, which is what 1 would be for
+        socket.setsockopt(zmq.IMMEDIATE, 0)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
         socket.setsockopt(zmq.RCVHWM, MESSAGES)
         socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_BODY + codec.MAX_HEADER)

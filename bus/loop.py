@@ -7,15 +7,24 @@ clock counts whole milliseconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import Any, TypeVar
 
-try:  # here and not later: processes that are forked share what their parent has loaded
-    from uvloop import new_event_loop
-except ImportError:
-    from asyncio import new_event_loop
-
 Result = TypeVar("Result")
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def _fastest() -> Factory:
+    try:
+        found: Factory = import_module("uvloop").new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop
+    return found
+
+
+# here and not later: processes that are forked share what their parent has loaded
+new_event_loop = _fastest()
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:

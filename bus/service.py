@@ -158,6 +158,7 @@ class Service:
         found.setdefault("ping", (self.ping, Role.LOOK))
         found.setdefault("describe", (self.describe, Role.LOOK))
         self.verbs = {key: Verb(key, function, role) for key, (function, role) in sorted(found.items())}
+        self._topics = {f"{name}.{key}": each for key, each in self.verbs.items()}
 
     def ping(self) -> dict[str, Any]:
         """Answer at once: the service's loop runs."""
@@ -169,10 +170,12 @@ class Service:
 
     def find(self, header: Header) -> Verb:
         """Return the verb that a message asks for; raises NoVerb, Denied, WrongCluster."""
-        name = header.topic.removeprefix(f"{self.name}.").partition(".")[0]
-        found = self.verbs.get(name)
+        found = self._topics.get(header.topic)
         if found is None:
-            raise NoVerb(f"'{self.name}' has no verb '{name}'", f"it has: {', '.join(self.verbs)}")
+            name = header.topic.removeprefix(f"{self.name}.").partition(".")[0]
+            found = self.verbs.get(name)
+            if found is None:
+                raise NoVerb(f"'{self.name}' has no verb '{name}'", f"it has: {', '.join(self.verbs)}")
         if header.role < found.role:
             needed, has = found.role.name.lower(), role_of(header).name.lower()
             raise Denied(f"'{self.name}.{found.name}' needs the role {needed}, you have {has}")

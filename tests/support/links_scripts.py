@@ -195,7 +195,7 @@ def an_opening_that_comes_late_does_not_move_the_session() -> None:
     (said,) = acceptor.send(1.3, (7).to_bytes(8, "big"), Kind.EVENT, [b"h", b"b"])
     assert isinstance(said, Transmit)
     assert said.frames[0] == b"\0new"
-    assert acceptor.counters["late"] == 1
+    assert acceptor.counters["sessions_late"] == 1
 
 
 SCRIPTS: tuple[Callable[[], None], ...] = (
