@@ -69,13 +69,14 @@ class Accepted:
 class Acceptor:
     """Hold the sessions of those who dialled. Keys are the session numbers as 8 bytes: they outlive connections.
 
-    `counters` counts what was refused and lost over all sessions.
+    `counters` counts what was refused and lost over all sessions, of which there are at most `most`.
     Invariants: 1. each session is on at most one connection; 2. an attached session has a connection.
     """
 
-    def __init__(self, counters: Counter[str] | None = None) -> None:
+    def __init__(self, counters: Counter[str] | None = None, most: int = MOST) -> None:
         self.sessions: dict[int, Accepted] = {}
         self.counters: Counter[str] = Counter() if counters is None else counters
+        self._most = most
         self._connections: dict[bytes, Accepted] = {}
         self._owing: dict[int, float] = {}  # sessions that owe a confirmation, and until when, the first one first
         self._look_at: float | None = None
@@ -108,6 +109,9 @@ class Acceptor:
             self.counters["malformed"] += 1
             return []
         accepted = self._connections.get(connection)
+        if accepted is not None and accepted.user != user:
+            self.counters["sessions_wrong_key"] += 1
+            return []
         if accepted is not None and accepted.session.number == number and DATA <= type <= RESEND:
             session = accepted.session
             effects = session.heard(now, type, sequence, ack, extra, frames[1:])
@@ -204,7 +208,7 @@ class Acceptor:
         if accepted is None:
             if type == RESUME:
                 return [self._refuse(connection, number, UNKNOWN)]
-            if len(self.sessions) >= MOST:
+            if len(self.sessions) >= self._most:
                 self.counters["sessions_full"] += 1
                 return [*effects, self._refuse(connection, number, FULL)]
             key = number.to_bytes(8, "big")

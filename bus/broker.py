@@ -21,15 +21,31 @@ from typing import Any
 import msgspec
 import zmq
 
-from ..errors import CoveyError, Malformed, ServiceDied
+from ..errors import CoveyError, Malformed, ServiceDied, UsageError
 from . import codec
 from .callers import Callers
 from .ends import Out
+from .guard import Guard
+from .join_port import JoinPort
 from .links import Links, endpoint, parse_endpoint
-from .messages import HELLO, HELLO_WANTED, PEER_TOPIC, SUBSCRIBE, Header, Hello, Kind, NodeInfo, Peer, Role
+from .messages import (
+    HELLO,
+    HELLO_WANTED,
+    PEER_TOPIC,
+    REFUSED_TOPIC,
+    SUBSCRIBE,
+    Header,
+    Hello,
+    Kind,
+    NodeInfo,
+    Peer,
+    Role,
+)
 from .port import LARGE, Port
 from .routing import Router
+from .security import Keys, is_key
 from .tap import Taps
+from .trust import Refusal
 from .watch import Watch
 from .window import MESSAGES
 
@@ -52,7 +68,8 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     """What a broker must know: its run folder, adapters as `address/prefix`, peer port, and who may do what.
 
     `roles` gives extra uids their role; uid 0 and the daemon's own are always administrators. `reserved` are the
-    service names only components may take.
+    service names only components may take. With `keys` the mode is curve: only nodes of the cluster are let in on the
+    peer port, and any key on the next one, for requests of `join_topics` alone. Without, it is open.
     """
 
     folder: str
@@ -60,6 +77,8 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     port: int = 0
     roles: dict[int, Role] = {}
     reserved: tuple[str, ...] = ()
+    keys: Keys | None = None
+    join_topics: tuple[str, ...] = ()
 
 
 class Broker:
@@ -71,8 +90,13 @@ class Broker:
         self.taps = Taps()
         self.endpoint = f"inproc://covey-broker-{os.getpid()}-{next(_inproc_names)}"
         self._context = context or zmq.Context.instance()
-        self._outside: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # for tcp alone
+        self._outside: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # for tcp alone: a context has one ZAP handler
         self._outside.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
+        self.guard: Guard | None = None
+        if settings.keys:
+            self.guard = Guard(
+                self._outside, settings.keys, settings.join_topics, self.router.counters, self._tell_refusal
+            )
         self.links = Links(
             self._outside,
             settings.adapters,
@@ -84,8 +108,18 @@ class Broker:
             self.router.link_closed,
             self.router.counters,
             self._flush,
+            self._secure_link if self.guard else None,
         )
-        self.callers = Callers(self._outside, self._from_peer, self._caller_down, self.router.counters, self._flush)
+        self.callers = Callers(
+            self._outside,
+            self._from_peer,
+            self._caller_down,
+            self.router.counters,
+            self._flush,
+            self.guard.secure_peers if self.guard else None,
+            self._refuses if self.guard else None,
+        )
+        self.join_port: JoinPort | None = None
         self._ports: dict[str, Port] = {}
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
@@ -101,6 +135,12 @@ class Broker:
         self._ports["local"] = Port(local, self._from_local, self._flush)
         if self.settings.adapters:
             self.callers.listen([endpoint(adapter, self.settings.port) for adapter in self.settings.adapters])
+            if self.guard:
+                strangers = [endpoint(adapter, self.settings.port + 1) for adapter in self.settings.adapters]
+                self.join_port = JoinPort(
+                    self._outside, strangers, self.guard, self._from_stranger, self._stranger_gone, self._flush
+                )
+                self.join_port.listen()
         self._sweep()
 
     def close(self) -> None:
@@ -108,6 +148,10 @@ class Broker:
         if self._sweeper:
             self._sweeper.cancel()
         self.links.close()
+        if self.join_port:
+            self.join_port.close()
+        if self.guard:
+            self.guard.close()
         self.callers.close()
         for port in self._ports.values():
             port.close()
@@ -115,8 +159,16 @@ class Broker:
         self._outside.term()
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> None:
-        """Take this node's place in its cluster, and where its peers are."""
+        """Take this node's place in its cluster, and where its peers are and by which keys they are known.
+
+        Whose key is trusted no more is cut off at once, in both directions.
+        """
         changed = node != self.router.node
+        if self.guard and self.guard.configure(node, peers):
+            for key, user in self.callers.users().items():
+                caller = self.router.callers.get(key)
+                if self.guard.trust.why_not(user, caller.node.number if caller else None):
+                    self.callers.end(key, "its key is not trusted any more")
         self._send(self.router.configure(node, peers))
         self.links.retain(peers)
         if changed:
@@ -154,20 +206,40 @@ class Broker:
                 self.links.keep(router.nodes_wanted())
         self._outs += outs
 
-    def _from_peer(self, key: bytes, frames: list[zmq.Frame], _user: str | None) -> None:
+    def _from_peer(self, key: bytes, frames: list[zmq.Frame], user: str | None) -> None:
         header = self._header(frames)
         if header is None:
             return
         if header.kind is Kind.CONTROL and header.topic == HELLO:
             hello = self._decode_hello(frames[1].bytes)
-            if hello and hello.node:
+            if hello and hello.node and not self._wrong_node(key, user, hello.node.number, frames[0]):
                 self.router.caller_came(key, hello.node)
             return
+        caller = self.router.callers.get(key)
+        if caller and self._wrong_node(key, user, caller.node.number, frames[0]):
+            return
         body = frames[1] if len(frames[1]) >= LARGE else frames[1].bytes
-        outs = self.router.from_caller(key, header, body, time.monotonic())
+        outs = self.router.from_caller(key, header, body, time.monotonic(), user or "")
         if self.taps:
             self._show("in", header, header.source, body, outs)
         self._outs += outs
+
+    def _wrong_node(self, key: bytes, user: str | None, number: int, frame: zmq.Frame) -> bool:
+        """Cut off a caller whose key is not that of the node it speaks for."""
+        if self.guard is None or not self.guard.refuses(user or "", number, frame):
+            return False
+        self.callers.end(key, f"its key is not that of node {number}")
+        return True
+
+    def _from_stranger(self, key: bytes, header: Header, frame: zmq.Frame) -> None:
+        outs = self.router.from_stranger(key, header, frame.bytes, time.monotonic())
+        if self.taps:
+            self._show("in", header, header.source, frame.bytes, outs)
+        self._outs += outs
+
+    def _stranger_gone(self, key: bytes) -> None:
+        self._outs += self.router.stranger_gone(key)
+        self._flush()
 
     def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
         header = self._header(frames)
@@ -262,6 +334,9 @@ class Broker:
                     send(out.body, _NOBLOCK, False)
                 elif port == "peer":
                     self.callers.send(key, out.kind, [out.frame, out.body])
+                elif port == "join":
+                    if self.join_port:
+                        self.join_port.send(key, out.kind, out.frame, out.body)
                 else:
                     self.links.send(key, out.kind, [out.frame, out.body])
             except CoveyError as problem:
@@ -281,7 +356,27 @@ class Broker:
         return outs
 
     def _peer_at(self, key: int | str) -> Peer:
-        return self.router.peers[key] if isinstance(key, int) else Peer("", (parse_endpoint(key),))
+        if isinstance(key, int):
+            return self.router.peers[key]
+        address, _, its_key = key.partition("#")
+        address = parse_endpoint(address)
+        if self.guard and not is_key(its_key):
+            hint = "write HOST:PORT#KEY, with the 64 characters of its public key"
+            raise UsageError(f"to dial {address} the key of the node there is needed: this node is in mode curve", hint)
+        if its_key and not self.guard:
+            raise UsageError(f"{address} wants a key proved, and this node is in mode open", "leave the #KEY out")
+        return Peer("", (address,), its_key)
+
+    def _secure_link(self, socket: zmq.Socket[bytes], key: int | str) -> None:
+        assert self.guard is not None
+        self.guard.secure_link(socket, self._peer_at(key))
+
+    def _refuses(self, user: str, frame: zmq.Frame) -> bool:
+        assert self.guard is not None
+        return self.guard.refuses(user, None, frame)
+
+    def _tell_refusal(self, refusal: Refusal) -> None:
+        self.publish(REFUSED_TOPIC, msgspec.to_builtins(refusal))
 
     def _own_hello(self) -> list[bytes]:
         body = msgspec.msgpack.encode(Hello(node=self.router.node))
@@ -307,6 +402,10 @@ class Broker:
 
     def _sweep(self) -> None:
         now = time.monotonic()
+        if self.guard:
+            self.guard.sweep()
+        if self.join_port:
+            self.join_port.sweep()
         self._send(self.router.sweep(now))
         self.taps.sweep(now)
         self.links.keep(self.router.nodes_wanted())

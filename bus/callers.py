@@ -10,19 +10,38 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
 
 from ..errors import CoveyError
 from . import codec
-from .acceptor import Acceptor
+from .acceptor import MOST, Acceptor
 from .links import LINGER, QUEUE, Context
 from .messages import Kind
 from .port import Port
 from .session import Closed, Deliver, Down, Effect, Transmit
+from .trust import RateLimit
 from .window import MESSAGES
+
+PAUSE = 0.05
+"""Seconds in which nothing is read after more came than `Limits.rate` allows."""
+
+
+class Limits(NamedTuple):
+    """What a port takes: bytes of a frame, messages in libzmq's queues, sessions at a time; and, for all connections
+    together, messages a second and at once (0: any number). Who is above that waits in its own socket."""
+
+    frame: int = codec.MAX_BODY + codec.MAX_HEADER
+    sending: int = QUEUE
+    receiving: int = MESSAGES
+    sessions: int = MOST
+    rate: float = 0.0
+    burst: float = 0.0
+
+
+LIMITS = Limits()
 
 
 class Callers:
@@ -30,8 +49,9 @@ class Callers:
 
     `on_frames(key, [header, body], user)` gets each message once and in order; `user` is the proved key of the other
     side (None without `secure`). `on_down(key, reason)` is called when a session is over, in good order or not: what
-    the other side asked or wanted can be forgotten. `secure(socket)` makes the socket admit only who is trusted.
-    `counters` counts what was refused and lost.
+    the other side asked or wanted can be forgotten. `secure(socket)` makes the socket admit only who is trusted, and
+    `refuses(user, frame)` says of each message, whatever it is, whether its sender is trusted no more. `counters`
+    counts what was refused and lost.
     """
 
     def __init__(
@@ -42,13 +62,18 @@ class Callers:
         counters: Counter[str] | None = None,
         on_drained: Callable[[], None] | None = None,
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
+        refuses: Callable[[str, zmq.Frame], bool] | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         self._context = context
         self._on_frames = on_frames
         self._on_down = on_down
         self._on_drained = on_drained
         self._secure = secure
-        self._acceptor = Acceptor(counters)
+        self._refuses = refuses
+        self._limits = limits
+        self._rate = RateLimit(limits.rate, limits.burst, 1) if limits.rate else None
+        self._acceptor = Acceptor(counters, limits.sessions)
         self._port: Port | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
@@ -59,9 +84,9 @@ class Callers:
         """Bind to each `host:port`; raises CoveyError when one cannot be had."""
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, LINGER)
-        socket.setsockopt(zmq.SNDHWM, QUEUE)
-        socket.setsockopt(zmq.RCVHWM, MESSAGES)
-        socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_BODY + codec.MAX_HEADER)
+        socket.setsockopt(zmq.SNDHWM, self._limits.sending)
+        socket.setsockopt(zmq.RCVHWM, self._limits.receiving)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._limits.frame)
         socket.setsockopt(zmq.BACKLOG, 1024)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -88,6 +113,10 @@ class Callers:
     def end(self, key: bytes, reason: str) -> None:
         """End a session at once; `on_down` is called when there is one."""
         self._do(self._acceptor.end(self._loop.time(), key, reason))
+
+    def users(self) -> dict[bytes, str]:
+        """Return the proved key of each caller; "" without `secure`."""
+        return {each.key: each.user for each in self._acceptor.sessions.values()}
 
     def user(self, key: bytes) -> str | None:
         """Return the proved key of a caller; None without `secure`, or when its session is over."""
@@ -119,11 +148,17 @@ class Callers:
         if len(frames) < 2:
             self._acceptor.counters["malformed"] += 1
             return
-        user = ""
-        if self._secure and len(frames) == 2:  # only what opens a session needs it: a connection's user never changes
+        now, user = self._loop.time(), ""
+        if self._rate and not self._rate.allow(now, ""):
+            assert self._port is not None
+            self._port.pause(PAUSE)
+        if self._secure:
+            # asked of every message: a handshake is judged once, and the key may be revoked meanwhile
             with suppress(zmq.ZMQError):
                 user = str(frames[1].get("User-Id"))
-        effects = self._acceptor.heard(self._loop.time(), frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
+            if self._refuses and self._refuses(user, frames[1]):
+                return
+        effects = self._acceptor.heard(now, frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
         self._do(effects)
 
     def _do(self, effects: Sequence[Effect]) -> None:

@@ -19,8 +19,8 @@ from .trust import RateLimit, source_of
 MOST_ASKERS = 500
 """Askers remembered; the one that was quiet longest goes first. Each of a join or verdict asks for some seconds."""
 
-MOST_ITEMS = 1
-"""Requests in one message: a batch would pass the rate limit as one."""
+MOST_ITEMS = 10
+"""Requests in one message, as they come when somebody asks several things at once; each counts for the rate."""
 
 LONGEST_TEXT = 255
 """Characters of an asker's name and of other text of the header that is passed on."""
@@ -42,14 +42,14 @@ class Gate:
 
     def let(self, now: float, connection: Hashable, key: str, address: str, header: Header) -> Header | str:
         """Return the header with which a message goes on, or why it does not: "join_rate" or "join_topic"."""
-        if not self._limit.allow(now, source_of(address)):
+        cost = min(max(header.count, 1), MOST_ITEMS)
+        if not self._limit.allow(now, source_of(address), cost):
             return "join_rate"
         if (
             header.kind is not Kind.REQUEST
             or header.topic not in self.topics
             or not self._meant(header)
-            or header.count != MOST_ITEMS
-            or len(header.ids) != 1
+            or not 1 <= header.count == len(header.ids) <= MOST_ITEMS
             or max(map(len, (header.source, header.cluster, *header.causes, *header.request_ids))) > LONGEST_TEXT
             or header.compressed  # small bodies never are; a small one that unpacks to a large one is an attack
         ):
@@ -65,7 +65,9 @@ class Gate:
             return None
         return asker[0], msgspec.structs.replace(header, destination=asker[1])
 
-    def __len__(self) -> int:
+    @property
+    def askers(self) -> int:
+        """How many askers are known at the moment."""
         return len(self._askers)
 
     def _number(self, connection: Hashable, source: str) -> int:

@@ -10,6 +10,7 @@ anew. Whoever is in the middle of something dials again and goes on.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from .guard import Context, Guard, address_of
 from .messages import HELLO, Header, Kind
 from .zap import Arrivals
 
-LIMITS = Limits(frame=4096, queue=100, sessions=64, rate=500.0, burst=1000.0)
+LIMITS = Limits(frame=4096, sending=100, receiving=100, sessions=64, rate=500.0, burst=1000.0)
 """Of the join port: bytes of a frame, messages in libzmq's queues, sessions, raw messages a second and at once."""
 
 MOST_OPEN = 512
@@ -48,6 +49,7 @@ class JoinPort:
         self._on_gone = on_gone
         self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
+        self._counters: Counter[str] = Counter()  # what strangers do wrong in their sessions is theirs alone
         self._callers: Callers | None = None
         self._arrivals: Arrivals | None = None
         self.renewed = 0
@@ -56,7 +58,13 @@ class JoinPort:
     def listen(self) -> None:
         """Bind; raises CoveyError when an address cannot be had."""
         callers = Callers(
-            self._context, self._from_stranger, lambda key, _: self._on_gone(key), self._on_drained, self._secure, LIMITS
+            self._context,
+            self._from_stranger,
+            lambda key, _: self._on_gone(key),
+            self._counters,
+            self._on_drained,
+            self._secure,
+            limits=LIMITS,
         )
         try:
             callers.listen(self._endpoints)
@@ -76,16 +84,15 @@ class JoinPort:
 
     def sweep(self) -> None:
         """Open the port anew when too many connections are held. To be called about every second."""
-        full = self._arrivals is not None and self._arrivals.open > MOST_OPEN
-        if full:
-            self._guard.refused("join_full")
-            self.close()
-        if full or self._callers is None:
+        if self._callers is None:
             try:
                 self.listen()
                 self.renewed += 1
             except CoveyError:
-                self._callers = None  # the old socket is not quite gone: the next sweep tries again
+                pass  # the old socket is not quite gone, or another program was faster: the next sweep tries again
+        elif self._arrivals is not None and self._arrivals.open > MOST_OPEN:
+            self._guard.refused("join_full")
+            self.close()
 
     def send(self, session: bytes, kind: Kind, frame: bytes, body: Any) -> None:
         """Send an answer to who asked, under the name that it asked by; raises Overloaded, Unreachable."""

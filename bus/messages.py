@@ -158,6 +158,7 @@ does a new connection. Who says less than it read has a smaller window; who says
 PARTY_TOPIC = "bus.party"
 PEER_TOPIC = "bus.peer"
 COUNTERS_TOPIC = "bus.counters"
+REFUSED_TOPIC = "bus.refused"
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

@@ -56,6 +56,7 @@ class Port:
         self._again = False
         self._draining = False
         self._closed = False
+        self._paused: asyncio.TimerHandle | None = None
         # what pyzmq's own class adds to a send is for options nobody uses here, and as dear as the send itself
         self._send: Callable[..., object] = super(zmq.Socket, socket).send
         self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]
@@ -82,7 +83,7 @@ class Port:
 
     def touched(self) -> None:
         """To be called after anything else was done with the socket, an option set say: that too eats wake-ups."""
-        if self._again or self._draining or self._closed:
+        if self._again or self._draining or self._closed or self._paused:
             return
         if self._look(_EVENTS) & _POLLIN:
             self._again = True
@@ -93,23 +94,36 @@ class Port:
         if not self._draining:
             self._drain()
 
+    def pause(self, seconds: float) -> None:
+        """Read nothing for a while: what comes meanwhile waits in libzmq's queue, then with who sends it."""
+        if self._paused is None and not self._closed:
+            self._loop.remove_reader(self._fd)
+            self._paused = self._loop.call_later(seconds, self._resume)
+
     def close(self, linger: int = 0) -> None:
         """Stop reading and close the socket, giving what is queued `linger` milliseconds to leave."""
         if self._closed:
             return
         self._closed = True
         self._timer.cancel()
+        if self._paused:
+            self._paused.cancel()
         self._loop.remove_reader(self._fd)
         self.socket.close(linger)
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._loop.add_reader(self._fd, self._drain)
+        self._drain()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK, self._tick)
         self._drain()
 
     def _drain(self) -> None:
-        if self._closed:
-            return
         self._again = False
+        if self._closed or self._paused:
+            return
         self._draining = True
         receive, end = self.socket.recv, monotonic() + DRAIN_TIME
         try:
@@ -132,6 +146,8 @@ class Port:
                     self._loop.call_exception_handler(told)
                 if self._closed:
                     return
+                if self._paused:
+                    break
                 if monotonic() > end:
                     self._go_on()
                     break

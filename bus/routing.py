@@ -63,6 +63,7 @@ class Router:
         self.peers: dict[int, Peer] = {}
         self.parties: dict[Hashable, Party] = {}
         self.callers: dict[Hashable, Caller] = {}  # brokers that dialled us
+        self.strangers: dict[Hashable, Caller] = {}  # those on the join port
         self.counters: Counter[str] = Counter()
         self.exchange = Exchange(self.counters)
         self.fanout = Fanout(self.counters)
@@ -198,8 +199,8 @@ class Router:
         self.counters["unexpected"] += 1
         return []
 
-    def from_caller(self, key: Hashable, header: Header, body: Any, now: float) -> list[Out]:
-        """Route what a broker that dialled us sent: what its node asks, and whose events it wants."""
+    def from_caller(self, key: Hashable, header: Header, body: Any, now: float, proved: str = "") -> list[Out]:
+        """Route what a broker that dialled us and proved a key sent: what its node asks, whose events it wants."""
         caller = self.callers.get(key)
         if caller is None:
             return self._stranger(Connection("peer", key))
@@ -207,7 +208,8 @@ class Router:
             self.counters["malformed"] += 1
         elif header.kind is Kind.REQUEST:
             if header.source.endswith(caller.suffix):
-                return self.exchange.request(caller, header.source, header.role, header.uid, header, body, now)
+                role, uid = header.role, header.uid
+                return self.exchange.request(caller, header.source, role, uid, header, body, now, proved)
             self.counters["forged_source"] += 1
         elif header.kind is Kind.CONTROL and header.topic in (SUBSCRIBE, UNSUBSCRIBE):
             return self._subscription(caller, header, body)
@@ -216,6 +218,21 @@ class Router:
         else:
             self.counters["unexpected"] += 1
         return []
+
+    def from_stranger(self, key: Hashable, header: Header, body: Any, now: float) -> list[Out]:
+        """Route what was asked on the join port; the gate there has named the asker and the key it proved."""
+        if not sound(header):
+            self.counters["malformed"] += 1
+            return []
+        stranger = self.strangers.get(key)
+        if stranger is None:
+            stranger = self.strangers[key] = Caller(Connection("join", key), NodeInfo())
+        return self.exchange.request(stranger, header.source, header.role, header.uid, header, body, now, header.key)
+
+    def stranger_gone(self, key: Hashable) -> list[Out]:
+        """A connection of the join port ended: forget what was asked over it."""
+        stranger = self.strangers.pop(key, None)
+        return self._leave(stranger) if stranger else []
 
     def from_link(self, key: int | str, header: Header, body: Any) -> list[Out]:
         """Route what a broker that we dialled sent: answers, and the events that we asked for."""
@@ -243,7 +260,12 @@ class Router:
             if not header.ids:
                 self.counters["notes_dropped"] += header.count
             return self.exchange.fail(which, lambda _: problem)
-        ends: dict[Hashable, Any] = {"local": self.parties, "peer": self.callers}.get(lost.connection.port, {})
+        known: dict[str, dict[Hashable, Any]] = {
+            "local": self.parties,
+            "peer": self.callers,
+            "join": self.strangers,
+        }
+        ends = known.get(lost.connection.port, {})
         end: End | None = ends.get(lost.connection.key)
         if lost.kind is Kind.EVENT and end:
             number = int(header.source.rpartition("@")[2])
@@ -265,7 +287,7 @@ class Router:
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a numbered invariant of the class does not hold."""
-        ends: list[End] = [*self.parties.values(), *self.callers.values()]
+        ends: list[End] = [*self.parties.values(), *self.callers.values(), *self.strangers.values()]
         counted: Counter[End] = Counter()
         tables = {id(table): table for table in self.exchange.pending.values()}
         for pending in (pending for table in tables.values() for pending in table.values()):

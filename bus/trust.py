@@ -87,15 +87,17 @@ class RateLimit:
         self._most = most
         self._left: dict[str, tuple[float, float]] = {}  # by source, longest unseen first: what is left, and since when
 
-    def __len__(self) -> int:
+    @property
+    def sources(self) -> int:
+        """How many sources are told apart at the moment."""
         return len(self._left)
 
-    def allow(self, now: float, source: str) -> bool:
-        """Take one from what the source has left; False when there is nothing."""
+    def allow(self, now: float, source: str, cost: int = 1) -> bool:
+        """Take `cost` from what the source has left; False, and nothing is taken, when there is not so much."""
         left, since = self._left.pop(source, (self._burst, now))
         left = min(self._burst, left + max(0.0, now - since) * self._rate)
-        allowed = left >= 1.0
-        self._left[source] = (left - 1.0 if allowed else left, now)
+        allowed = left >= cost
+        self._left[source] = (left - cost if allowed else left, now)
         if len(self._left) > self._most:
             del self._left[next(iter(self._left))]
         return allowed

@@ -145,7 +145,8 @@ class Arrivals:
 
     def close(self) -> None:
         """Stop."""
-        self._watched.disable_monitor()
+        if not self._watched.closed:
+            self._watched.disable_monitor()
         self._port.close()
 
     def _heard(self, frames: list[zmq.Frame]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from covey.bus.join_gate import LONGEST_TEXT, MOST_ASKERS, Gate
+from covey.bus.join_gate import LONGEST_TEXT, MOST_ASKERS, MOST_ITEMS, Gate
 from covey.bus.messages import HELLO, Header, Kind, Role
 from covey.bus.trust import RateLimit
 from hypothesis import given
@@ -58,7 +58,10 @@ def test_a_question_goes_on_under_a_name_of_nobody_with_the_proved_key() -> None
         {"kind": Kind.EVENT},
         {"kind": Kind.CONTROL, "topic": HELLO},
         {"kind": Kind.CONTROL},
-        {"count": 2, "ids": (7, 8)},
+        {"count": MOST_ITEMS + 1, "ids": tuple(range(MOST_ITEMS + 1))},
+        {"count": 0, "ids": ()},
+        {"count": -1},
+        {"count": 2},
         {"ids": ()},
         {"ids": (7, 8)},
         {"compressed": True},
@@ -123,6 +126,13 @@ def test_the_rate_counts_handshakes_and_messages_of_one_address() -> None:
     assert isinstance(let(here, ASK, now=0.3), Header)
 
 
+def test_each_request_of_a_batch_counts() -> None:
+    here = gate()
+    both = msgspec.structs.replace(ASK, ids=(1, 2, 3, 4), count=4)
+    assert [isinstance(let(here, both), Header) for _ in range(3)] == [True, True, False]
+    assert isinstance(let(here, ASK), Header)
+
+
 def test_what_is_refused_for_its_topic_costs_as_much() -> None:
     here = gate()
     wrong = msgspec.structs.replace(ASK, topic="registry.put")
@@ -141,7 +151,7 @@ def test_askers_are_forgotten_the_quiet_ones_first_and_their_numbers_never_used_
         assert found.source not in seen
         seen.add(found.source)
         assert let(here, ASK, b"\0busy") == busy
-        assert len(here) <= MOST_ASKERS
+        assert here.askers <= MOST_ASKERS
     assert here.back(Header(Kind.REPLY, (7,), "dcm@1", "join-2@0", ASK.topic)) is None
     assert here.back(Header(Kind.REPLY, (7,), "dcm@1", busy.source, ASK.topic)) is not None
 
@@ -166,6 +176,6 @@ def test_whatever_is_said_goes_on_as_nobody_or_not_at_all(header: Header) -> Non
     if isinstance(found, Header):
         assert (found.source, found.role, found.uid, found.key) == ("join-1@0", Role.LOOK, -1, KEY)
         assert found.topic in ("dcm.define_message", "dcm.verdict")
-        assert found.count == len(found.ids) == 1
+        assert found.count == len(found.ids) <= MOST_ITEMS
     else:
         assert found == "join_topic"

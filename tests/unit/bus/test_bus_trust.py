@@ -91,7 +91,7 @@ def test_the_table_of_sources_is_bounded_and_forgets_the_quiet_ones() -> None:
     for number in range(1000):
         limit.allow(0.0, f"s{number}")
         assert not limit.allow(0.0, "busy")
-        assert len(limit) <= 100
+        assert limit.sources <= 100
     assert SOURCES >= 1024
 
 
