@@ -85,7 +85,9 @@ class Broker:
             self.router.counters,
             self._flush,
         )
-        self.callers = Callers(self._outside, self._from_peer, self._caller_down, self.router.counters, self._flush)
+        self.callers = Callers(
+            self._outside, self._from_peer, self._caller_down, self._caller_closed, self.router.counters, self._flush
+        )
         self._ports: dict[str, Port] = {}
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
@@ -297,7 +299,16 @@ class Broker:
         self._peer(key, "down", reason)
         self._flush()
 
-    def _caller_down(self, key: bytes, _reason: str) -> None:
+    def _caller_down(self, key: bytes, reason: str) -> None:
+        caller = self.router.callers.get(key)
+        self._caller_closed(key)
+        if caller and caller.node.number:
+            number = caller.node.number
+            others = any(other.node.number == number for other in self.router.callers.values())
+            if not others and not self.links.up(number):  # it may have been started anew, and have dialled again
+                self._peer(number, "down", reason)
+
+    def _caller_closed(self, key: bytes) -> None:
         self._outs += self.router.caller_gone(key)
         self._flush()
 
