@@ -59,7 +59,7 @@ class Port:
         self._closed = False
         # what pyzmq's own class adds to a send is for options nobody uses here, and as dear as the send itself
         self.send_frame: Callable[..., object] = super(zmq.Socket, socket).send
-        self._recv: Callable[..., zmq.Frame] = socket.recv  # type: ignore[assignment]
+        self._recv: Callable[..., zmq.Frame] = socket.recv
         self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]
         self._loop.add_reader(self._fd, self._drain)
         self._timer = self._loop.call_later(TICK, self._tick)
