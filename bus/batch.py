@@ -40,34 +40,16 @@ _OWN = (Kind.REQUEST, Kind.EVENT)
 
 
 class Batch:
-    """Items on their way to one destination. `size` is in bytes, `text` is what they add to the header."""
+    """Items on their way to one destination, and in what they are alike: kind, topic, cluster, budget, whether they
+    have no cause and whether nobody waits for a reply. `size` is in bytes, `text` is what they add to the header.
+    """
 
-    __slots__ = (
-        "budget",
-        "caused",
-        "causes",
-        "cluster",
-        "destination",
-        "ids",
-        "items",
-        "kind",
-        "request_ids",
-        "sequence",
-        "size",
-        "text",
-        "topic",
-    )
+    __slots__ = ("alike", "causes", "destination", "ids", "items", "request_ids", "sequence", "size", "text")
 
-    def __init__(
-        self, kind: Kind, destination: str, topic: str, cluster: str, budget: float, sequence: int, caused: bool
-    ) -> None:
-        self.kind = kind
+    def __init__(self, destination: str, alike: tuple[Kind, str, str, float, bool, bool], sequence: int) -> None:
         self.destination = destination
-        self.topic = topic
-        self.cluster = cluster
-        self.budget = budget
+        self.alike = alike
         self.sequence = sequence
-        self.caused = caused
         self.size = self.text = 0
         self.ids: list[int] = []
         self.items: list[bytes] = []
@@ -76,20 +58,21 @@ class Batch:
 
     def frames(self) -> list[bytes]:
         """Return the message."""
+        kind, topic, cluster, budget, _, _ = self.alike
         causes = self.causes
         if causes and causes.count(causes[0]) == len(causes):
             causes = causes[:1]
         header = Header(
-            self.kind,
+            kind,
             tuple(self.ids),
             "",
             self.destination,
-            self.topic,
+            topic,
             len(self.items),
-            self.cluster,
+            cluster,
             0,
             -1,
-            self.budget,
+            budget,
             self.sequence,
             False,
             False,
@@ -136,15 +119,9 @@ class Outbox:
         size, text = len(item), 0
         if cause or request_id:
             text = _text(topic, cause, request_id) if kind in _OWN else len(cause)
+        alike = (kind, topic, cluster, budget, not cause, not number)
         if batch is not None and (
-            batch.kind is not kind
-            or batch.topic != topic
-            or batch.budget != budget
-            or batch.cluster != cluster
-            or batch.caused is not bool(cause)
-            or bool(batch.ids) is not bool(number)
-            or batch.size + size > codec.BATCH_BYTES
-            or batch.text > MAX_TEXT
+            batch.alike != alike or batch.size + size > codec.BATCH_BYTES or batch.text > MAX_TEXT
         ):
             del self._open[destination]
             self._send(batch)
@@ -152,8 +129,8 @@ class Outbox:
         if batch is None:
             if kind in _OWN:
                 self._check(destination, topic, cluster)
-            batch = self._open[destination] = Batch(kind, destination, topic, cluster, budget, sequence, bool(cause))
-            if not (now or self._scheduled):
+            batch = self._open[destination] = Batch(destination, alike, sequence)
+            if not (now or self._scheduled or self._port.draining):  # a drain ends with a flush
                 self._scheduled = True
                 self._loop.call_soon(self.flush)
         if text:
@@ -219,7 +196,7 @@ class Outbox:
         try:
             frames = batch.frames()
         except CoveyError as problem:  # the names in an answer are those of the request: not checked before
-            log.warning("an answer about '%.40s' is lost: %s", batch.topic, problem)
+            log.warning("an answer about '%.40s' is lost: %s", batch.alike[1], problem)
             return
         self._put(frames)
 

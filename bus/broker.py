@@ -253,7 +253,7 @@ class Broker:
 
     def _send(self, outs: Iterable[Out]) -> None:
         local = self._ports["local"]
-        send = local.socket.send
+        send = local.send_frame
         again: list[Out] = []
         for out in outs:
             port, key = out.connection

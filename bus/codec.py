@@ -67,7 +67,10 @@ def decode_header(frame: bytes) -> Header:
 
 def encode_item(value: Any) -> bytes:
     """Return the bytes of one item; raises TooLarge, UsageError, TypeError."""
-    data = _encode(value)
+    try:
+        data = _encoder.encode(value)
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        data = _encode(value)  # which says it in our words
     if len(data) > MAX_BODY:
         raise TooLarge(f"a body of {len(data)} bytes, at most {MAX_BODY} are allowed", "send it in parts")
     return data

@@ -224,10 +224,13 @@ class Router:
         elif header.kind is Kind.REPLY or (header.kind is Kind.ERROR and header.ids):
             return self.exchange.reply(Connection("link", key), header.source, header, body)
         elif isinstance(key, int) and header.kind is Kind.EVENT:
-            if header.source.endswith(f"@{key}"):
+            if not 0 < len(header.topic) <= MAX_TOPIC:
+                self.counters["malformed"] += 1
+            elif header.source.endswith(f"@{key}"):
                 self.counters["events"] += header.count
                 return self.fanout.publish(key, header, body)
-            self.counters["forged_source"] += 1
+            else:
+                self.counters["forged_source"] += 1
         elif isinstance(key, int) and header.kind is Kind.CONTROL and header.topic == SUBSCRIBED:
             return self._confirmed(key, body)
         else:
