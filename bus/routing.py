@@ -246,8 +246,8 @@ class Router:
             if not header.ids:
                 self.counters["notes_dropped"] += header.count
             return self.exchange.fail(which, lambda _: problem)
-        ends: dict[Hashable, Any] = {"local": self.parties, "peer": self.callers}.get(lost.connection.port, {})
-        end: End | None = ends.get(lost.connection.key)
+        ends: dict[str, Any] = {"local": self.parties, "peer": self.callers}
+        end: End | None = ends.get(lost.connection.port, {}).get(lost.connection.key)
         if lost.kind is Kind.EVENT and end:
             number = int(header.source.rpartition("@")[2])
             self.counters["events_delivered"] -= header.count
