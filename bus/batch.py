@@ -130,7 +130,7 @@ class Outbox:
             if kind in _OWN:
                 self._check(destination, topic, cluster)
             batch = self._open[destination] = Batch(destination, alike, sequence)
-            if not (now or self._scheduled):
+            if not (now or self._scheduled or self._port.draining):  # a drain ends with a flush
                 self._scheduled = True
                 self._loop.call_soon(self.flush)
         if text:

@@ -114,6 +114,7 @@ class Broker:
             self._outside,
             self._from_peer,
             self._caller_down,
+            self._caller_closed,
             self.router.counters,
             self._flush,
             self.guard.secure_peers if self.guard else None,
@@ -323,7 +324,7 @@ class Broker:
 
     def _send(self, outs: Iterable[Out]) -> None:
         local = self._ports["local"]
-        send = local.socket.send
+        send = local.send_frame
         again: list[Out] = []
         for out in outs:
             port, key = out.connection
@@ -392,7 +393,16 @@ class Broker:
         self._peer(key, "down", reason)
         self._flush()
 
-    def _caller_down(self, key: bytes, _reason: str) -> None:
+    def _caller_down(self, key: bytes, reason: str) -> None:
+        caller = self.router.callers.get(key)
+        self._caller_closed(key)
+        if caller and caller.node.number:
+            number = caller.node.number
+            others = any(other.node.number == number for other in self.router.callers.values())
+            if not others and not self.links.up(number):  # it may have been started anew, and have dialled again
+                self._peer(number, "down", reason)
+
+    def _caller_closed(self, key: bytes) -> None:
         self._outs += self.router.caller_gone(key)
         self._flush()
 

@@ -48,10 +48,10 @@ class Callers:
     """All brokers that dialled us. A key stands for one session: it outlives connections, and is never used again.
 
     `on_frames(key, [header, body], user)` gets each message once and in order; `user` is the proved key of the other
-    side (None without `secure`). `on_down(key, reason)` is called when a session is over, in good order or not: what
-    the other side asked or wanted can be forgotten. `secure(socket)` makes the socket admit only who is trusted, and
-    `refuses(user, frame)` says of each message, whatever it is, whether its sender is trusted no more. `counters`
-    counts what was refused and lost.
+    side (None without `secure`). `on_down(key, reason)` is called when a session is over, `on_closed(key)` when
+    the other side closed it in good order because it does not need it: what it asked or wanted can be forgotten.
+    `secure(socket)` makes the socket admit only who is trusted, and `refuses(user, frame)` says of each message,
+    whatever it is, whether its sender is trusted no more. `counters` counts what was refused and lost.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Callers:
         context: Context,
         on_frames: Callable[[bytes, list[zmq.Frame], str | None], None],
         on_down: Callable[[bytes, str], None],
+        on_closed: Callable[[bytes], None] = lambda key: None,
         counters: Counter[str] | None = None,
         on_drained: Callable[[], None] | None = None,
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
@@ -68,6 +69,7 @@ class Callers:
         self._context = context
         self._on_frames = on_frames
         self._on_down = on_down
+        self._on_closed = on_closed
         self._on_drained = on_drained
         self._secure = secure
         self._refuses = refuses
@@ -170,9 +172,12 @@ class Callers:
                     assert isinstance(effect.key, bytes)
                     user = self.user(effect.key) if self._secure else None
                     self._on_frames(effect.key, effect.frames, user)
-                elif isinstance(effect, (Down, Closed)):
+                elif isinstance(effect, Down):
                     assert isinstance(effect.key, bytes)
-                    self._on_down(effect.key, effect.reason if isinstance(effect, Down) else "it was not used any more")
+                    self._on_down(effect.key, effect.reason)
+                elif isinstance(effect, Closed):
+                    assert isinstance(effect.key, bytes)
+                    self._on_closed(effect.key)
         finally:
             self._arm()
 

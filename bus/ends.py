@@ -6,7 +6,6 @@ bounded by its window; a connection between nodes has a window of its own in its
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import msgspec

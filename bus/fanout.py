@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ..errors import CoveyError, Overloaded, UsageError
+from ..errors import Overloaded, UsageError
 from . import codec
 from .ends import End, Out
 from .messages import Header, Kind, Subscribe

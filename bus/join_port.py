@@ -61,6 +61,7 @@ class JoinPort:
             self._context,
             self._from_stranger,
             lambda key, _: self._on_gone(key),
+            self._on_gone,
             self._counters,
             self._on_drained,
             self._secure,

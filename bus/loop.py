@@ -1,6 +1,7 @@
 """Run a program on the fastest event loop there is: uvloop when it is installed (`covey[fast]`), else asyncio's own.
 
-For what runs long: loading uvloop takes longer than a short command. Nothing may depend on which one it is; uvloop's
+For the processes of a daemon: a command is over before uvloop is loaded, and uvloop does not hear a second Ctrl-C at
+once. Nothing may depend on which one it is; uvloop's
 clock counts whole milliseconds.
 """
 

@@ -1,9 +1,9 @@
 """One socket, one owner: poll, then drain without waiting.
 
 A ZeroMQ file descriptor is edge-triggered: whatever is done with the socket may eat the wake-up for what has come. A
-drain ends with such a look, and sends during a drain need none of their own; every other send is followed by one. A drain is bounded in messages and in time, so that one busy
-socket leaves the loop to others; a slow tick repairs a wake-up that a kernel or library might lose. Four times as fast
-as a future per message.
+drain ends with such a look, and sends during a drain need none of their own; every other send is followed by one. A
+drain is bounded in messages and in time, so that one busy socket leaves the loop to others; a slow tick repairs a
+wake-up that a kernel or library might lose. Four times as fast as a future per message.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ class Port:
         self._loop = asyncio.get_running_loop()
         self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._again = False
-        self._draining = False
+        self.draining = False
+        """Whether messages are being handled: `on_drained` comes after that."""
         self._closed = False
         self._paused: asyncio.TimerHandle | None = None
         # what pyzmq's own class adds to a send is for options nobody uses here, and as dear as the send itself
-        self._send: Callable[..., object] = super(zmq.Socket, socket).send
+        self.send_frame: Callable[..., object] = super(zmq.Socket, socket).send
+        self._recv: Callable[..., zmq.Frame] = socket.recv
         self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]
         self._loop.add_reader(self._fd, self._drain)
         self._timer = self._loop.call_later(TICK, self._tick)
@@ -76,14 +78,14 @@ class Port:
 
     def put(self, frames: Sequence[Any], copy: bool = True) -> None:
         """Send one of several messages: like `send`, but `touched` is to be called after the last."""
-        send = self._send
+        send = self.send_frame
         for frame in frames[:-1]:
             send(frame, _MORE, copy)
         send(frames[-1], _NOBLOCK, copy)
 
     def touched(self) -> None:
         """To be called after anything else was done with the socket, an option set say: that too eats wake-ups."""
-        if self._again or self._draining or self._closed or self._paused:
+        if self._again or self.draining or self._closed or self._paused:
             return
         if self._look(_EVENTS) & _POLLIN:
             self._again = True
@@ -91,7 +93,7 @@ class Port:
 
     def drain(self) -> None:
         """Handle what has come until now, without waiting for the loop."""
-        if not self._draining:
+        if not self.draining:
             self._drain()
 
     def pause(self, seconds: float) -> None:
@@ -124,43 +126,48 @@ class Port:
         self._again = False
         if self._closed or self._paused:
             return
-        self._draining = True
-        receive, end = self.socket.recv, monotonic() + DRAIN_TIME
+        self.draining = True
         try:
-            for count in range(DRAIN):
-                # one message alone is the usual thing, and an exception is dearer than a look; of many, it is one
-                if count == 1 and not self._look(_EVENTS) & _POLLIN:
-                    break
-                try:
-                    frame = receive(_NOBLOCK, False)
-                except zmq.Again:
-                    break
-                frames = [frame]
-                while frame.more:
-                    frame = receive(_NOBLOCK, False)
-                    frames.append(frame)
-                try:
-                    self._on_frames(frames)
-                except Exception as problem:
-                    told = {"message": "a message could not be handled", "exception": problem}
-                    self._loop.call_exception_handler(told)
-                if self._closed:
-                    return
-                if self._paused:
-                    break
-                if monotonic() > end:
-                    self._go_on()
-                    break
-            else:
-                self._go_on()
+            # most wake-ups bring one message, and what follows from it need not wait for a look whether there are more
+            if self._receive() and not self._closed:
+                if self._on_drained:
+                    self._on_drained()
+                if not self._closed and not self._paused and self._look(_EVENTS) & _POLLIN:
+                    self._drain_all()
         finally:
-            self._draining = False
+            self.draining = False
+
+    def _drain_all(self) -> None:
+        end = monotonic() + DRAIN_TIME
+        for _ in range(DRAIN):
+            if not self._receive():
+                break
+            if self._closed:
+                return
+            if self._paused or monotonic() > end:
+                break
         if self._on_drained:
             self._on_drained()
+        if not self._closed and not self._paused and self._look(_EVENTS) & _POLLIN:
+            self._again = True
+            self._loop.call_soon(self._drain)
 
-    def _go_on(self) -> None:
-        self._again = True
-        self._loop.call_soon(self._drain)
+    def _receive(self) -> bool:
+        """Handle one message; False when there is none."""
+        receive = self._recv
+        try:
+            frame = receive(_NOBLOCK, False)
+        except zmq.Again:
+            return False
+        frames = [frame]
+        while frame.more:
+            frame = receive(_NOBLOCK, False)
+            frames.append(frame)
+        try:
+            self._on_frames(frames)
+        except Exception as problem:
+            self._loop.call_exception_handler({"message": "a message could not be handled", "exception": problem})
+        return True
 
 
 def content(frame: zmq.Frame) -> bytes | memoryview:

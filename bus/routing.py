@@ -241,10 +241,13 @@ class Router:
         elif header.kind is Kind.REPLY or (header.kind is Kind.ERROR and header.ids):
             return self.exchange.reply(Connection("link", key), header.source, header, body)
         elif isinstance(key, int) and header.kind is Kind.EVENT:
-            if header.source.endswith(f"@{key}"):
+            if not 0 < len(header.topic) <= MAX_TOPIC:
+                self.counters["malformed"] += 1
+            elif header.source.endswith(f"@{key}"):
                 self.counters["events"] += header.count
                 return self.fanout.publish(key, header, body)
-            self.counters["forged_source"] += 1
+            else:
+                self.counters["forged_source"] += 1
         elif isinstance(key, int) and header.kind is Kind.CONTROL and header.topic == SUBSCRIBED:
             return self._confirmed(key, body)
         else:
@@ -260,13 +263,8 @@ class Router:
             if not header.ids:
                 self.counters["notes_dropped"] += header.count
             return self.exchange.fail(which, lambda _: problem)
-        known: dict[str, dict[Hashable, Any]] = {
-            "local": self.parties,
-            "peer": self.callers,
-            "join": self.strangers,
-        }
-        ends = known.get(lost.connection.port, {})
-        end: End | None = ends.get(lost.connection.key)
+        ends: dict[str, Any] = {"local": self.parties, "peer": self.callers, "join": self.strangers}
+        end: End | None = ends.get(lost.connection.port, {}).get(lost.connection.key)
         if lost.kind is Kind.EVENT and end:
             number = int(header.source.rpartition("@")[2])
             self.counters["events_delivered"] -= header.count

@@ -66,9 +66,9 @@ class Window:
         """Count a message that is about to be sent, if there is room for it."""
         messages = self._sent_messages - self._read_messages
         bytes_ = self._sent_bytes - self._read_bytes
-        if messages >= READ_MESSAGES or bytes_ >= READ_BYTES:
-            if messages >= _MESSAGES[kind] or bytes_ + size > _BYTES[kind]:
-                return False
+        may_be_empty = messages < READ_MESSAGES and bytes_ < READ_BYTES
+        if not may_be_empty and (messages >= _MESSAGES[kind] or bytes_ + size > _BYTES[kind]):
+            return False
         self._sent_messages += 1
         self._sent_bytes += size
         return True

@@ -134,12 +134,8 @@ def run(work: Callable[[Session], Awaitable[T]], *, timeout: float = 10.0, endle
                     f"no answer within {seconds:g} s", "it may still happen; --timeout gives it longer"
                 ) from None
 
-    if endless:
-        from ..bus.loop import run as start
-    else:
-        start = asyncio.run  # what asks once is over before a faster loop would be loaded
     try:
-        return start(within())
+        return asyncio.run(within())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a stream was told twice to end
 

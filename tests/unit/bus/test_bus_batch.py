@@ -21,6 +21,7 @@ class FakePort:
         self.sent: list[tuple[Header, list[Any]]] = []
         self.full = False
         self.looks = 0
+        self.draining = False
 
     def put(self, frames: list[bytes], copy: bool = True) -> None:
         if self.full:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from covey import errors
-from covey.bus import tap
+from covey.bus import codec, tap
 from covey.bus.messages import Header, Kind
 from covey.bus.tap import Condition, Taps
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def offer(taps: Taps, topic: str, times: int = 1, body: bytes = b"x", kind: Kind = Kind.REQUEST) -> None:
     for number in range(times):
-        taps.offer(0.0, 1, "out", Header(kind, number, "a@1", "store", topic), body)
+        taps.offer(0.0, 1, "out", Header(kind, (number,), "", "store", topic), "a@1", body)
+
+
+def offer_batch(taps: Taps, values: list[object], **fields: Any) -> None:
+    ids = tuple(range(1, len(values) + 1))
+    header = Header(Kind.REQUEST, ids, "", "store", "store.get", len(values), **fields)
+    taps.offer(0.0, 1, "out", header, "a@1", codec.join_items([codec.encode_item(value) for value in values]))
 
 
 def balanced(counters: dict[str, int]) -> bool:
@@ -100,3 +109,101 @@ def test_one_fetch_is_bounded_in_bytes_but_never_empty(monkeypatch: pytest.Monke
     found = taps.get(number)
     assert [len(found.take_now(1000)) for _ in range(4)] == [1, 1, 1, 0]
     assert balanced(found.counters())
+
+
+def test_a_batch_is_shown_item_by_item() -> None:
+    taps = Taps()
+    number = taps.attach([], True, 0.0)
+    offer_batch(taps, ["one", {"two": 2}, 3])
+    records = taps.get(number).take_now(10)
+    assert [(record.id, codec.decode_body(record.body), record.cause) for record in records] == [
+        (1, "one", "a@1#1"),
+        (2, {"two": 2}, "a@1#2"),
+        (3, 3, "a@1#3"),
+    ]
+    assert [record.size for record in records] == [len(record.body) for record in records]
+    assert taps.get(number).passed == 3
+
+
+def test_items_are_matched_one_by_one() -> None:
+    taps = Taps()
+    number = taps.attach([Condition("id", ">", 1), Condition("cause", "==", "s")], False, 0.0)
+    offer_batch(taps, ["x"] * 4, causes=("s", "s", "t", "s"))
+    counters = taps.detach(number)
+    assert (counters["passed"], counters["matched"], counters["waiting"]) == (4, 2, 2)
+
+
+def test_a_compressed_batch_is_opened() -> None:
+    taps = Taps()
+    number = taps.attach([], True, 0.0)
+    body, compressed = codec.compress(codec.join_items([codec.encode_item("x" * 5000), codec.encode_item("y")]))
+    header = Header(Kind.REPLY, (4, 5), "", "a@1", "store.get", 2, compressed=compressed)
+    taps.offer(0.0, 1, "in", header, "store@2", body)
+    first, second = taps.get(number).take_now(10)
+    assert [codec.decode_body(each.body, each.compressed) for each in (first, second)] == ["x" * 5000, "y"]
+    assert second.cause == "a@1#5"
+
+
+def test_nothing_is_opened_that_cannot_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(codec, "split_items", never)
+    taps = Taps()
+    conditions = [
+        ("kind", "reply"),
+        ("topic", "other"),
+        ("source", "b@1"),
+        ("destination", "shop"),
+        ("direction", "in"),
+    ]
+    numbers = [taps.attach([Condition(field, "==", value)], True, 0.0) for field, value in conditions]
+    for _ in range(3):
+        offer_batch(taps, [1, 2, 3])
+    for number in numbers:
+        assert taps.detach(number) == {"passed": 9, "matched": 0, "fetched": 0, "dropped": 0, "waiting": 0}
+
+
+@pytest.mark.parametrize("count", [0, -1, 3, 10**9])
+def test_a_batch_that_lies_is_shown_as_a_whole(count: int) -> None:
+    taps = Taps()
+    number = taps.attach([], True, 0.0)
+    taps.offer(0.0, 1, "out", Header(Kind.EVENT, topic="x", count=count), "a@1", b"\x92\1\2")
+    (record,) = taps.get(number).take_now(10)
+    assert record.body == b"\x92\1\2"
+    assert taps.get(number).matched == 1
+
+
+def test_what_is_remembered_of_headers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "MAX_VERDICTS", 5)
+    taps = Taps()
+    number = taps.attach([Condition("topic", "==", "t3")], False, 0.0)
+    for name in range(20):
+        offer(taps, f"t{name}")
+    assert len(taps.get(number)._verdicts) <= 5
+    assert taps.get(number).matched == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a.x", "b.x"]), st.lists(st.binary(max_size=30), min_size=1, max_size=5))
+        | st.integers(0, 5),
+        max_size=40,
+    ),
+    st.sampled_from([("topic", "=~", "a.*"), ("size", ">", 10), ("id", "!=", 2), ("kind", "==", "event")]),
+)
+def test_the_accounts_always_balance(steps: list[Any], condition: tuple[str, str, Any]) -> None:
+    taps = Taps()
+    number = taps.attach([Condition(*condition)], True, 0.0)
+    found = taps.get(number)
+    passed = 0
+    for step in steps:
+        if isinstance(step, int):
+            found.take_now(step)
+        else:
+            topic, items = step
+            passed += len(items)
+            header = Header(Kind.REQUEST, tuple(range(len(items))), "", "s", topic, len(items))
+            taps.offer(0.0, 1, "out", header, "a@1", codec.join_items([codec.encode_item(item) for item in items]))
+        assert balanced(found.counters())
+        assert found.counters()["passed"] == passed
