@@ -126,7 +126,7 @@ async def test_a_first_node(folder: Path, port: int) -> None:
         for verb, arguments, error in [
             ("cluster_define", {"name": "other"}, errors.NodeOnline),
             ("cluster_define", {"name": "42"}, errors.UsageError),
-            ("node_define", {"address": "127.1.0.9", "token": "x"}, errors.NotImplementedYet),
+            ("node_define", {"address": "127.1.0.9", "token": "x"}, errors.TokenInvalid),
             ("node_undefine", {"number": 1}, errors.Refused),
             ("node_undefine", {"number": 9}, errors.NotFound),
             ("node_show", {"number": 9}, errors.NotFound),
