@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ...bus.messages import Role
+from ...bus.security import is_key
 from ...bus.service import Request, verb
 from ...errors import Ambiguous, CoveyError, Denied, NodeOnline, NotFound, Refused
 from .clusters import ClusterVerbs
@@ -34,7 +35,9 @@ JOIN_TOPICS = ("dcm.join_message", "dcm.verdict")
 def proved_key(request: Request) -> str:
     """Return the public key that the asker's connection on the join port proved; "" when it came another way."""
     key: str = getattr(request, "key", "")
-    return key or (request.service.partition(".")[2] if request.service.startswith("join-") else "")
+    if not key and request.service.startswith("join-") and request.node == 0:
+        key = request.service.partition(".")[2]
+    return key if is_key(key) else ""
 
 
 class TrustVerbs(ClusterVerbs):
