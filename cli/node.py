@@ -197,7 +197,7 @@ def forget(name: str, yes: bool) -> int:
     cluster, and while a node of it answers and still lists this one.
     """
     confirm(f"Erase what this node has of the cluster {name}, its copy of the registry too?", yes)
-    return answer(lambda session: session.call("dcm", "node_forget", cluster=name), _result, timeout=30)
+    return answer(lambda session: session.call("dcm", "node_forget", which=name), _result, timeout=30)
 
 
 @command.verb("online", examples=["covey node online n3 --wait"])

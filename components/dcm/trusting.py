@@ -105,10 +105,13 @@ class TrustVerbs(ClusterVerbs):
     # --- a cluster that is gone -------------------------------------------------------------------------------
 
     @verb(Role.ADMIN)
-    async def node_forget(self, request: Request, *, cluster: str) -> dict[str, Any]:
-        """Erase this node's local data of a cluster, on a person's word: for one of which no server is left to ask."""
-        async with self._audited(request, "node_forget", cluster=cluster) as noted:
-            cluster_id, name = self._known(cluster)
+    async def node_forget(self, request: Request, *, which: str) -> dict[str, Any]:
+        """Erase this node's local data of a cluster, on a person's word: for one of which no server is left to ask.
+
+        `which` is its name or its id.
+        """
+        async with self._audited(request, "node_forget", cluster=which) as noted:
+            cluster_id, name = self._known(which)
             noted["cluster"] = cluster_id
             current = self._home.clusters.current == cluster_id
             if current and self._daemon.machine.state not in IDLE:

@@ -319,7 +319,7 @@ class Life:
 
 def forget(here: Home, cluster: str, life: Life) -> Any:
     verbs = TrustVerbs(here, life, SimpleNamespace())  # type: ignore[arg-type]
-    return asyncio.run(verbs.node_forget(Request("client-1", 2, Role.ADMIN), cluster=cluster))
+    return asyncio.run(verbs.node_forget(Request("client-1", 2, Role.ADMIN), which=cluster))
 
 
 DEFINED = {"standing": "defined", "definition_id": node(2).definition_id, "key": "", "revision": 3}
