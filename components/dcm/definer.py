@@ -20,9 +20,11 @@ import msgspec
 from ...bus.driver import Background
 from ...bus.trust import Refusals
 from ...errors import (
+    BadArguments,
     Busy,
     CompareFailed,
     CoveyError,
+    Denied,
     InternalError,
     NoQuorum,
     ReadOnly,
@@ -216,9 +218,16 @@ class Definer:
 
     async def heard(self, body: bytes, by: str) -> bytes:
         """Take a message of another DCM, whose connection proved the key `by`; return the answer."""
-        message = decode(body)
-        if isinstance(message, Resolve):
-            return msgspec.msgpack.encode(await self.judge.resolve(message, by))
+        try:
+            message = decode(body)
+            if isinstance(message, Resolve):
+                return msgspec.msgpack.encode(await self.judge.resolve(message, by))
+        except BadArguments:
+            await self.refused("malformed", by)
+            raise
+        except Denied:
+            await self.refused("not_yours", by)
+            raise
         myself = await asyncio.to_thread(self._myself, message)
         asker = next(self._numbers)
         future = self._askers[asker] = asyncio.get_running_loop().create_future()
@@ -282,19 +291,17 @@ class Definer:
             await asyncio.to_thread(self._drop, effect.transaction, effect.cluster_id)
             self._feed(newcomer.Dropped(effect.transaction))
         elif isinstance(effect, newcomer.Refused):
-            await self._refused(effect)
+            await self.refused(f"token_{effect.refusal.reason}", effect.by, effect.refusal.token)
         elif isinstance(effect, newcomer.JoinNow):
             await self._daemon.defined(effect.cluster_id)
 
-    async def _refused(self, effect: newcomer.Refused) -> None:
+    async def refused(self, reason: str, by: str, token: str = "") -> None:
         """Write down who was not let in; what comes too often is counted, and written when there is time for it."""
-        refusal = effect.refusal
-        log.info("not let in: %s (token %s)", refusal.reason, refusal.token or "none")
-        now, token = self._now(), refusal.token[:16] or None
-        for told in [*self._refusals.note(now, f"token_{refusal.reason}", key=effect.by), *self._refusals.due(now)]:
-            reason = told.reason.removeprefix("token_")
+        log.info("not let in: %s%s", reason, f" (token {token})" if token else "")
+        now = self._now()
+        for told in [*self._refusals.note(now, reason, key=by), *self._refusals.due(now)]:
             about: dict[str, Any] = {"key": told.key or None, "count": told.count}
-            await self._home.audit("dcm", "token_refused", reason, token=token, **about)
+            await self._home.audit("dcm", "join_refused", told.reason, token=token[:16] or None, **about)
 
     def _commit(self, effect: newcomer.CommitLocal) -> None:
         store, replica = self._home.store, effect.replica

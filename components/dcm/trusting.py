@@ -68,7 +68,12 @@ class TrustVerbs(ClusterVerbs):
     @verb()
     async def verdict(self, request: Request, *, cluster_id: str, definition_id: str) -> dict[str, Any]:
         """Say whether a definition of this cluster is over, to the node that it concerns (SPEC 5.7); change nothing."""
-        found = await self._definer.judge.verdict(cluster_id, definition_id, proved_key(request))
+        key = proved_key(request)
+        try:
+            found = await self._definer.judge.verdict(cluster_id, definition_id, key)
+        except Denied:
+            await self._definer.refused("not_yours", key)
+            raise
         answer: dict[str, Any] = msgspec.to_builtins(found)
         return answer
 

@@ -99,7 +99,6 @@ class Watcher:
                 except CoveyError as why:
                     log.debug("the broker cannot be told: %s", why)
 
-
     async def _refused(self) -> None:
         """Write down whom the broker did not let in from outside; it tells each kind seldom, with a count."""
         async for event in self._home.bus.subscribe("bus.refused"):

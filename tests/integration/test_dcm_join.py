@@ -69,7 +69,8 @@ async def test_a_node_is_defined_with_its_token_and_only_once(folder: Path, port
         counters = (await two.call("dcm", "node_tokens"))["refused"]
         assert counters == {"refused_token_secret": 1, "refused_token_unknown": 1, "refused_token_used": 1}
 
-    assert {entry["outcome"] for entry in lines(folder, 2, "token_refused")} == {"secret", "unknown", "used"}
+    refused = {entry["outcome"] for entry in lines(folder, 2, "join_refused")}
+    assert refused == {"token_secret", "token_unknown", "token_used"}
     (prepared,) = lines(folder, 2, "node_prepare")
     (defined,) = lines(folder, 2, "defined")
     assert prepared["with"]["token"] == defined["with"]["token"] == token.id

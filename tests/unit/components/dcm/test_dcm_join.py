@@ -181,8 +181,9 @@ def test_a_knock_seen_by_another_cannot_be_said_again() -> None:
     heard = knock(token, key=MEMBER_KEY)
     assert isinstance(tell(world, heard, STRANGER_KEY), Declined)
     assert isinstance(tell(world, heard, MEMBER_KEY), Admitted)
+    assert isinstance(tell(world, heard, STRANGER_KEY), Declined)
     assert isinstance(tell(world, msgspec.structs.replace(heard, nonce=b"z" * 16), MEMBER_KEY), Declined)
-    assert world.refused == ["key", "replayed"]
+    assert world.refused == ["key", "key", "replayed"]
     assert world.written == []
 
 
