@@ -31,6 +31,7 @@ from typing import Any
 
 from .bus.client import Client, connect
 from .bus.messages import Role
+from .bus.security import make_keys
 from .bus.service import Request
 from .controllers.binding import Bound, bind
 from .controllers.caller import Caller
@@ -51,9 +52,12 @@ node:
   identity: generated
   adapters: [{adapters}]
   port: {port}
-security: {{mode: open}}
+security: {security}
 isolation: {isolation}
 """
+
+MODE = "open"
+"""How the nodes of a cluster speak with each other, unless a test says it."""
 
 # the daemon itself asks to die with its parent, then is what `covey node start` is
 _START = "import ctypes; ctypes.CDLL(None).prctl(1, 9); from covey.cli import main; main()"
@@ -86,7 +90,14 @@ class Node:
     """One node: its files, its daemon, and ways to talk to it. Made by `Cluster`."""
 
     def __init__(
-        self, number: int, folder: Path, adapters: list[str], port: int, isolation: str, environment: Mapping[str, str]
+        self,
+        number: int,
+        folder: Path,
+        adapters: list[str],
+        port: int,
+        isolation: str,
+        environment: Mapping[str, str],
+        mode: str = MODE,
     ) -> None:
         self.number = number
         self.name = f"n{number}"
@@ -98,7 +109,14 @@ class Node:
         self.address = f"{adapters[0].partition('/')[0]}:{port}"
         self.environment = {**os.environ, **environment, "COVEY_STATE": str(self.state)}
         self._child: subprocess.Popen[bytes] | None = None
-        self.file.write_text(_NODE.format(name=self.name, adapters=", ".join(adapters), port=port, isolation=isolation))
+        self.mode = mode
+        security = "{mode: open}"
+        self.key = folder / f"{self.name}.key"
+        if mode == "curve":
+            make_keys(self.key)
+            security = f"{{mode: curve, key: {{file: {self.name}.key}}}}"
+        text = {"name": self.name, "adapters": ", ".join(adapters), "port": port, "isolation": isolation}
+        self.file.write_text(_NODE.format(**text, security=security))
 
     # --- the daemon -----------------------------------------------------------------------------------------------
 
@@ -230,6 +248,20 @@ class Node:
                 raise AssertionError(f"{self.name}: waited for {what}, last saw {seen}; {self.last_words()}")
             await asyncio.sleep(0.05)
 
+    def prepared(self) -> dict[str, Any]:
+        """Return the arguments of `dcm.node_define` for this node: its address and, in mode curve, a new join token."""
+        token = self.call("dcm", "node_prepare")["token"] if self.mode == "curve" else None
+        return {"address": self.address, "token": token}
+
+    def joining(self) -> list[str]:
+        """Return the same as words of `covey node define …`."""
+        given = self.prepared()
+        return [given["address"], *(["--token", given["token"]] if given["token"] else [])]
+
+    def define(self, other: Node, **wanted: Any) -> Any:
+        """Define another node to this one's cluster; return its definition."""
+        return self.call("dcm", "node_define", timeout=30.0, **other.prepared(), **wanted)
+
     def wait_up(self) -> None:
         """Wait until the daemon answers on its bus."""
         self.wait("its daemon to answer", lambda _: True)
@@ -242,11 +274,18 @@ class Node:
 class Cluster:
     """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it."""
 
-    def __init__(self, nodes: int, *, isolation: str = "process", environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        isolation: str = "process",
+        environment: Mapping[str, str] | None = None,
+        mode: str = MODE,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cv", dir=_short_folder()))
         adapters, port = _place(nodes)
         self._nodes = [
-            Node(number, self.folder, adapters[number - 1], port, isolation, environment or {})
+            Node(number, self.folder, adapters[number - 1], port, isolation, environment or {}, mode)
             for number in range(1, nodes + 1)
         ]
 
@@ -266,7 +305,7 @@ class Cluster:
         first.call("dcm", "cluster_define", name="lab")
         first.wait_online()
         for node in others:
-            first.call("dcm", "node_define", address=node.address, name=node.name, number=node.number)
+            first.define(node, name=node.name, number=node.number)
         self.wait_online()
 
     def wait_online(self, seconds: float = PATIENCE) -> None:
@@ -298,10 +337,10 @@ class Cluster:
 
 @contextmanager
 def running_cluster(
-    nodes: int = 1, *, isolation: str = "inline", environment: Mapping[str, str] | None = None
+    nodes: int = 1, *, isolation: str = "inline", environment: Mapping[str, str] | None = None, mode: str = MODE
 ) -> Iterator[Cluster]:
     """Yield a cluster of that many nodes, all online; end it afterwards, and print what its daemons said last."""
-    with closing(Cluster(nodes, isolation=isolation, environment=environment)) as cluster:
+    with closing(Cluster(nodes, isolation=isolation, environment=environment, mode=mode)) as cluster:
         try:
             cluster.up()
             yield cluster

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,9 +11,11 @@ import click
 from ..errors import NotOnline, from_wire
 from .cluster import NODE_COLUMNS, node_rows
 from .connection import Session, answer
+from .connection import offline as told
 from .names import node_number
-from .output import Block, Fields, Table, cell
-from .unbuilt import unbuilt_option
+from .options import DURATION, settings
+from .output import Block, Fields, Table, cell, note
+from .quantities import span
 from .verbs import Noun
 from .waiting import confirm, until, wait_option, waits, yes_option
 
@@ -20,6 +24,69 @@ command = Noun(
     help="Nodes of the cluster. A node is defined once (its number, name and id are then in the registry) and online "
     "while the other members see it working. NODE is a number or a name.",
 )
+
+
+@command.verb("init", examples=["covey node init /etc/covey", "covey node init n2.yaml --open --adapter 127.1.0.2/16"])
+@click.argument("where", metavar="[DIR|FILE]", type=click.Path(path_type=Path), default=".")
+@click.option("--name", help="The node's name (default: the machine's).")
+@click.option(
+    "--adapter", "adapters", multiple=True, metavar="ADDRESS/PREFIX", help="An address of its own; repeat it."
+)
+@click.option("--port", type=click.IntRange(1, 65534), default=7400, show_default=True, help="For the other nodes.")
+@click.option("--open", "open_", is_flag=True, help="No encryption: on loopback addresses alone, for trying things.")
+def init(where: Path, name: str | None, adapters: tuple[str, ...], port: int, open_: bool) -> int:
+    """Write a node's YAML file, with a word on every setting, and the key of the node beside it (mode 0600).
+
+    The YAML is DIR/node.yaml, or FILE when it ends in .yaml; the addresses are those that this machine has. Nothing
+    that exists is overwritten. --state names the node's state folder (default: `state` beside the file).
+    """
+    from .init import write
+
+    made = write(where, name=name, adapters=adapters, port=port, state=settings().state, curve=not open_)
+    file = made["file"]
+    note(f"next: look through {file}, then `covey config check {file}` and `covey node start {file}`")
+    return told(made, _fields)
+
+
+@command.verb(
+    "prepare", examples=["covey --state ./n2 node prepare", "covey node prepare --ttl 10m", "covey node prepare --ls"]
+)
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it holds: 1m to 7d.")
+@click.option("--ls", "list_", is_flag=True, help="List the tokens there are, and how often nobody was let in.")
+@click.option("--cancel", is_flag=True, help="Make every unused token void.")
+def prepare(ttl: float, list_: bool, cancel: bool) -> int:
+    """Print a join token: one word with which this node can be defined to a cluster, once, until it expires.
+
+    Run it on the new node, and give the word to `covey node define` on a node of the cluster. It holds a secret, and
+    this node's public key, so that both sides know whom they speak with.
+    """
+    if list_ or cancel:
+        verb = "node_tokens_cancel" if cancel else "node_tokens"
+        return answer(lambda session: session.call("dcm", verb), _tokens)
+
+    def text(data: dict[str, Any]) -> list[Block]:
+        where = data["addresses"][0] if data["addresses"] else "ADDRESS"
+        note(f"it holds for {span(ttl)} and works once; on a node of the cluster: covey node define {where} --token …")
+        return [data["token"]]
+
+    return answer(lambda session: session.call("dcm", "node_prepare", ttl=ttl), text)
+
+
+def _tokens(data: dict[str, Any]) -> list[Block]:
+    import datetime
+
+    if "cancelled" in data:
+        return [f"{len(data['cancelled'])} made void"]
+    rows = [
+        (
+            each["id"],
+            each["state"],
+            datetime.datetime.fromtimestamp(each["expires"], datetime.UTC).isoformat(" ", "seconds"),
+        )
+        for each in data["tokens"]
+    ]
+    refused = [f"{count} {reason}" for reason, count in data["refused"].items()]
+    return [Table(("token", "state", "expires"), rows, "no tokens"), "refused: " + (", ".join(refused) or "nobody")]
 
 
 @command.verb("start", examples=["covey node start n1.yaml"])
@@ -71,23 +138,30 @@ def show(node: str | None) -> int:
     return answer(_about("node_show", node), _fields)
 
 
-@command.verb("define", examples=["covey node define 127.1.0.2:7400", "covey node define 127.1.0.2:7400 --number 2"])
+@command.verb(
+    "define", examples=["covey node define 10.0.0.2:7400 --token covey1abc", "covey node define 10.0.0.2 --token -"]
+)
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--name", help="The node's name (default: the one in its YAML).")
 @click.option("--number", type=click.IntRange(min=1), help="The node's number (default: the lowest free one).")
 @click.option("--id", "node_id", help="A check: refuse when the node reports another id.")
-@unbuilt_option("--token", spec="6.3", summary="The join token that `covey node prepare` printed there.")
+@click.option("--token", help="The join token that `covey node prepare` printed there; - reads it from standard input.")
 @wait_option
-def define(address: str, name: str | None, number: int | None, node_id: str | None, wait: bool | None) -> int:
+def define(
+    address: str, name: str | None, number: int | None, node_id: str | None, token: str | None, wait: bool | None
+) -> int:
     """Add the node that listens on HOST:PORT to this cluster; its daemon must run.
 
+    The token shows that its administrator wants it, and which node it is; only with `mode: open` it may be left out.
     Both sides agree or nothing is left behind: an old definition of the node is erased, a number, name or address
     that is taken is refused. The node then joins by itself; with --wait the command returns when it is online.
     """
+    if token == "-":
+        token = sys.stdin.readline()
 
     async def ask(session: Session) -> Any:
         made = await session.call(
-            "dcm", "node_define", address=address, name=name, number=number, id=node_id, token=None
+            "dcm", "node_define", address=address, name=name, number=number, id=node_id, token=token
         )
         if waits(wait):
             await _until_state(session, int(made["number"]), "online")
@@ -110,6 +184,20 @@ def undefine(node: str, yes: bool) -> int:
     """
     confirm(f"Remove node {node} from the cluster, with its local data?", yes)
     return answer(_about("node_undefine", node), _result, timeout=30)
+
+
+@command.verb("forget", examples=["covey node forget lab --yes"])
+@click.argument("name", metavar="CLUSTER")
+@yes_option
+def forget(name: str, yes: bool) -> int:
+    """Erase this node's local data of a cluster that is gone; CLUSTER is a name or an id.
+
+    A node that was undefined while it was away erases its data by itself, once a node of the cluster proves it. This is
+    for a cluster that no node is left of to ask: it is your word alone. It is refused while this node is online in that
+    cluster, and while a node of it answers and still lists this one.
+    """
+    confirm(f"Erase what this node has of the cluster {name}, its copy of the registry too?", yes)
+    return answer(lambda session: session.call("dcm", "node_forget", which=name), _result, timeout=30)
 
 
 @command.verb("online", examples=["covey node online n3 --wait"])

@@ -39,9 +39,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),
     },
     "node": {
-        "init": Unbuilt("", "Write a commented node.yaml and the node's keys.", "14.1"),
-        "prepare": Unbuilt("", "Print a one-time join token of this node.", "6.3"),
-        "forget": Unbuilt("CLUSTER", "Erase this node's local data of a cluster that is gone.", "5.7"),
         "modify": Unbuilt("NODE [--name NAME]", "Change a node's name and other attributes.", "4"),
         "move": Unbuilt("NODE --to CLUSTER", "Move a node to another of its clusters without a restart.", "7.2"),
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),

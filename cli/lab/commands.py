@@ -45,12 +45,14 @@ def _dir(function: Any) -> Any:
     show_default=True,
     help="One process for each component, or all of a node in one.",
 )
+@click.option("--open", "open_", is_flag=True, help="A new lab without encryption between its nodes.")
 @click.option("--detach", is_flag=True, help="Return when all nodes are online, and leave them running.")
-def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, detach: bool) -> int:
+def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, open_: bool, detach: bool) -> int:
     """Bring up a cluster on this machine, and wait until all its nodes are online.
 
-    It writes a YAML file for each node, starts the daemons, defines a cluster named lab on n1 (the one registry server
-    until clusters with several are built) and the other nodes into it. Of a lab that exists, it starts what does not
+    It writes a YAML file and a key for each node, starts the daemons, defines a cluster named lab on n1 (the one
+    registry server until clusters with several are built) and the other nodes into it, each with a join token of its
+    own. Of a lab that exists, it starts what does not
     run; with more --nodes it grows.
 
     With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
@@ -75,7 +77,7 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, det
     else:
         folders.check(folder, nodes or 3)
         choice = ports.choose(range(1, (nodes or 3) + 1))
-        lab = folders.create(folder, nodes or 3, choice.port, isolation)
+        lab = folders.create(folder, nodes or 3, choice.port, isolation, "open" if open_ else folders.MODE)
 
     import asyncio
 

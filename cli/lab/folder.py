@@ -1,6 +1,6 @@
-"""What a lab is on the disk: `lab.yaml`, one YAML file a node, and beside it the node's state, log and process record.
+"""What a lab is on the disk: `lab.yaml`, one YAML file a node, and beside it the node's key, state, log and process.
 
-Knows no process and no bus. A node's YAML is written once and never again, so that a person can change it.
+Knows no process and no bus. A node's YAML and key are written once and never again, so that a person can change them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ DEFAULT_DIR = "covey-lab"
 CLUSTER = "lab"
 NETWORKS = ("127.1.0", "127.2.0")
 MOST_NODES = 250
+MODE = "open"
+"""How the nodes of a new lab speak with each other, unless it is said."""
 
 _LAB = """\
 # A lab: {nodes} covey nodes on this machine. `covey lab --help` says what can be done with it.
@@ -26,6 +28,7 @@ lab: 1
 cluster: {cluster}
 nodes: {nodes}
 port: {port}
+security: {mode}
 """
 
 _NODE = """\
@@ -38,9 +41,18 @@ node:
   adapters: [{adapters}]
   port: {port}
 security:
-  mode: open                     # no encryption: allowed on loopback addresses only
+{security}
 isolation: {isolation:<19} # process: one a component; inline: all in one
 """
+
+
+_SECURITY = {
+    "curve": """\
+  mode: curve                    # everything between nodes is encrypted
+  key: {key:<25} # who this node is to the others""",
+    "open": """\
+  mode: open                     # no encryption: allowed on loopback addresses only""",
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,11 @@ class Node:
         return self.folder / f"{self.name}.yaml"
 
     @property
+    def key(self) -> Path:
+        """The node's key pair, if the lab is encrypted."""
+        return self.folder / f"{self.name}.key"
+
+    @property
     def log(self) -> Path:
         """What its daemon prints."""
         return self.folder / f"{self.name}.log"
@@ -90,6 +107,7 @@ class Lab:
     nodes: int
     port: int
     cluster: str = CLUSTER
+    mode: str = MODE
 
     def __iter__(self) -> Iterator[Node]:
         for number in range(1, self.nodes + 1):
@@ -125,8 +143,9 @@ def load(folder: Path) -> Lab:
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as problem:
         raise InvalidFile(f"{path} cannot be read: {problem}") from None
     try:
-        return Lab(folder.absolute(), int(found["nodes"]), int(found["port"]), str(found["cluster"]))
-    except (TypeError, KeyError, ValueError):
+        mode = str(found.get("security", "open"))  # older labs have no word on it
+        return Lab(folder.absolute(), int(found["nodes"]), int(found["port"]), str(found["cluster"]), mode)
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise InvalidFile(
             f"{path} is not what `covey lab up` writes: it needs nodes, port and cluster",
             "if the lab's processes are gone, remove the folder and make the lab anew",
@@ -146,17 +165,23 @@ def check(folder: Path, nodes: int) -> None:
         )
 
 
-def create(folder: Path, nodes: int, port: int, isolation: str) -> Lab:
+def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE) -> Lab:
     """Write the files of a new lab, or those that are missing of a lab that grows."""
     folder.mkdir(parents=True, exist_ok=True)
-    lab = Lab(folder.absolute(), nodes, port)
+    lab = Lab(folder.absolute(), nodes, port, mode=mode)
     for node in lab:
-        if not node.file.exists():
-            adapters = ", ".join(f"{address}/16" for address in node.addresses)
-            text = _NODE.format(number=node.number, adapters=adapters, port=port, isolation=isolation)
-            node.file.write_text(text)
+        if node.file.exists():
+            continue
+        if mode == "curve" and not node.key.exists():
+            from ...bus.security import make_keys
+
+            make_keys(node.key)
+        adapters = ", ".join(f"{address}/16" for address in node.addresses)
+        security = _SECURITY[mode].format(key=f"{{file: {node.key.name}}}")
+        text = _NODE.format(number=node.number, adapters=adapters, port=port, isolation=isolation, security=security)
+        node.file.write_text(text)
     aside = folder / "lab.yaml.new"
-    aside.write_text(_LAB.format(nodes=nodes, cluster=CLUSTER, port=port))
+    aside.write_text(_LAB.format(nodes=nodes, cluster=CLUSTER, port=port, mode=mode))
     aside.replace(folder / "lab.yaml")
     return lab
 
@@ -168,4 +193,4 @@ def grown(lab: Lab, nodes: int, isolation: str) -> Lab:
             f"the lab in {lab.folder} has {lab.nodes} nodes, and {nodes} are asked for",
             "a lab only grows: undefine a node with `covey node undefine`, or make another lab with --dir",
         )
-    return lab if nodes == lab.nodes else create(lab.folder, nodes, lab.port, isolation)
+    return lab if nodes == lab.nodes else create(lab.folder, nodes, lab.port, isolation, lab.mode)

@@ -103,10 +103,18 @@ async def _define_nodes(lab: Lab, session: Session, report: Report) -> None:
         if node.number in known:
             continue
         address = f"{node.addresses[0]}:{node.port}"
+        token = await _token(node, session.left) if lab.mode == "curve" else None
         await session.call(
-            "dcm", "node_define", address=address, name=node.name, number=node.number, id=None, token=None
+            "dcm", "node_define", address=address, name=node.name, number=node.number, id=None, token=token
         )
         report(f"{node.name} defined at {address}")
+
+
+async def _token(node: Node, seconds: float) -> str:
+    """Let a new node hand out a join token, as its administrator would."""
+    async with opened(Settings(state=str(node.state)), seconds) as session:
+        made = await session.call("dcm", "node_prepare")
+        return str(made["token"])
 
 
 async def _all_online(session: Session, report: Report) -> None:

@@ -16,6 +16,7 @@ from .daemon import Daemon
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name, plain
 from .home import Home, new_id
 from .settings import CONTROL_TIME
+from .undefining import Undefiner
 
 
 class ClusterVerbs:
@@ -24,6 +25,7 @@ class ClusterVerbs:
     def __init__(self, home: Home, daemon: Daemon) -> None:
         self._home = home
         self._daemon = daemon
+        self._undefiner = Undefiner(home, daemon)
         self._defining = asyncio.Lock()
 
     @verb()
@@ -61,7 +63,7 @@ class ClusterVerbs:
         if original is None:
             raise IdentityUnreadable(home.original_problem, "see `node: {identity: …}` in this node's YAML")
         cluster = ClusterDefinition(name, new_id())
-        node = NodeDefinition(1, home.name, original, new_id(), home.addresses(), home.port)
+        node = NodeDefinition(1, home.name, original, new_id(), home.addresses(), home.port, home.key)
         replica = Replica(cluster, node, ServerList((1,), 1), NodeTable({1: node}))
         home.clusters = await asyncio.to_thread(self._found, replica)
         await home.reload()
@@ -133,12 +135,12 @@ class ClusterVerbs:
         }
 
     @asynccontextmanager
-    async def _audited(self, request: Request, what: str, **particulars: Any) -> AsyncIterator[None]:
-        """Write an audit line for what is done within, however it ends."""
+    async def _audited(self, request: Request, what: str, **particulars: Any) -> AsyncIterator[dict[str, Any]]:
+        """Write an audit line for what is done within, however it ends; what is put into the dict is in it, too."""
         given = {key: value for key, value in particulars.items() if value is not None}
         given |= {"role": request.role.name.lower(), "uid": request.uid if request.uid >= 0 else None}
         try:
-            yield
+            yield given
         except BaseException as why:
             code = why.code if isinstance(why, CoveyError) else type(why).__name__
             await self._home.audit(request.source, what, code, **given)

@@ -19,12 +19,13 @@ from ...bus.driver import Background, Driver
 from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
 from . import life
 from .definitions import Clusters, Replacement, Replica
-from .entries import rename_id
+from .entries import decision_key, rename_id, standing
 from .home import Home, new_id
 from .identity import Elsewhere, Verdict, copy_of
-from .lookup import Global, ask_outcome, read_global, same_node_elsewhere, who_knows
+from .lookup import Global, ask_verdict, read_global, read_value, same_node_elsewhere
+from .lookup import Verdict as Standing
 from .machine import START_STEPS, NodeMachine
-from .messages import Resolve
+from .places import who_knows
 from .processes import Spawner
 from .settings import CONFIGURED_TIME, CORES_KEPT, DISCOVERY_TIME, LEAVE_TIME, WRITE_TIME
 from .storage import read_document, write_document
@@ -50,6 +51,7 @@ class Daemon:
         self._background = Background()
         self._changed = asyncio.Event()
         self._global: Global | None = None
+        self._proof: dict[str, Any] | None = None  # on what ground the cluster's data here may be erased
 
     # --- for the service --------------------------------------------------------------------------------------
 
@@ -245,9 +247,8 @@ class Daemon:
         cluster = self.home.here().cluster
         write_document(self.home.layout.verdict_file, "verdict", effect.verdict)
         await asyncio.to_thread(self.home.store.erase_cluster, cluster.id)
-        await self.home.audit(
-            "dcm", "local_erased", "done", cluster=cluster.id, name=cluster.name, scenario=effect.verdict.scenario
-        )
+        about: dict[str, Any] = {"cluster": cluster.id, "name": cluster.name, "scenario": effect.verdict.scenario}
+        await self.home.audit("dcm", "local_erased", "done", **about, proof=self._proof)
         self.home.boot_id = ""
         await self.home.reload()
         self.feed(life.Erased())
@@ -262,11 +263,13 @@ class Daemon:
         try:
             replacement = await asyncio.to_thread(home.store.replacement, cluster.id)
             found = await read_global(home.bus, cluster.id)
+            entry = found.entry(node.number)
+            if entry is None or entry.definition.definition_id != node.definition_id:
+                await self._tombstone(cluster.id, node.definition_id)
         except CoveyError as why:
             self.feed(life.GlobalRead(original, local, None, known=False, why=str(why)))
             return
         self._global = found
-        entry = found.entry(node.number)
         owner = next((each.definition for each in found.entries if each.definition.id == original), None)
         other = owner is not None and owner.number != node.number
         boot = ""
@@ -283,13 +286,27 @@ class Daemon:
             )
         )
 
+    async def _tombstone(self, cluster_id: str, definition_id: str) -> None:
+        """Make sure that a definition that the registry does not list was undefined; raises NotDefined when not so.
+
+        A registry that was put back from an older copy does not list the node either, and that is no ground to erase.
+        """
+        value, revision = await read_value(self.home.bus, decision_key(definition_id), cluster_id)
+        if standing(value) != "gone":
+            raise NotDefined(
+                "the cluster does not list this node, and holds no proof that it was undefined: nothing is erased",
+                "is its registry an older copy? Else `covey node forget`, and define the node again",
+            )
+        self._proof = Standing("gone", definition_id, revision=revision).proof()
+
     async def _ask_verdict(self, _effect: life.AskVerdict) -> None:
-        """Whoever answers has read the registry: if it holds no such definition, that is proof (SPEC 5.7)."""
+        """Whoever answers has read the registry: the tombstone of this definition is proof (SPEC 5.7)."""
         home = self.home
         cluster, node = home.here().cluster, home.here().node
-        question = Resolve(new_id(), cluster.id, node.definition_id)
-        answer = await ask_outcome(home.bus, who_knows(node, home.here().servers, home.here().nodes), question)
-        if answer is not None and answer.replica is None:
+        places = who_knows(node, home.here().servers, home.here().nodes)
+        verdict = await ask_verdict(home.bus, places, cluster.id, node)
+        if verdict is not None and verdict.standing == "gone":
+            self._proof = verdict.proof()
             original = await asyncio.to_thread(home.read_original)
             self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, why=home.original_problem))
 

@@ -1,11 +1,13 @@
 """Define a node: the member's side of SPEC 6.1, one machine for one request (steps d1 to d14).
 
-Knows no bus and no registry: it orders `Tell` (to the new node), `Look`, `Write` and `Undo` (in the registry), and is
-told what came of them. The decision over the whole is one entry of the registry's log (`entries.py`), so however this
-side ends, the new node finds out by asking any member (`newcomer.py`), and what was not decided becomes aborted.
+Knows no bus and no registry: it orders `Tell` (to the new node), `Begin`, `Look`, `Write` and `Undo` (in the registry),
+and is told what came of them. The decision over the whole is one entry of the registry's log (`entries.py`), so however
+this side ends, the new node finds out by asking any member (`newcomer.py`), and what was not decided is dropped. With a
+join token both sides prove its secret first (SPEC 6.3); its use is part of what the registry decides.
 
 Invariants: 1. `Commit` is told only after the registry has the entry. 2. `Finish` is the last effect and comes once.
-3. A failure after `Write` was ordered is finished only after `Undo` was ordered.
+3. A failure after `Write` was ordered is finished only after `Undo` was ordered. 4. With a token, nothing of the
+cluster is told before the new node has proved the secret.
 """
 
 from __future__ import annotations
@@ -16,31 +18,15 @@ from typing import Any, Literal
 import msgspec
 
 from ...bus.machine import ImpossibleTransition, Message
-from ...errors import (
-    AlreadyDefined,
-    CompareFailed,
-    CoveyError,
-    IdentityClone,
-    IdentityConflict,
-    Refused,
-    Timeout,
-    from_wire,
-)
-from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name
+from ...errors import CompareFailed, CoveyError, Refused, Timeout, TokenRefused, from_wire
+from .decision import Decision, Looked, Request, decide
+from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica
 from .entries import NodeEntry
-from .messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
-from .settings import DEFINE_ROUNDS, PATIENCE, TELL_AGAIN
+from .messages import Abort, Aborted, Admitted, Commit, Committed, Declined, Knock, Prepare, Prepared
+from .settings import COMMIT_ADDRESSES, COMMIT_BYTES, DEFINE_ROUNDS, PATIENCE, TELL_AGAIN
+from .token import Transcript, prove, proved
 
-State = Literal["new", "asking", "looking", "writing", "committing", "undoing", "done"]
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What was asked for (d1): the new node's endpoint, and what it shall be or, for the id, must be."""
-
-    address: str
-    number: int | None = None
-    name: str | None = None
-    id: str | None = None
+State = Literal["new", "knocking", "beginning", "asking", "looking", "writing", "committing", "undoing", "done"]
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------
@@ -62,12 +48,10 @@ class PeerFailed(msgspec.Struct, frozen=True):
     error: CoveyError
 
 
-class Looked(msgspec.Struct, frozen=True):
-    """What the registry holds now (d6): all nodes, who is online, the servers."""
+class Began(msgspec.Struct, frozen=True):
+    """The registry knows that this define is under way, as of `revision`."""
 
-    nodes: tuple[NodeEntry, ...]
-    online: frozenset[int]
-    servers: ServerList
+    revision: int
 
 
 class Wrote(msgspec.Struct, frozen=True):
@@ -88,7 +72,7 @@ class RegistryFailed(msgspec.Struct, frozen=True):
     sure: bool = False
 
 
-Input = Begun | Heard | PeerFailed | Looked | Wrote | Undone | RegistryFailed
+Input = Begun | Heard | PeerFailed | Began | Looked | Wrote | Undone | RegistryFailed
 
 # --- effects --------------------------------------------------------------------------------------------------
 
@@ -99,8 +83,19 @@ class Tell(msgspec.Struct, frozen=True):
     message: Message
 
 
+class Begin(msgspec.Struct, frozen=True):
+    """Write that the define of the node with this key is under way: `Began`, or `RegistryFailed`."""
+
+    definition_id: str
+    key: str
+
+
 class Look(msgspec.Struct, frozen=True):
-    """Read all nodes from the registry, current: `Looked`, or `RegistryFailed`."""
+    """Read all nodes from the registry, current, how the define stands and whether `token` was used: `Looked`, or
+    `RegistryFailed`."""
+
+    definition_id: str
+    token: str = ""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -109,12 +104,15 @@ class Write(msgspec.Struct, frozen=True):
     node: NodeDefinition
     erase: tuple[NodeEntry, ...]
     attempt: int
+    begun: int = 0
+    token: str = ""
 
 
 class Undo(msgspec.Struct, frozen=True):
     """Decide against this define, and remove its entry if it was written: `Undone`, or `RegistryFailed`."""
 
     definition_id: str
+    token: str = ""
 
 
 class At(msgspec.Struct, frozen=True):
@@ -130,87 +128,16 @@ class Finish(msgspec.Struct, frozen=True):
     error: CoveyError | None = None
 
 
-Effect = Tell | Look | Write | Undo | At | Finish
-
-# --- the decision of step d7 ----------------------------------------------------------------------------------
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """What to write: the new definition, and the old ones of the same machine that go with it."""
-
-    node: NodeDefinition
-    erase: tuple[NodeEntry, ...] = ()
-    written: bool = False
-
-
-def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: str) -> Decision:
-    """Compare what the new node says with what the registry holds (d7). Pure; raises why it must not be."""
-    if request.id is not None and request.id != prepared.id:
-        raise IdentityConflict(
-            f"the node at {request.address} has the id {prepared.id!r}, not {request.id!r}",
-            "another machine answers at that address, or the id was mistyped",
-        )
-    found = [entry for entry in looked.nodes if entry.definition.id == prepared.id]
-    for entry in found:
-        old = entry.definition
-        if old.definition_id == definition_id:
-            return Decision(old, written=True)
-        if prepared.local == old or (prepared.local and prepared.local.definition_id == old.definition_id):
-            raise AlreadyDefined(f"the node at {request.address} is defined already, as {old.name} ({old.number})")
-        if old.number in looked.online:
-            raise IdentityClone(
-                f"the id {prepared.id!r} of the node at {request.address} is that of {old.name} ({old.number}), "
-                f"which is online at {', '.join(old.endpoints())}",
-                "give one of the two machines an identity of its own: `node: {identity: generated}`",
-            )
-        if old.number in looked.servers.servers:
-            raise Refused(
-                f"the id {prepared.id!r} is that of {old.name} ({old.number}), a registry server",
-                "take it off the server list with `covey registry undefine-server` first",
-            )
-    others = [entry.definition for entry in looked.nodes if entry not in found]
-    number = _number(request, others)
-    node = NodeDefinition(
-        number=number,
-        name=_name(request, prepared, number, {other.name for other in others}),
-        id=prepared.id,
-        definition_id=definition_id,
-        addresses=prepared.addresses,
-        port=prepared.port,
-        key=prepared.key,
-    )
-    taken = {endpoint: other for other in others for endpoint in other.endpoints()}
-    for endpoint in node.endpoints():
-        if endpoint in taken:
-            raise AlreadyDefined(f"the address {endpoint} is that of {taken[endpoint].name} ({taken[endpoint].number})")
-    return Decision(node, tuple(found))
-
-
-def _number(request: Request, others: list[NodeDefinition]) -> int:
-    taken = {other.number: other.name for other in others}
-    if request.number is None:
-        return next(number for number in range(1, len(taken) + 2) if number not in taken)
-    if not 1 <= request.number <= 1_000_000:
-        raise Refused(f"{request.number} is no node number", "use a number from 1 to 1000000")
-    if request.number in taken:
-        raise AlreadyDefined(f"the number {request.number} is that of {taken[request.number]}")
-    return request.number
-
-
-def _name(request: Request, prepared: Prepared, number: int, taken: set[str]) -> str:
-    if request.name is not None:
-        if check_name(request.name) in taken:
-            raise AlreadyDefined(f"there is a node named {request.name} already")
-        return request.name
-    wanted = prepared.name or f"n{number}"
-    return wanted if wanted not in taken else f"{wanted}-{number}"
-
+Effect = Tell | Begin | Look | Write | Undo | At | Finish
 
 # --- the machine ----------------------------------------------------------------------------------------------
 
 
 class DefineMember:
-    """One define, seen from the member. Give it `Begun`, perform its effects, stop at `Finish`."""
+    """One define, seen from the member. Give it `Begun`, perform its effects, stop at `Finish`.
+
+    `ask` are places of members that know how it ended, `key` is this node's public key, `nonce` new and random.
+    """
 
     def __init__(
         self,
@@ -220,6 +147,8 @@ class DefineMember:
         definition_id: str,
         cluster: ClusterDefinition,
         ask: tuple[str, ...],
+        key: str = "",
+        nonce: bytes = b"",
     ) -> None:
         self.state: State = "new"
         self.request = request
@@ -227,6 +156,13 @@ class DefineMember:
         self.definition_id = definition_id
         self._cluster = cluster
         self._prepare = Prepare(transaction, cluster, definition_id, ask, request.id)
+        self._token = request.token.id if request.token else ""
+        self._knock: Knock | None = None
+        if request.token is not None:
+            self._said = Transcript(transaction, cluster.id, request.token.id, key, request.token.key, nonce)
+            proof = prove(request.token.secret, "knock", self._said)
+            self._knock = Knock(transaction, request.token.id, cluster.id, key, nonce, proof)
+        self._begun = 0
         self._prepared: Prepared | None = None
         self._looked: Looked | None = None
         self._decision: Decision | None = None
@@ -260,14 +196,36 @@ class DefineMember:
 
     # what each pair of the table does
 
-    def _ask(self, now: float, _input: Begun) -> list[Effect]:
+    def _start(self, now: float, _input: Begun) -> list[Effect]:
+        if self._knock is None:
+            return [At("d1"), *self._begin(now)]
+        self._enter("knocking", now)
+        return [At("d1"), Tell(self._knock)]
+
+    def _admitted(self, now: float, message: Admitted) -> list[Effect]:
+        assert self.request.token is not None
+        secret = self.request.token.secret
+        both = msgspec.structs.replace(self._said, node_nonce=message.nonce)
+        if not proved(message.proof, secret, "node", both):
+            # whoever answers does not know the secret: tell it nothing more
+            at = self.request.address
+            return self._over(TokenRefused(f"the node at {at} cannot prove that it made the join token"))
+        self._prepare = msgspec.structs.replace(self._prepare, proof=prove(secret, "member", both))
+        return self._begin(now)
+
+    def _begin(self, now: float) -> list[Effect]:
+        self._enter("beginning", now)
+        return [self._beginning()]
+
+    def _ask(self, now: float, input: Began) -> list[Effect]:
+        self._begun = input.revision
         self._enter("asking", now)
-        return [At("d1"), At("d2"), Tell(self._prepare)]
+        return [At("d2"), Tell(self._prepare)]
 
     def _prepared_heard(self, now: float, message: Prepared) -> list[Effect]:
         self._prepared = message
         self._enter("looking", now)
-        return [At("d4"), At("d5"), Look()]
+        return [At("d4"), At("d5"), self._look()]
 
     def _looked_heard(self, now: float, looked: Looked) -> list[Effect]:
         assert self._prepared is not None
@@ -275,7 +233,7 @@ class DefineMember:
         try:
             self._decision = decide(self.request, self._prepared, looked, self.definition_id)
         except CoveyError as why:
-            return [At("d7"), *self._over(why)]
+            return [At("d7"), *self._undo(now, why)]
         if self._decision.written:
             return [At("d7"), *self._wrote(now, Wrote(True, looked.servers.revision))]
         self._attempt += 1
@@ -288,12 +246,13 @@ class DefineMember:
             if self._attempt >= DEFINE_ROUNDS:
                 return self._undo(now, CompareFailed("the cluster's nodes change too fast to define one", "try again"))
             self._enter("looking", now)  # somebody was faster: look what is free now, and say what is not
-            return [At("d10"), Look()]
+            return [At("d10"), self._look()]
         node = self._decision.node
         gone = {entry.definition.number for entry in self._decision.erase}
         kept = {entry.definition.number: entry.definition for entry in self._looked.nodes}
         table = NodeTable({**{n: kept[n] for n in sorted(kept) if n not in gone}, node.number: node}, input.revision)
-        self._commit = Commit(self.transaction, Replica(self._cluster, node, self._looked.servers, table))
+        replica = fitting(Replica(self._cluster, node, self._looked.servers, table))
+        self._commit = Commit(self.transaction, replica)
         self._enter("committing", now)
         return [At("d10"), At("d11"), Tell(self._commit)]
 
@@ -304,7 +263,10 @@ class DefineMember:
 
     def _declined(self, now: float, message: Declined) -> list[Effect]:
         why = from_wire(message.code, message.message, message.hint)
-        return self._over(why) if self.state == "asking" else self._undo(now, why)
+        if isinstance(why, TokenRefused):
+            hint = "it was used, has expired or is another node's: `covey node prepare` there makes a new one"
+            why = TokenRefused(f"the node at {self.request.address} does not accept the join token", hint)
+        return self._over(why) if self.state == "knocking" else self._undo(now, why)
 
     def _aborted(self, now: float, _message: Aborted) -> list[Effect]:
         return self._undo(now, Refused("the new node gave the define up before it was decided", "ask again"))
@@ -329,15 +291,21 @@ class DefineMember:
         if now < self._limit:
             self._again = now + TELL_AGAIN
             return [self._repeat()]
-        at = f"the new node at {self.request.address}" if self.state in ("asking", "committing") else "the registry"
+        told = self.state in ("knocking", "asking", "committing")
+        at = f"the new node at {self.request.address}" if told else "the registry"
         why = self._error or Timeout(f"{at} did not answer within {PATIENCE:g} s", "nothing was defined")
-        if self.state in ("asking", "looking"):
-            return self._over(why)
+        if self.state in ("knocking", "beginning", "looking"):
+            return self._over(why)  # the registry is away: what was begun is dropped when the new node asks
         if self.state == "undoing":
             return self._over(Timeout(f"{why.message}; and the registry does not answer to undo it", "ask again later"))
         return self._undo(now, why)
 
     def _repeat(self) -> Effect:
+        if self.state == "knocking":
+            assert self._knock is not None
+            return Tell(self._knock)
+        if self.state == "beginning":
+            return self._beginning()
         if self.state == "asking":
             return Tell(self._prepare)
         if self.state == "committing":
@@ -346,20 +314,27 @@ class DefineMember:
         if self.state == "writing":
             self._in_flight = True
             return self._write()
-        return Look() if self.state == "looking" else Undo(self.definition_id)
+        return self._look() if self.state == "looking" else Undo(self.definition_id, self._token)
+
+    def _beginning(self) -> Begin:
+        return Begin(self.definition_id, self.request.token.key if self.request.token else "")
+
+    def _look(self) -> Look:
+        return Look(self.definition_id, self._token)
 
     def _write(self) -> Write:
         assert self._decision is not None
-        return Write(self._decision.node, self._decision.erase, self._attempt)
+        return Write(self._decision.node, self._decision.erase, self._attempt, self._begun, self._token)
 
     def _undo(self, now: float, why: CoveyError) -> list[Effect]:
         self._enter("undoing", now)
         self._error = why
-        return [Undo(self.definition_id)]
+        return [Undo(self.definition_id, self._token)]
 
     def _over(self, why: CoveyError | None) -> list[Effect]:
+        told = self.state not in ("knocking", "beginning")
         self._leave()
-        return [Tell(Abort(self.transaction)), Finish(None, why)]
+        return [*([Tell(Abort(self.transaction))] if told else []), Finish(None, why)]
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
@@ -372,9 +347,38 @@ class DefineMember:
         self._again = None
 
 
+def fitting(replica: Replica) -> Replica:
+    """Return a replica that fits into one message: with the servers, the node itself, and as many others as go in.
+
+    One that is cut has revision 0, so that the join's first look at the registry completes it.
+    """
+    if len(msgspec.msgpack.encode(replica)) <= COMMIT_BYTES:
+        return replica
+    nodes = {
+        number: node
+        if node == replica.node
+        else msgspec.structs.replace(node, addresses=node.addresses[:COMMIT_ADDRESSES])
+        for number, node in replica.nodes.nodes.items()
+    }
+    needed = dict.fromkeys([*replica.servers.servers, replica.node.number])
+    room = COMMIT_BYTES - len(msgspec.msgpack.encode(msgspec.structs.replace(replica, nodes=NodeTable({}))))
+    kept: dict[int, NodeDefinition] = {}
+    for number in [*needed, *(number for number in sorted(nodes) if number not in needed)]:
+        room -= len(msgspec.msgpack.encode(nodes[number])) + 5 if number in nodes else 0
+        if number not in nodes or (room < 0 and number not in needed):
+            continue
+        kept[number] = nodes[number]
+    return msgspec.structs.replace(replica, nodes=NodeTable(dict(sorted(kept.items())), 0))
+
+
 _Do = Callable[[DefineMember, float, Any], list[Effect]]
 _TABLE: dict[tuple[State, type[Any]], _Do] = {
-    ("new", Begun): DefineMember._ask,
+    ("new", Begun): DefineMember._start,
+    ("knocking", Admitted): DefineMember._admitted,
+    ("knocking", Declined): DefineMember._declined,
+    ("knocking", PeerFailed): DefineMember._remember,
+    ("beginning", Began): DefineMember._ask,
+    ("beginning", RegistryFailed): DefineMember._registry_failed,
     ("asking", Prepared): DefineMember._prepared_heard,
     ("asking", Declined): DefineMember._declined,
     ("asking", PeerFailed): DefineMember._remember,
@@ -391,11 +395,13 @@ _TABLE: dict[tuple[State, type[Any]], _Do] = {
 }
 # what may still come when its time is past: an answer sent twice, or after its question was given up
 _ANSWERS: tuple[type[Any], ...] = (
+    Admitted,
     Prepared,
     Committed,
     Aborted,
     Declined,
     PeerFailed,
+    Began,
     Looked,
     Wrote,
     Undone,
@@ -403,7 +409,7 @@ _ANSWERS: tuple[type[Any], ...] = (
 )
 _LATE: frozenset[tuple[State, type[Any]]] = frozenset(
     (state, answer)
-    for state in ("asking", "looking", "writing", "committing", "undoing", "done")
+    for state in ("knocking", "beginning", "asking", "looking", "writing", "committing", "undoing", "done")
     for answer in _ANSWERS
     if (state, answer) not in _TABLE
 )

@@ -1,7 +1,7 @@
-"""Run the define machines on the real bus, registry and disk: the member's side, the new node's side, and the judge.
+"""Run the define machines on the real bus, registry and disk: the member's side and the new node's side.
 
 `define` is the member (one `DefineMember` a request). `heard` takes what other DCMs send: as the new node it feeds
-`DefineNewcomer`; a `Resolve` is answered from the registry, where asking decides what was undecided.
+`DefineNewcomer`; a `Resolve` goes to the judge.
 """
 
 from __future__ import annotations
@@ -9,29 +9,42 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from ...bus.driver import Background
+from ...bus.trust import Refusals
 from ...errors import (
+    BadArguments,
     Busy,
+    CompareFailed,
     CoveyError,
+    Denied,
     InternalError,
     NoQuorum,
     ReadOnly,
     Refused,
+    TokenNeeded,
     UsageError,
 )
 from . import define as member
 from . import entries, newcomer
 from .daemon import Daemon
-from .definitions import Clusters, NodeDefinition, PendingDefine, Replica
+from .decision import Looked, Request
+from .definitions import Clusters, NodeDefinition, PendingDefine
+from .doorkeeper import Door
 from .home import Home, new_id
-from .lookup import ask_dcm, ask_outcome, decode, online_members, read_global, read_value, who_knows
-from .messages import Resolve, Resolved
+from .judge import Judge
+from .lookup import ask_dcm, ask_outcome, decode, online_members, read_global, read_value
+from .messages import Resolve
+from .places import join_place, join_places, who_knows
 from .settings import ASKED, WRITE_TIME
+from .token import NONCE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +59,9 @@ class Definer:
     def __init__(self, home: Home, daemon: Daemon) -> None:
         self._home = home
         self._daemon = daemon
+        self.judge = Judge(home)
+        self.counters: Counter[str] = Counter()
+        self._refusals = Refusals(self.counters)
         self._newcomer = newcomer.DefineNewcomer()
         self._background = Background()
         self._orders: asyncio.Queue[newcomer.Effect] = asyncio.Queue()
@@ -57,8 +73,13 @@ class Definer:
 
     # --- the member -------------------------------------------------------------------------------------------
 
-    async def define(self, request: member.Request) -> NodeDefinition:
+    async def define(self, request: Request) -> NodeDefinition:
         """Define the node at an address; raises why it could not be, and then nothing of it is left."""
+        if self._home.curve and (request.token is None or not request.token.key):
+            raise TokenNeeded(
+                f"to define the node at {request.address} its join token is needed, since this cluster is encrypted",
+                f"run `covey node prepare` there, then here: covey node define {request.address} --token …",
+            )
         if request.address in self._defining:
             raise Busy(f"the node at {request.address} is being defined already", "wait for its end")
         self._defining.add(request.address)
@@ -67,15 +88,17 @@ class Definer:
         finally:
             self._defining.discard(request.address)
 
-    async def _define(self, request: member.Request) -> NodeDefinition:
+    async def _define(self, request: Request) -> NodeDefinition:
         here = self._home.here()
-        ask = [*here.node.endpoints(), *who_knows(here.node, here.servers, here.nodes)]
+        ask = [*join_places(here.node), *who_knows(here.node, here.servers, here.nodes)]
         machine = member.DefineMember(
             request,
             transaction=new_id(),
             definition_id=new_id(),
             cluster=here.cluster,
             ask=tuple(ask[:ASKED]),
+            key=self._home.key,
+            nonce=os.urandom(NONCE_BYTES),
         )
         inputs: asyncio.Queue[member.Input] = asyncio.Queue()
         background = Background()
@@ -99,13 +122,18 @@ class Definer:
     ) -> None:
         try:
             if isinstance(effect, member.Tell):
-                inputs.put_nowait(member.Heard(await ask_dcm(self._home.bus, machine.request.address, effect.message)))
+                where = machine.request.address
+                if self._home.curve and machine.request.token is not None:
+                    where = join_place(where, machine.request.token.key)
+                inputs.put_nowait(member.Heard(await ask_dcm(self._home.bus, where, effect.message)))
+            elif isinstance(effect, member.Begin):
+                inputs.put_nowait(await self._begin(machine.transaction, effect))
             elif isinstance(effect, member.Look):
-                inputs.put_nowait(await self._look())
+                inputs.put_nowait(await self._look(effect))
             elif isinstance(effect, member.Write):
                 inputs.put_nowait(await self._write(machine.transaction, effect))
             elif isinstance(effect, member.Undo):
-                await self.undo(effect.definition_id)
+                await self.undo(effect.definition_id, effect.token)
                 inputs.put_nowait(member.Undone())
         except CoveyError as why:
             if isinstance(effect, member.Tell):
@@ -114,53 +142,57 @@ class Definer:
                 sure = isinstance(why, _SURE) and not isinstance(why, NoQuorum)
                 inputs.put_nowait(member.RegistryFailed(why, sure))
 
-    async def _look(self) -> member.Looked:
-        found = await read_global(self._home.bus, self._home.here().cluster.id)
-        return member.Looked(found.entries, frozenset(await online_members(self._home.bus)), found.servers)
+    async def _begin(self, transaction: str, effect: member.Begin) -> member.Began:
+        done = await self._home.bus.call(
+            "registry",
+            "txn",
+            **entries.begin(effect.definition_id, effect.key),
+            request_id=f"{transaction}-begin",
+            timeout=WRITE_TIME,
+        )
+        if not done["succeeded"]:
+            raise CompareFailed("the registry knows this define already", "ask again")
+        return member.Began(int(done["revision"]))
+
+    async def _look(self, effect: member.Look) -> Looked:
+        bus = self._home.bus
+        found = await read_global(bus, self._home.here().cluster.id)
+        decision, _ = await read_value(bus, entries.decision_key(effect.definition_id))
+        used = (await read_value(bus, entries.token_key(effect.token)))[0] if effect.token else None
+        ours = isinstance(used, dict) and used.get("definition_id") == effect.definition_id
+        return Looked(
+            found.entries,
+            frozenset(await online_members(bus)),
+            found.servers,
+            used=used is not None and not ours,
+            begun=entries.standing(decision) in ("begun", "defined"),
+        )
 
     async def _write(self, transaction: str, effect: member.Write) -> member.Wrote:
         done = await self._home.bus.call(
             "registry",
             "txn",
-            **entries.define(effect.node, effect.erase),
+            **entries.define(effect.node, effect.erase, effect.begun, effect.token),
             request_id=f"{transaction}-{effect.attempt}",
             timeout=WRITE_TIME,
         )
         return member.Wrote(bool(done["succeeded"]), int(done["revision"]))
 
-    async def undo(self, definition_id: str) -> None:
+    async def undo(self, definition_id: str, token: str = "") -> None:
         """Decide against a define, or take its entry out again; raises when the registry cannot say that it did."""
         for _ in range(ROUNDS):
             found = await read_global(self._home.bus, self._home.here().cluster.id)
             entry = next((each for each in found.entries if each.definition.definition_id == definition_id), None)
+            value, revision = await read_value(self._home.bus, entries.decision_key(definition_id))
             if entry is not None:
-                wanted = entries.undefine(entry)
-            elif (await read_value(self._home.bus, entries.decision_key(definition_id)))[0] is None:
-                wanted = entries.abort(definition_id)
+                wanted = entries.undefine(entry, token)
+            elif entries.standing(value) == "begun":
+                wanted = entries.drop(definition_id, revision)
             else:
                 return
             if (await self._home.bus.call("registry", "txn", **wanted, timeout=WRITE_TIME))["succeeded"]:
                 return
         raise Busy("the cluster's nodes change too fast to undo a define", "ask again")
-
-    # --- the judge --------------------------------------------------------------------------------------------
-
-    async def resolve(self, message: Resolve) -> Resolved:
-        """Say how a define ended, from the registry; what is undecided is decided against, for good."""
-        bus = self._home.bus
-        for _ in range(ROUNDS):
-            found = await read_global(bus, message.cluster_id)
-            entry = next((e for e in found.entries if e.definition.definition_id == message.definition_id), None)
-            if entry is not None:
-                return Resolved(message.transaction, found.replica_for(entry.definition))
-            value, _revision = await read_value(bus, entries.decision_key(message.definition_id))
-            if value is not None and "number" not in value:
-                return Resolved(message.transaction, None)
-            if value is None:
-                done = await bus.call("registry", "txn", **entries.abort(message.definition_id), timeout=WRITE_TIME)
-                if done["succeeded"]:
-                    return Resolved(message.transaction, None)
-        raise Busy("the cluster's nodes change too fast to tell", "ask again")
 
     # --- the new node -----------------------------------------------------------------------------------------
 
@@ -184,16 +216,26 @@ class Definer:
             self._timer.cancel()
         await self._background.close()
 
-    async def heard(self, body: bytes) -> bytes:
-        """Take a message of another DCM; return the answer."""
-        message = decode(body)
-        if isinstance(message, Resolve):
-            return msgspec.msgpack.encode(await self.resolve(message))
+    async def heard(self, body: bytes, by: str) -> bytes:
+        """Take a message of another DCM, whose connection proved the key `by`; return the answer."""
+        try:
+            message = decode(body)
+            if isinstance(message, Resolve):
+                return msgspec.msgpack.encode(await self.judge.resolve(message, by))
+        except BadArguments:
+            await self.refused("malformed", by)
+            raise
+        except Denied:
+            await self.refused("not_yours", by)
+            raise
         myself = await asyncio.to_thread(self._myself, message)
         asker = next(self._numbers)
         future = self._askers[asker] = asyncio.get_running_loop().create_future()
         try:
-            self._feed(newcomer.Heard(asker, message, myself))
+            # as of now, after the last write: a token that another define used up meanwhile must be seen as used
+            door = Door(self._home.key, self._home.curve, time.time(), self._home.clusters.tokens)
+            myself = msgspec.structs.replace(myself, door=door)
+            self._feed(newcomer.Heard(asker, message, myself, by, os.urandom(NONCE_BYTES)))
             answer: bytes = await future
             return answer
         finally:
@@ -238,27 +280,38 @@ class Definer:
             if future is not None and not future.done():
                 future.set_result(msgspec.msgpack.encode(effect.message))
         elif isinstance(effect, newcomer.Keep):
-            await asyncio.to_thread(home.store.change, _with(effect.pending))
+            home.clusters = await asyncio.to_thread(home.store.change, _with(effect.pending))
             self._feed(newcomer.Kept(effect.pending.transaction))
         elif isinstance(effect, newcomer.CommitLocal):
-            await asyncio.to_thread(self._commit, effect.transaction, effect.replica)
-            await home.audit(
-                "dcm", "defined", "done", cluster=effect.replica.cluster.id, node=effect.replica.node.number
-            )
+            await asyncio.to_thread(self._commit, effect)
+            about: dict[str, Any] = {"cluster": effect.replica.cluster.id, "node": effect.replica.node.number}
+            await home.audit("dcm", "defined", "done", **about, token=effect.token or None)
             self._feed(newcomer.CommittedLocal(effect.transaction))
         elif isinstance(effect, newcomer.Drop):
             await asyncio.to_thread(self._drop, effect.transaction, effect.cluster_id)
             self._feed(newcomer.Dropped(effect.transaction))
+        elif isinstance(effect, newcomer.Refused):
+            await self.refused(f"token_{effect.refusal.reason}", effect.by, effect.refusal.token)
         elif isinstance(effect, newcomer.JoinNow):
             await self._daemon.defined(effect.cluster_id)
 
-    def _commit(self, transaction: str, replica: Replica) -> None:
-        store = self._home.store
+    async def refused(self, reason: str, by: str, token: str = "") -> None:
+        """Write down who was not let in; what comes too often is counted, and written when there is time for it."""
+        log.info("not let in: %s%s", reason, f" (token {token})" if token else "")
+        now = self._now()
+        for told in [*self._refusals.note(now, reason, key=by), *self._refusals.due(now)]:
+            about: dict[str, Any] = {"key": told.key or None, "count": told.count}
+            await self._home.audit("dcm", "join_refused", told.reason, token=token[:16] or None, **about)
+
+    def _commit(self, effect: newcomer.CommitLocal) -> None:
+        store, replica = self._home.store, effect.replica
         if replica.cluster.id in store.clusters().clusters:
             store.erase_cluster(replica.cluster.id)
         store.make_cluster(replica.cluster)
         store.commit_replica(replica)
-        self._home.clusters = store.commit_cluster(replica.cluster, finished=transaction, point=False)
+        self._home.clusters = store.commit_cluster(
+            replica.cluster, finished=effect.transaction, point=False, used=effect.token
+        )
 
     def _drop(self, transaction: str, cluster_id: str) -> None:
         store = self._home.store

@@ -63,22 +63,41 @@ class KnownCluster(msgspec.Struct, frozen=True):
 
 
 class PendingDefine(msgspec.Struct, frozen=True):
-    """A define this node agreed to and whose outcome it does not know yet; `ask` are endpoints that can tell."""
+    """A define this node agreed to and whose outcome it does not know yet; `ask` are places that can tell.
+
+    `token` is the id of the join token it uses, `key` the key that the member proved (empty: mode open).
+    """
 
     transaction: str
     cluster: ClusterDefinition
     definition_id: str
     ask: tuple[str, ...] = ()
+    token: str = ""
+    key: str = ""
+
+
+class KeptToken(msgspec.Struct, frozen=True):
+    """A join token that this node handed out; the times are seconds since 1970. One that was used has no secret."""
+
+    secret: bytes
+    key: str
+    made: float
+    expires: float
+    used: bool = False
 
 
 class Clusters(msgspec.Struct, frozen=True):
-    """What this node is defined to. The pointers differ only during a move; `offline` is an operator's word."""
+    """What this node is defined to. The pointers differ only during a move; `offline` is an operator's word.
+
+    Join tokens (by id) are here, because using one up and committing the define that it allowed must be one write.
+    """
 
     clusters: dict[str, KnownCluster] = {}
     current: str | None = None
     target: str | None = None
     offline: bool = False
     pending: dict[str, PendingDefine] = {}
+    tokens: dict[str, KeptToken] = {}
 
     def defined(self) -> dict[str, KnownCluster]:
         return {cluster: known for cluster, known in sorted(self.clusters.items()) if known.state == "defined"}

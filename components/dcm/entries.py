@@ -1,18 +1,23 @@
 """The registry transactions by which a node's definition comes and goes. Pure: definitions in, operations out.
 
-A node has `/nodes/<number>` and one index key for each thing that must be unique: its name, its id, each of its
-endpoints, its definition id. All are written and removed together, in one transaction, so of two requests for the same
-number, name, id or address exactly one wins, whatever each had read before.
+A node has `/nodes/<number>` and one index key for each thing that must be unique: its name, its id, its public key,
+each of its endpoints, its definition id. All are written and removed together, in one transaction, so of two requests
+for the same number, name, id or address exactly one wins, whatever each had read before.
 
-`/index/definition/<definition id>` is the decision over one define: it holds the node's number, or that it was aborted.
-Whoever writes it first decides; a define that is aborted can therefore not be committed later (SPEC 6.1).
+`/index/definition/<definition id>` is the decision over one define: first that it was begun, for the node with which
+key; then the node's number; at the end that it was undefined, which is the proof on which that node erases its own data
+(SPEC 5.7). What was begun and came to nothing is removed again: a define is written only at the revision at which it
+was begun, so one that was removed cannot be written later (SPEC 6.1). Nobody but a member begins one, so questions from
+outside change nothing of what was never begun.
+
+`/index/token/<token id>` holds which definition a join token was used for.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -20,7 +25,7 @@ import msgspec
 from .definitions import NodeDefinition, plain
 
 NODES = "/nodes/"
-ABORTED = {"aborted": True}
+Standing = Literal["unknown", "begun", "defined", "gone"]
 
 
 class Transaction(TypedDict):
@@ -45,11 +50,25 @@ def decision_key(definition_id: str) -> str:
     return f"/index/definition/{definition_id}"
 
 
+def token_key(token: str) -> str:
+    return f"/index/token/{token}"
+
+
+def standing(decision: Any) -> Standing:
+    """Return what a decision key's value (None: there is none) says of its definition."""
+    if not isinstance(decision, dict):
+        return "unknown"
+    if decision.get("undefined"):
+        return "gone"
+    return "begun" if decision.get("begun") else "defined"
+
+
 def index_keys(node: NodeDefinition) -> list[str]:
-    """Return the keys that make this node's name, id and endpoints unique."""
+    """Return the keys that make this node's name, id, public key and endpoints unique."""
     return [
         f"/index/node-name/{_part(node.name)}",
         f"/index/node-id/{_part(node.id)}",
+        *([f"/index/node-key/{_part(node.key)}"] if node.key else []),
         *(f"/index/node-address/{_part(found)}" for found in node.endpoints()),
     ]
 
@@ -61,10 +80,32 @@ def entry_from(key: str, value: Any, mod_revision: int) -> NodeEntry | None:
     return NodeEntry(msgspec.convert(value, NodeDefinition, strict=False), mod_revision)
 
 
-def define(node: NodeDefinition, erased: Iterable[NodeEntry] = ()) -> Transaction:
-    """Return the transaction that writes a node, erasing older definitions of the same machine with it."""
-    wanted = [node_key(node.number), *index_keys(node), decision_key(node.definition_id)]
-    compare: list[dict[str, Any]] = []
+def begin(definition_id: str, key: str) -> Transaction:
+    """Return the transaction that begins a define of the node with this public key (empty: mode open)."""
+    decision = decision_key(definition_id)
+    return {
+        "compare": [{"key": decision, "mod_revision": 0}],
+        "then": [{"op": "put", "key": decision, "value": {"begun": True, "key": key}}],
+    }
+
+
+def drop(definition_id: str, begun: int) -> Transaction:
+    """Return the transaction that ends a define before it is written; `begun` is its decision key's revision."""
+    decision = decision_key(definition_id)
+    return {
+        "compare": [{"key": decision, "mod_revision": begun}],
+        "then": [{"op": "delete", "key": decision}],
+    }
+
+
+def define(node: NodeDefinition, erased: Iterable[NodeEntry] = (), begun: int = 0, token: str = "") -> Transaction:
+    """Return the transaction that writes a node, erasing older definitions of the same machine with it.
+
+    `begun` is the revision at which the define was begun, `token` the id of the join token that it uses up.
+    """
+    decision = decision_key(node.definition_id)
+    wanted = [node_key(node.number), *index_keys(node)]
+    compare: list[dict[str, Any]] = [{"key": decision, "mod_revision": begun}]
     then: list[dict[str, Any]] = []
     freed: set[str] = set()
     for old in erased:
@@ -72,32 +113,27 @@ def define(node: NodeDefinition, erased: Iterable[NodeEntry] = ()) -> Transactio
         compare.append({"key": key, "mod_revision": old.mod_revision})
         # a node's index keys change only together with its entry, so comparing the entry is enough for them
         freed |= {key, *index_keys(old.definition)}
-        then += _gone(decision_key(old.definition.definition_id))
+        then.append(_tombstone(old.definition))
     compare += [{"key": key, "mod_revision": 0} for key in wanted if key not in freed]
     then += [{"op": "delete", "key": key} for key in sorted(freed - set(wanted))]
     then.append({"op": "put", "key": wanted[0], "value": plain(node)})
-    then += [{"op": "put", "key": key, "value": {"number": node.number}} for key in wanted[1:]]
+    then += [{"op": "put", "key": key, "value": {"number": node.number}} for key in (*wanted[1:], decision)]
+    if token:
+        compare.append({"key": token_key(token), "mod_revision": 0})
+        then.append({"op": "put", "key": token_key(token), "value": {"definition_id": node.definition_id}})
     return {"compare": compare, "then": then}
 
 
-def abort(definition_id: str) -> Transaction:
-    """Return the transaction that decides against a define, if nothing is decided yet."""
-    key = decision_key(definition_id)
-    return {
-        "compare": [{"key": key, "mod_revision": 0}],
-        "then": [{"op": "put", "key": key, "value": ABORTED}],
-    }
+def undefine(entry: NodeEntry, token: str = "") -> Transaction:
+    """Return the transaction that removes a node; its decision key stays and proves that the definition is over.
 
-
-def undefine(entry: NodeEntry) -> Transaction:
-    """Return the transaction that removes a node; its decision key stays and says that the definition is over."""
+    `token`: the define is undone, and this token of it was not used after all.
+    """
     node = entry.definition
+    gone = [node_key(node.number), *index_keys(node), *([token_key(token)] if token else [])]
     return {
         "compare": [{"key": node_key(node.number), "mod_revision": entry.mod_revision}],
-        "then": [
-            *({"op": "delete", "key": key} for key in (node_key(node.number), *index_keys(node))),
-            *_gone(decision_key(node.definition_id)),
-        ],
+        "then": [*({"op": "delete", "key": key} for key in gone), _tombstone(node)],
     }
 
 
@@ -119,8 +155,9 @@ def rename_id(entry: NodeEntry, new: str) -> Transaction:
     }
 
 
-def _gone(key: str) -> list[dict[str, Any]]:
-    return [{"op": "put", "key": key, "value": ABORTED}]
+def _tombstone(node: NodeDefinition) -> dict[str, Any]:
+    value = {"undefined": True, "number": node.number, "key": node.key}
+    return {"op": "put", "key": decision_key(node.definition_id), "value": value}
 
 
 def _part(text: str) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from ...bus.client import Client
-from ...errors import CoveyError, NotDefined, NotFound
+from ...bus.security import load_keys
+from ...errors import CoveyError, KeyChanged, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
 from .audit import AuditLog
 from .bootlog import BootLog
-from .definitions import Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
+from .definitions import ClusterDefinition, Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
 from .sources import read_original
@@ -51,9 +52,13 @@ class Home:
         self.clusters = Clusters()
         self.replica: Replica | None = None
         self.problem = ""
+        self.problem_code = ""
         self.original: str | None = None
         self.original_problem = ""
         self.settings = _settings(config)
+        self.curve = str(config.security.mode) == "curve"
+        self.key = load_keys(config.security.key.file).public if self.curve else ""
+        """This node's public key in hex; empty in mode open."""
         self._adapters = config.node.adapters
         self._sources = sources
         self._identity = config.node.identity
@@ -64,7 +69,7 @@ class Home:
 
     def load(self) -> None:
         """Read the local files; `problem` says what is damaged, and then nothing of it is used. Blocks."""
-        self.replica, self.problem = None, ""
+        self.replica, self.problem, self.problem_code = None, "", ""
         try:
             self.clusters = self.store.clusters()
             current = self.clusters.current
@@ -73,9 +78,11 @@ class Home:
                 if cluster is None or node is None:
                     where = self.layout.cluster(current).configuration
                     raise NotFound(f"{where} lacks the definition of this node", "define the node again")
+                if node.key != self.key:
+                    raise _another_key(node, cluster, self.curve)
                 self.replica = Replica(cluster, node, self.store.servers(current), self.store.nodes(current))
         except CoveyError as why:
-            self.problem = str(why)
+            self.problem, self.problem_code = str(why), why.code
 
     def read_original(self) -> str | None:
         """Read this machine's own id from its source; None when it cannot be read. Blocks."""
@@ -170,7 +177,7 @@ class Home:
 
     def prepared(self, transaction: str) -> Prepared:
         """Return how this node presents itself to a cluster that wants it."""
-        return Prepared(transaction, self.original or "", self.name, self.addresses(), self.port)
+        return Prepared(transaction, self.original or "", self.name, self.addresses(), self.port, self.key)
 
     # --- changing ---------------------------------------------------------------------------------------------
 
@@ -202,7 +209,7 @@ class Home:
             info = {"number": own.number, "name": own.name, "id": own.id, "boot_id": self.boot_id}
             info |= {"cluster_id": cluster.id, "cluster_name": cluster.name}
             peers = {
-                number: {"name": peer.name, "addresses": peer.endpoints()}
+                number: {"name": peer.name, "addresses": peer.endpoints(), "key": peer.key}
                 for number, peer in sorted(self.replica.nodes.nodes.items())
                 if number != own.number
             }
@@ -219,6 +226,15 @@ class Home:
             await asyncio.to_thread(self.audit_log.append, who, uid, what, outcome, **particulars)
         except OSError as why:
             log.error("the audit log cannot be written: %s", why)
+
+
+def _another_key(node: NodeDefinition, cluster: ClusterDefinition, curve: bool) -> KeyChanged:
+    was = f"with the key {node.key[:16]}…" if node.key else "without a key, in mode open"
+    now = "another one" if curve and node.key else "a key now" if curve else "mode open now"
+    return KeyChanged(
+        f"node {node.number} was defined to {cluster.name} {was}, and its YAML gives it {now}: nobody would trust it",
+        "put back the key file (and `security: mode`) of then; or `covey node forget`, and define the node again",
+    )
 
 
 def servers_from(value: Any, revision: int) -> ServerList:

@@ -16,9 +16,10 @@ from ...bus.client import Client
 from ...bus.machine import Message
 from ...errors import BadArguments, CoveyError, KeyNotFound, Malformed
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
-from .entries import NODES, NodeEntry, entry_from
+from .entries import NODES, NodeEntry, Standing, entry_from
 from .home import servers_from
 from .messages import Define, Resolve, Resolved
+from .places import by_join_port, peer_places
 from .settings import READ_TIME, STATUS_TIME, TELL_TIME
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,10 @@ async def read_global(bus: Client, cluster_id: str) -> Global:
         raise Malformed(f"the registry holds a definition that cannot be read: {why}") from why
 
 
-async def read_value(bus: Client, key: str) -> tuple[Any, int]:
+async def read_value(bus: Client, key: str, cluster_id: str = "") -> tuple[Any, int]:
     """Return a key's current value and its modification revision; (None, 0) when there is none."""
     try:
-        found = await bus.call("registry", "get", key=key, timeout=READ_TIME)
+        found = await bus.call("registry", "get", key=key, cluster=cluster_id, timeout=READ_TIME)
     except KeyNotFound:
         return None, 0
     return found["value"], int(found["mod_revision"])
@@ -106,32 +107,63 @@ def decode(body: bytes) -> Define:
         raise BadArguments(f"this is no message of a define: {why}") from why
 
 
-async def ask_dcm(bus: Client, endpoint: str, message: Message) -> Define:
-    """Send a message to the DCM at an endpoint and return its answer."""
+async def ask_dcm(bus: Client, place: str, message: Message) -> Define:
+    """Send a message to the DCM at a place and return its answer."""
     body = msgspec.msgpack.encode(message)
-    return decode(await bus.call("dcm", "define_message", node=endpoint, body=body, timeout=TELL_TIME))
+    verb = "join_message" if by_join_port(place) else "define_message"
+    return decode(await bus.call("dcm", verb, node=place, body=body, timeout=TELL_TIME))
 
 
-def who_knows(node: NodeDefinition, servers: ServerList, table: NodeTable) -> list[str]:
-    """Return the endpoints of all other nodes, the registry servers' first."""
-    numbers = dict.fromkeys([*servers.servers, *sorted(table.nodes)])
-    others = [table.nodes[number] for number in numbers if number in table.nodes and number != node.number]
-    return [endpoint for other in others for endpoint in other.endpoints()]
-
-
-async def ask_outcome(bus: Client, endpoints: Iterable[str], question: Resolve) -> Resolved | None:
-    """Ask one node after the other how a definition stands; None when nobody could tell.
-
-    Goes by endpoint, so it works for a node that its cluster no longer lists (SPEC 5.7).
-    """
-    for endpoint in endpoints:
+async def ask_outcome(bus: Client, places: Iterable[str], question: Resolve) -> Resolved | None:
+    """Ask one node after the other how a define of this node ended; None when nobody could tell."""
+    for place in places:
         try:
-            answer = await ask_dcm(bus, endpoint, question)
+            answer = await ask_dcm(bus, place, question)
         except CoveyError as why:
-            log.info("%s cannot tell how this node's definition stands: %s", endpoint, why)
+            log.info("%s cannot tell how the define of this node ended: %s", place.partition("#")[0], why)
             continue
         if isinstance(answer, Resolved):
             return answer
+    return None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a member of the cluster says of a definition, from a current read (SPEC 5.7).
+
+    "gone" is proved by the tombstone that an undefine leaves; `key` and `revision` are in it. `place` said so.
+    """
+
+    standing: Standing
+    definition_id: str
+    key: str = ""
+    revision: int = 0
+    place: str = ""
+
+    def proof(self) -> dict[str, Any]:
+        """Return what the audit log keeps of it, when it is the ground on which local data is erased."""
+        said_by = self.place or "registry"
+        return {"definition_id": self.definition_id, "revision": self.revision, "said_by": said_by}
+
+
+async def ask_verdict(bus: Client, places: Iterable[str], cluster_id: str, node: NodeDefinition) -> Verdict | None:
+    """Ask one node after the other whether this one is still defined; None when nobody could tell.
+
+    Goes by place, so it works for a node whose key its cluster no longer trusts. Only what is said of this very
+    definition and key counts.
+    """
+    for place in places:
+        where = place.partition("#")[0]
+        try:
+            answer = await bus.call(
+                "dcm", "verdict", node=place, cluster_id=cluster_id, definition_id=node.definition_id, timeout=TELL_TIME
+            )
+            found = msgspec.convert({**answer, "place": where}, Verdict)
+        except (CoveyError, msgspec.ValidationError, TypeError) as why:
+            log.info("%s cannot tell how this node's definition stands: %s", where, why)
+            continue
+        if found.standing in ("defined", "gone") and (found.definition_id, found.key) == (node.definition_id, node.key):
+            return found
+        log.info("%s says of this node's definition: %s, which decides nothing", where, found.standing)
     return None
 
 
@@ -141,15 +173,17 @@ async def same_node_elsewhere(
     """Return where another machine runs as this very node, "" when none does (SPEC 5.5): a clone of this one.
 
     Asks at the addresses of the node's definition that are not this machine's `own`; silence and refusal mean nobody.
+    A clone has this node's key, too, so each of the two trusts the other.
     """
 
-    async def ask(endpoint: str) -> str:
+    async def ask(place: str) -> str:
         try:
-            said = await bus.call("dcm", "local", node=endpoint, timeout=TELL_TIME)
+            said = await bus.call("dcm", "local", node=place, timeout=TELL_TIME)
         except CoveyError:
             return ""
         same = (said["cluster_id"], said["node"]) == (cluster_id, node.number)
-        return endpoint if same and said["boot_id"] not in ("", boot) else ""
+        return place.partition("#")[0] if same and said["boot_id"] not in ("", boot) else ""
 
-    answers = await asyncio.gather(*(ask(endpoint) for endpoint in node.endpoints() if endpoint not in own))
+    asked = [place for place in peer_places(node) if place.partition("#")[0] not in own]
+    answers = await asyncio.gather(*(ask(place) for place in asked))
     return next((answer for answer in answers if answer), "")

@@ -11,10 +11,34 @@ from ...bus.machine import Message
 from .definitions import ClusterDefinition, NodeDefinition, Replica
 
 
+class Knock(Message, frozen=True):
+    """Member to the new node, before anything else, when there is a join token: "I know its secret" (SPEC 6.3).
+
+    `key` is the member's public key, `proof` that of `token.prove(…, "knock", …)`. Lost: sent again. Double: the same
+    answer. Without a right proof the answer is `Declined`, the same for every reason.
+    """
+
+    transaction: str
+    token: str
+    cluster_id: str
+    key: str
+    nonce: bytes
+    proof: bytes
+
+
+class Admitted(Message, frozen=True):
+    """New node to the member: "so do I". It has changed nothing yet. Lost: comes again with the next Knock."""
+
+    transaction: str
+    nonce: bytes
+    proof: bytes
+
+
 class Prepare(Message, frozen=True):
     """Member to the new node (d2): "may I define you?" Lost: sent again. Double: the same answer.
 
-    `ask` are endpoints of members that know how it ended; `id` is the id the requester expects, as a check.
+    `ask` are places of members that know how it ended; `id` is the id the requester expects, as a check. `proof` is the
+    member's over both nonces, when there is a token.
     """
 
     transaction: str
@@ -22,6 +46,7 @@ class Prepare(Message, frozen=True):
     definition_id: str
     ask: tuple[str, ...]
     id: str | None = None
+    proof: bytes = b""
 
 
 class Prepared(Message, frozen=True):
@@ -40,7 +65,11 @@ class Prepared(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Member to the new node (d11), when the registry has it: write it down. Lost: sent again. Double: harmless."""
+    """Member to the new node (d11), when the registry has it: write it down. Lost: sent again. Double: harmless.
+
+    Of the other nodes it holds the registry servers, and as many more as fit the join port's small messages; the rest
+    follows at the join.
+    """
 
     transaction: str
     replica: Replica
@@ -74,7 +103,7 @@ class Declined(Message, frozen=True):
 
 
 class Resolve(Message, frozen=True):
-    """New node in doubt to any member: how did it end? Asking ends it: what is not decided yet becomes aborted."""
+    """New node in doubt to any member: how did it end? Asking ends it: what was begun and not written is dropped."""
 
     transaction: str
     cluster_id: str
@@ -88,4 +117,4 @@ class Resolved(Message, frozen=True):
     replica: Replica | None = None
 
 
-Define = Prepare | Prepared | Commit | Committed | Abort | Aborted | Declined | Resolve | Resolved
+Define = Knock | Admitted | Prepare | Prepared | Commit | Committed | Abort | Aborted | Declined | Resolve | Resolved

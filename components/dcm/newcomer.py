@@ -4,9 +4,13 @@ Knows no bus and no disk: it orders `Keep`, `CommitLocal` and `Drop` (local stor
 when they are done. Between `Prepared` and the end the node is *in doubt*, and has written so: whatever crashes, it asks
 the cluster until it knows, and the cluster's answer is a decision in the registry's log, never a guess (`entries.py`).
 
+Whether a member may define this node at all is `doorkeeper.py`: in mode curve only with a join token, which is used up
+by the very write that commits the define.
+
 Invariants: 1. `Prepared` is answered only after the pending record is on the disk. 2. Local storage is committed only
 for a pending define, after the member's word that the registry has it, or the cluster's. 3. A transaction ends once:
-whatever comes for it afterwards is answered as it ended.
+whatever comes for it afterwards is answered as it ended. 4. Nothing is written, and nothing of this node said, to a
+member that has not proved the secret of a token, if one is needed; two defines under way never have one token.
 """
 
 from __future__ import annotations
@@ -18,10 +22,14 @@ import msgspec
 
 from ...bus.machine import Message
 from .definitions import NodeDefinition, PendingDefine, Replica
-from .messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
+from .doorkeeper import Door, Doorkeeper, Refusal
+from .messages import Abort, Aborted, Commit, Committed, Declined, Knock, Prepare, Prepared
 from .settings import ASK_AGAIN, DOUBT, IMPATIENT, MOST_PENDING, REMEMBERED
 
 State = Literal["keeping", "ready", "asking", "committing", "dropping"]
+
+NO_ENTRY = ("dcm.token_refused", "the new node does not accept this define", "`covey node prepare` makes a new token")
+"""The answer to whoever is not let in, whatever the reason."""
 
 
 class Self(msgspec.Struct, frozen=True):
@@ -38,17 +46,23 @@ class Self(msgspec.Struct, frozen=True):
     definition: NodeDefinition | None = None
     online: bool = False
     why: str = ""
+    door: Door = Door()
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The member sent a message; `asker` is to be named in the `Answer`."""
+    """The member sent a message; `asker` is to be named in the `Answer`.
+
+    `by` is the key that its connection proved (empty: mode open), `nonce` is new and random, for a `Knock`.
+    """
 
     asker: int
     message: Message
     myself: Self
+    by: str = ""
+    nonce: bytes = b""
 
 
 class Restarted(msgspec.Struct, frozen=True):
@@ -114,10 +128,14 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class CommitLocal(msgspec.Struct, frozen=True):
-    """Write the local definition, erasing an older one of this cluster first: `CommittedLocal`."""
+    """Write the local definition, erasing an older one of this cluster first: `CommittedLocal`.
+
+    The same write uses up the join token of that id, if there is one.
+    """
 
     transaction: str
     replica: Replica
+    token: str = ""
 
 
 class Drop(msgspec.Struct, frozen=True):
@@ -145,7 +163,14 @@ class At(msgspec.Struct, frozen=True):
     step: str
 
 
-Effect = Answer | Keep | CommitLocal | Drop | Ask | JoinNow | At
+class Refused(msgspec.Struct, frozen=True):
+    """Somebody was not let in: count it and write it down. The other side is told nothing but that."""
+
+    refusal: Refusal
+    by: str
+
+
+Effect = Answer | Keep | CommitLocal | Drop | Ask | JoinNow | At | Refused
 
 
 class _Define:
@@ -165,6 +190,7 @@ class DefineNewcomer:
 
     def __init__(self) -> None:
         self.open: dict[str, _Define] = {}
+        self.keeper = Doorkeeper()
         self._ended: dict[str, Message] = {}
 
     @property
@@ -194,9 +220,13 @@ class DefineNewcomer:
     def _heard(self, now: float, heard: Heard) -> list[Effect]:
         message = heard.message
         transaction: str = getattr(message, "transaction", "")
+        if isinstance(message, Knock):
+            return self._knock(message, heard)
         if transaction in self._ended:
             return [Answer(heard.asker, self._ended[transaction])]
         define = self.open.get(transaction)
+        if define is not None and heard.myself.door.curve and heard.by != define.pending.key:
+            return self._no_entry(heard, Refusal("key", define.pending.token))
         if define is None and (done := _done_already(message, heard.myself)):
             return [Answer(heard.asker, done)]
         if isinstance(message, Prepare):
@@ -214,18 +244,35 @@ class DefineNewcomer:
             return self._drop(define) if define.state in ("keeping", "ready", "asking") else []
         return []
 
+    def _knock(self, message: Knock, heard: Heard) -> list[Effect]:
+        found = self.keeper.knock(message, heard.myself.door, heard.by, heard.nonce)
+        if isinstance(found, Refusal):
+            return self._no_entry(heard, found)
+        return [Answer(heard.asker, found)]
+
     def _prepare(self, now: float, message: Prepare, heard: Heard) -> list[Effect]:
+        taken = [define.pending.token for define in self.open.values()]
+        visit = self.keeper.prepare(message, heard.myself.door, heard.by, taken)
+        if isinstance(visit, Refusal):
+            return self._no_entry(heard, visit)
         refusal = self._refusal(now, message, heard.myself)
         if refusal:
             return [At("d3"), self._decline(heard.asker, message.transaction, *refusal)]
         me = heard.myself
         assert me.id is not None
-        pending = PendingDefine(message.transaction, message.cluster, message.definition_id, message.ask)
+        token = visit.knock.token if visit else ""
+        pending = PendingDefine(
+            message.transaction, message.cluster, message.definition_id, message.ask, token, heard.by
+        )
         define = _Define(pending, "keeping")
         define.prepared = Prepared(message.transaction, me.id, me.name, me.addresses, me.port, me.key, me.definition)
         define.waiting.append(heard.asker)
         self.open[message.transaction] = define
         return [At("d3"), Keep(pending)]
+
+    def _no_entry(self, heard: Heard, refusal: Refusal) -> list[Effect]:
+        transaction: str = getattr(heard.message, "transaction", "")
+        return [Refused(refusal, heard.by), self._decline(heard.asker, transaction, *NO_ENTRY)]
 
     def _refusal(self, now: float, message: Prepare, me: Self) -> tuple[str, str, str] | None:
         if me.id is None:
@@ -268,11 +315,12 @@ class DefineNewcomer:
 
     def _commit(self, define: _Define, message: Commit, heard: Heard) -> list[Effect]:
         replica = message.replica
-        if (replica.cluster.id, replica.node.definition_id) != (
+        if (replica.cluster.id, replica.node.definition_id, replica.node.key) != (
             define.pending.cluster.id,
             define.pending.definition_id,
+            heard.myself.key,
         ):
-            why = "the commit is for another cluster or definition than was prepared"
+            why = "the commit is for another cluster, definition or key than was prepared"
             return [self._decline(heard.asker, message.transaction, "dcm.not_defined", why)]
         if heard.myself.online:
             why = "this node is online in that cluster under an older definition"
@@ -328,7 +376,7 @@ class DefineNewcomer:
     def _write(self, define: _Define, replica: Replica) -> list[Effect]:
         define.state = "committing"
         define.doubt = None
-        return [At("d12"), CommitLocal(define.pending.transaction, replica)]
+        return [At("d12"), CommitLocal(define.pending.transaction, replica, define.pending.token)]
 
     def _drop(self, define: _Define) -> list[Effect]:
         define.state = "dropping"
@@ -357,7 +405,9 @@ def _done_already(message: Message, me: Self) -> Message | None:
     """Answer a message of a define that was committed here before a restart, or that comes once more much later."""
     if me.definition is None or me.id is None:
         return None
-    if isinstance(message, Prepare) and message.definition_id == me.definition.definition_id:
+    # in mode curve nothing is said of this node without a proof, and a Prepare after its define has none
+    open_ = not me.door.curve
+    if open_ and isinstance(message, Prepare) and message.definition_id == me.definition.definition_id:
         return Prepared(message.transaction, me.id, me.name, me.addresses, me.port, me.key, me.definition)
     if isinstance(message, Commit) and message.replica.node.definition_id == me.definition.definition_id:
         return Committed(message.transaction)

@@ -85,6 +85,26 @@ REMEMBERED = 64
 MOST_PENDING = 8
 """Defines of one node that may be in doubt at a time, each to another cluster."""
 
+COMMIT_BYTES = 3000
+"""Bytes of a definition that travel with the commit: the join port takes messages of 4 KiB, and five servers fit."""
+
+COMMIT_ADDRESSES = 3
+"""Addresses of another node that travel with a commit which does not fit whole."""
+
+# --- join tokens ----------------------------------------------------------------------------------------------
+
+TOKEN_LIFE = (60.0, 3600.0, 7 * 86400.0)
+"""Seconds that a join token holds: least, usual, most. An hour is enough to walk from one machine to another."""
+
+MOST_TOKENS = 8
+"""Unused join tokens of a node that hold at a time."""
+
+TOKENS_KEPT = 32
+"""Join tokens that are remembered after they were used or expired, so that the audit log can say which it was."""
+
+MOST_VISITS = 16
+"""Members that have knocked with a right token and did not go on: a define under way is not among them."""
+
 # --- asking others --------------------------------------------------------------------------------------------
 
 READ_TIME = 3.0

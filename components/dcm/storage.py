@@ -34,8 +34,12 @@ from .definitions import (
     plain,
 )
 from .layout import Layout
+from .token import spend
 
 FORMAT = 1
+SECRET_MODE = 0o600
+"""Of `clusters.json`, which holds the secrets of join tokens."""
+
 T = TypeVar("T")
 
 
@@ -77,10 +81,11 @@ def write_synced(path: Path, data: bytes, flags: int, mode: int) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones."""
     aside = path.with_name(f".{path.name}.new")
-    write_synced(aside, data, os.O_TRUNC, 0o644)
+    aside.unlink(missing_ok=True)  # left by a crash, perhaps with a mode that others can read
+    write_synced(aside, data, os.O_TRUNC, mode)
     aside.replace(path)
     sync_folder(path.parent)
 
@@ -92,9 +97,9 @@ def remove_file(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def write_document(path: Path, kind: str, content: Any) -> None:
+def write_document(path: Path, kind: str, content: Any, mode: int = 0o644) -> None:
     """Write a document; `content` is a definition or plain JSON data."""
-    write_file(path, render(kind, plain(content)))
+    write_file(path, render(kind, plain(content)), mode)
 
 
 def read_document(path: Path, kind: str, type_: type[T]) -> T | None:
@@ -171,7 +176,7 @@ class Store:
             before = self.clusters()
             after = changed(before)
             if after != before:
-                write_document(self.layout.clusters_file, "clusters", after)
+                write_document(self.layout.clusters_file, "clusters", after, SECRET_MODE)
             return after
 
     # --- one cluster ------------------------------------------------------------------------------------------
@@ -223,10 +228,13 @@ class Store:
         """Write all files of a cluster below the folder that `make_cluster` made."""
         self.save(replica.cluster.id, replica.cluster, replica.node, replica.servers, replica.nodes)
 
-    def commit_cluster(self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True) -> Clusters:
+    def commit_cluster(
+        self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True, used: str = ""
+    ) -> Clusters:
         """Make a cluster defined, in one write: list it, end the pending define `finished`, move the pointers to it.
 
-        The pointers move only when `point` is true or when they point nowhere.
+        The pointers move only when `point` is true or when they point nowhere. `used` is the id of the join token that
+        the define used up.
         """
 
         def changed(now: Clusters) -> Clusters:
@@ -237,6 +245,7 @@ class Store:
                 current=cluster.id if move else now.current,
                 target=cluster.id if move else now.target,
                 pending={key: value for key, value in now.pending.items() if key != finished},
+                tokens={key: spend(value) if key == used else value for key, value in now.tokens.items()},
             )
 
         return self.change(changed)

@@ -27,16 +27,6 @@ class Unbuilt:
         _refuse("changing a node's definition", "4")
 
     @verb(Role.ADMIN)
-    def node_prepare(self, **_arguments: Any) -> None:
-        """Make a one-time join token for this node."""
-        _refuse("join tokens", "6.3")
-
-    @verb(Role.ADMIN)
-    def node_forget(self, **_arguments: Any) -> None:
-        """Erase this node's local data of a cluster that is gone, on a person's word."""
-        _refuse("forgetting a cluster", "5.7")
-
-    @verb(Role.ADMIN)
     def cluster_undefine(self, **_arguments: Any) -> None:
         """Remove a cluster from all its nodes."""
         _refuse("undefining a cluster", "4")

@@ -14,9 +14,9 @@ from ...errors import CoveyError, NodeOnline, NotFound, Refused
 from . import life
 from .daemon import Daemon
 from .entries import undefine
-from .home import Home, new_id
-from .lookup import ask_outcome, online_members, read_global, who_knows
-from .messages import Resolve
+from .home import Home
+from .lookup import Verdict, ask_verdict, online_members, read_global
+from .places import peer_places, who_knows
 from .settings import LEFT_TIME, WRITE_TIME
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Undefiner:
         else:
             raise Refused(f"the definition of node {number} changes too fast to remove it", "ask again")
         node = found.table().nodes[number]
-        return {"number": number, "name": node.name, "erased": await self._tell(node.endpoints(), cluster_id)}
+        return {"number": number, "name": node.name, "erased": await self._tell(peer_places(node), cluster_id)}
 
     async def _left(self, number: int) -> None:
         """Wait until the view does not list the node."""
@@ -73,14 +73,15 @@ class Undefiner:
         except TimeoutError:
             raise NodeOnline(f"node {number} does not leave the view", "look at it with `covey node show`") from None
 
-    async def _tell(self, endpoints: list[str], cluster_id: str) -> bool:
-        for endpoint in endpoints:
+    async def _tell(self, places: list[str], cluster_id: str) -> bool:
+        """Tell the node, which trusts us still, though we do not trust it any more."""
+        for place in places:
             try:
                 answer = await self._home.bus.call(
-                    "dcm", "definition_gone", node=endpoint, cluster_id=cluster_id, timeout=5.0
+                    "dcm", "definition_gone", node=place, cluster_id=cluster_id, timeout=5.0
                 )
             except CoveyError as why:
-                log.info("%s cannot be told that it was undefined: %s", endpoint, why)
+                log.info("%s cannot be told that it was undefined: %s", place.partition("#")[0], why)
                 continue
             return bool(answer["erased"])
         return False
@@ -96,13 +97,19 @@ class Undefiner:
             raise NodeOnline("this node is not offline; its next join will tell", "put it offline first")
         table = await asyncio.to_thread(home.store.nodes, cluster_id)
         servers = await asyncio.to_thread(home.store.servers, cluster_id)
-        question = Resolve(new_id(), cluster_id, node.definition_id)
-        answer = await ask_outcome(home.bus, who_knows(node, servers, table), question)
-        if answer is None or answer.replica is not None:
+        verdict = await ask_verdict(home.bus, who_knows(node, servers, table), cluster_id, node)
+        if verdict is None or verdict.standing != "gone":
             return False
+        await self.erase(cluster_id, verdict, "undefined")
+        return True
+
+    async def erase(self, cluster_id: str, verdict: Verdict | None, reason: str) -> None:
+        """Erase this node's data of a cluster that it is not online in; `verdict` is the proof, if there is one."""
+        home = self._home
+        current = home.clusters.current == cluster_id
         await asyncio.to_thread(home.store.erase_cluster, cluster_id)
-        await home.audit("dcm", "local_erased", "done", cluster=cluster_id, reason="undefined")
+        proof = verdict.proof() if verdict else None
+        await home.audit("dcm", "local_erased", "done", cluster=cluster_id, reason=reason, proof=proof)
         await home.reload()
         if current:
             self._daemon.feed(life.Undefined())
-        return True

@@ -13,10 +13,10 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import BadArguments, CoveyError, LocalDamaged, NotFound, NotImplementedYet, NotOnline, WrongCluster
-from . import define, dependencies, identity, life
-from .clusters import ClusterVerbs
+from ...errors import BadArguments, CoveyError, NotFound, NotOnline, WrongCluster, from_wire
+from . import dependencies, identity, life
 from .daemon import Daemon
+from .decision import Request as Wanted
 from .definer import Definer
 from .definitions import split_endpoint
 from .dependencies import Graphs
@@ -24,19 +24,17 @@ from .home import Home, new_id
 from .plugin_list import PluginList, Told
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
+from .token import parse
+from .trusting import TrustVerbs
 from .unbuilt import Unbuilt
-from .undefining import Undefiner
-
-IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
+from .undefining import IDLE
 
 
-class Verbs(ClusterVerbs, Unbuilt):
+class Verbs(TrustVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(self, home: Home, daemon: Daemon, definer: Definer, plugins: PluginList, graphs: Graphs) -> None:
-        super().__init__(home, daemon)
-        self._definer = definer
-        self._undefiner = Undefiner(home, daemon)
+        super().__init__(home, daemon, definer)
         self._plugins = plugins
         self._graphs = graphs
 
@@ -94,11 +92,6 @@ class Verbs(ClusterVerbs, Unbuilt):
     # --- between DCMs -----------------------------------------------------------------------------------------
 
     @verb(Role.COMPONENT)
-    async def define_message(self, *, body: bytes) -> bytes:
-        """Take a message of a define from another DCM; return the answer."""
-        return await self._definer.heard(body)
-
-    @verb(Role.COMPONENT)
     async def definition_gone(self, *, cluster_id: str) -> dict[str, Any]:
         """Somebody says that this node was undefined: ask the cluster, and clean up if it is so."""
         return {"erased": await self._undefiner.definition_gone(cluster_id)}
@@ -140,7 +133,7 @@ class Verbs(ClusterVerbs, Unbuilt):
         """Return the last verdict over this node's identity; changes nothing."""
         home = self._home
         if home.problem:  # nothing of the local files is used, so nothing can be compared
-            damaged = identity.Verdict(home.original, None, None, None, "wait", home.problem, LocalDamaged.code)
+            damaged = identity.Verdict(home.original, None, None, None, "wait", home.problem, home.problem_code)
             return dict(msgspec.to_builtins(damaged))
         last = await asyncio.to_thread(self._daemon.last_verdict)
         if last is not None:
@@ -195,15 +188,16 @@ class Verbs(ClusterVerbs, Unbuilt):
         id: str | None = None,
         token: str | None = None,
     ) -> dict[str, Any]:
-        """Define the node at an address to this cluster; return its definition. It joins by itself."""
-        if token:
-            raise NotImplementedYet(
-                "join tokens are not built yet (SPEC 6.3)", "with `security: {mode: open}` none is needed"
-            )
+        """Define the node at an address to this cluster; return its definition. It joins by itself.
+
+        `token` is what `covey node prepare` printed there; in mode curve nothing goes without.
+        """
+        given = parse(token) if token else None
         where = await _numeric(split_endpoint(address, self._home.port))
-        async with self._audited(request, "node_define", address=where, name=name, number=number):
+        about = {"address": where, "name": name, "number": number, "token": given.id if given else None}
+        async with self._audited(request, "node_define", **about):
             self._must_be_online("define a node")
-            node = await self._definer.define(define.Request(where, number, name, id))
+            node = await self._definer.define(Wanted(where, number, name, id, given))
             found: dict[str, Any] = msgspec.to_builtins(node)
             return found
 
@@ -226,7 +220,7 @@ class Verbs(ClusterVerbs, Unbuilt):
             if self._daemon.machine.state in IDLE:
                 await self._home.reload()
             if self._home.problem:
-                raise LocalDamaged(self._home.problem, "this node stays as it is until that is repaired")
+                raise from_wire(self._home.problem_code, self._home.problem, "this node stays as it is until then")
             self._home.here()
             self._daemon.feed(life.OnlineAsked(self._home.server, new_id()))
             return self._own_state()

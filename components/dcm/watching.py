@@ -34,6 +34,7 @@ class Watcher:
             tasks.create_task(self._follow("/cluster/"))
             tasks.create_task(self._own_place())
             tasks.create_task(self._broker())
+            tasks.create_task(self._refused())
 
     # --- the registry -----------------------------------------------------------------------------------------
 
@@ -97,6 +98,13 @@ class Watcher:
                     await self._home.tell_broker(again=True)
                 except CoveyError as why:
                     log.debug("the broker cannot be told: %s", why)
+
+    async def _refused(self) -> None:
+        """Write down whom the broker did not let in from outside; it tells each kind seldom, with a count."""
+        async for event in self._home.bus.subscribe("bus.refused"):
+            if isinstance(event.body, dict) and not getattr(event, "welcome", False):
+                told = {name: event.body.get(name) for name in ("address", "key", "count")}
+                await self._home.audit("bus", "refused", str(event.body.get("reason", "")), **told)
 
 
 def _clone(number: int, name: str) -> str:

@@ -51,13 +51,13 @@ def numbers(node: Node) -> list[int]:
 
 def test_a_node_is_defined_as_a_person_does_it_and_not_twice(nodes: Boot) -> None:
     first, second = started(nodes(2))
-    made = first.covey("-o", "json", "node", "define", second.address, "--name", "two", "--number", "7", "--wait")
+    made = first.covey("-o", "json", "node", "define", *second.joining(), "--name", "two", "--number", "7", "--wait")
     assert made.code == 0
     assert (made.data["number"], made.data["name"]) == (7, "two")
     shown = second.covey("-o", "json", "node", "show").data
     assert (shown["number"], shown["name"], shown["state"]) == (7, "two", "online")
 
-    again = first.covey("-o", "json", "node", "define", second.address)
+    again = first.covey("-o", "json", "node", "define", *second.joining())
     assert again.code == 5
     assert again.error["code"] == "dcm.already_defined"
     also = second.covey("-o", "json", "cluster", "define", "other")
@@ -70,7 +70,7 @@ def test_a_node_is_defined_as_a_person_does_it_and_not_twice(nodes: Boot) -> Non
 @pytest.mark.parametrize("same", [{"name": "twin"}, {"number": 5}], ids=["name", "number"])
 def test_of_two_nodes_with_one_name_or_number_exactly_one_wins(nodes: Boot, same: dict[str, Any]) -> None:
     first, second, third = started(nodes(3))
-    answers = define_all(first, [{"address": node.address, **same} for node in (second, third)])
+    answers = define_all(first, [{**node.prepared(), **same} for node in (second, third)])
     (won,) = [one for one in answers if isinstance(one, dict)]
     (lost,) = [one for one in answers if isinstance(one, CoveyError)]
     assert lost.code == "dcm.already_defined"
@@ -80,24 +80,25 @@ def test_of_two_nodes_with_one_name_or_number_exactly_one_wins(nodes: Boot, same
     assert loser.call("dcm", "cluster_ls") == []
     assert [path.name for path in loser.state.iterdir() if len(path.name) == 32] == []
     assert loser.call("dcm", "cluster_status")["node_state"] == "undefined"
-    first.call("dcm", "node_define", address=loser.address, name="other")
+    first.define(loser, name="other")
     loser.wait_online()
     assert len(numbers(first)) == 3
 
 
 def test_of_many_defines_of_one_node_exactly_one_wins(nodes: Boot) -> None:
     first, second = started(nodes(2))
-    answers = define_all(first, [{"address": second.address, "name": f"name-{n}"} for n in range(6)])
+    given = second.prepared()
+    answers = define_all(first, [{**given, "name": f"name-{n}"} for n in range(6)])
     assert sum(isinstance(one, dict) for one in answers) == 1, answers
     lost = {one.code for one in answers if isinstance(one, CoveyError)}
-    assert lost <= {"dcm.already_defined", "dcm.busy"}
+    assert lost <= {"dcm.already_defined", "dcm.busy", "dcm.token_refused"}
     second.wait_online()
     assert numbers(first) == [1, 2]
 
 
 def test_nodes_that_differ_can_be_defined_at_once(nodes: Boot) -> None:
     first, *others = started(nodes(4))
-    answers = define_all(first, [{"address": node.address} for node in others])
+    answers = define_all(first, [node.prepared() for node in others])
     assert sorted(one["number"] for one in answers) == [2, 3, 4], answers
     for node in others:
         node.wait_online()
@@ -109,14 +110,18 @@ def test_an_address_where_nobody_listens_leaves_nothing_behind(nodes: Boot) -> N
     first.wait_up()
     first.call("dcm", "cluster_define", name="lab")
     first.wait_online()
-    refused = first.covey("-o", "json", "node", "define", second.address, "--name", "ghost")
+    second.start()
+    second.wait_up()
+    words = second.joining()
+    second.kill()
+    refused = first.covey("-o", "json", "node", "define", *words, "--name", "ghost")
     assert refused.code == 1
     assert refused.error["code"] == "bus.unreachable"
     assert second.address in refused.error["message"]
     assert numbers(first) == [1]
     second.start()
     second.wait_up()
-    assert first.covey("node", "define", second.address, "--name", "ghost", "--wait").code == 0
+    assert first.covey("node", "define", *second.joining(), "--name", "ghost", "--wait").code == 0
 
 
 # --- undefine, and what a node learns at its join --------------------------------------------------------------------
@@ -147,7 +152,7 @@ def test_undefined_while_away_is_cleaned_up_at_the_return(kept: Kept) -> None:
     second.start()
     second.wait_up()
     assert second.covey("-o", "json", "node", "verdict").data == verdict
-    assert first.covey("node", "define", second.address, "--wait").code == 0
+    assert first.covey("node", "define", *second.joining(), "--wait").code == 0
     lab.wait_online()
 
 
@@ -165,7 +170,7 @@ def test_an_online_node_is_undefined_in_order(kept: Kept) -> None:
     (view,) = first.call("liveness", "views", last=1)
     assert (list(view["members"]), list(view["left"])) == ([1], [2])
     assert first.covey("-o", "json", "node", "show", "n2").code == 4
-    assert first.covey("node", "define", second.address, "--wait").code == 0
+    assert first.covey("node", "define", *second.joining(), "--wait").code == 0
     lab.wait_online()
 
 
@@ -239,11 +244,13 @@ def test_a_copied_state_folder_is_a_clone_and_its_original_stays(nodes: Boot) ->
         node.wait_up()
     first.call("dcm", "cluster_define", name="lab")
     first.wait_online()
-    first.call("dcm", "node_define", address=second.address, name="n2", number=2)
+    first.define(second, name="n2", number=2)
     second.wait_online()
     boot_id = first.call("dcm", "node_show", number=2)["boot_id"]
 
     shutil.copytree(second.state, copy.state, ignore=shutil.ignore_patterns("run"))
+    if second.key.exists():
+        shutil.copy(second.key, copy.key)
     copy.start()
     copy.wait_up()
     status = copy.wait("the refusal", lambda said: said["node_state"] == "failed", 30)

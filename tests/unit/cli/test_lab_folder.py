@@ -6,17 +6,25 @@ import socket
 from pathlib import Path
 
 import pytest
+from covey.bus.security import load_keys
 from covey.cli.lab import commands, folder, ports
 from covey.config import check_node, load_node
 from covey.errors import InvalidFile, LabFailed, NoLab, Refused, UsageError
 
 
+@pytest.mark.parametrize("mode", ["curve", "open"])
 @pytest.mark.parametrize("isolation", ["process", "inline"])
-def test_the_yaml_of_every_node_is_valid_and_says_what_the_lab_counts_on(tmp_path: Path, isolation: str) -> None:
-    lab = folder.create(tmp_path, 3, 20400, isolation)
+def test_the_yaml_of_every_node_is_valid_and_says_what_the_lab_counts_on(
+    tmp_path: Path, isolation: str, mode: str
+) -> None:
+    lab = folder.create(tmp_path, 3, 20400, isolation, mode)
     for node in lab:
         assert check_node(node.file) == []
         config = load_node(node.file)
+        assert config.security.mode == mode
+        assert node.key.exists() == (mode == "curve")
+        if config.security.key is not None:
+            assert Path(config.security.key.file) == node.key
         assert config.node.name == node.name
         assert Path(config.node.state_dir) == node.state
         assert config.node.port == node.port == 20400
@@ -35,6 +43,19 @@ def test_a_nodes_yaml_is_written_once(tmp_path: Path) -> None:
     assert grown.port == lab.port
     with pytest.raises(Refused, match="2 are asked for"):
         folder.grown(grown, 2, "process")
+
+
+def test_a_lab_keeps_its_mode_and_its_keys(tmp_path: Path) -> None:
+    lab = folder.create(tmp_path, 2, 20400, "inline", "curve")
+    keys = [load_keys(node.key).public for node in lab]
+    grown = folder.grown(lab, 3, "inline")
+    assert grown.mode == folder.load(tmp_path).mode == "curve"
+    found = [load_keys(node.key).public for node in grown]
+    assert found[:2] == keys
+    assert len(set(found)) == 3
+    older = (tmp_path / "lab.yaml").read_text().replace("security: curve\n", "")
+    (tmp_path / "lab.yaml").write_text(older)
+    assert folder.load(tmp_path).mode == "open"
 
 
 def test_nodes_by_number_and_name(tmp_path: Path) -> None:

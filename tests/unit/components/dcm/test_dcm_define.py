@@ -1,7 +1,6 @@
 """Define a node: both sides against a registry that decides, with every message lost, doubled, late, and every crash.
 
-The world below runs both machines in virtual time. Whatever happens in it, in the end the registry lists the new node
-if and only if the new node's own disk does (INV-28), and nothing is pending.
+The world is `define_world`; with join tokens it is `test_dcm_join.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,14 +15,8 @@ import pytest
 from covey.bus.machine import ImpossibleTransition
 from covey.components.dcm import define as member
 from covey.components.dcm import entries, newcomer
-from covey.components.dcm.definitions import (
-    ClusterDefinition,
-    NodeDefinition,
-    NodeTable,
-    PendingDefine,
-    Replica,
-    ServerList,
-)
+from covey.components.dcm.decision import Looked, Request
+from covey.components.dcm.definitions import ClusterDefinition, NodeTable, PendingDefine, Replica, ServerList
 from covey.components.dcm.entries import NodeEntry
 from covey.components.dcm.messages import Abort, Aborted, Commit, Committed, Declined, Prepare, Prepared
 from covey.components.dcm.settings import REMEMBERED
@@ -39,277 +31,7 @@ from covey.errors import (
     Unreachable,
     UsageError,
 )
-
-CLUSTER = ClusterDefinition("lab", "c" * 32)
-ADDRESS = "127.1.0.2:7400"
-
-
-def node(number: int, **changes: Any) -> NodeDefinition:
-    made = NodeDefinition(number, f"n{number}", f"machine-{number}", f"{number:032}", (f"127.1.0.{number}/16",), 7400)
-    return msgspec.structs.replace(made, **changes)
-
-
-class Registry:
-    """Transactions over a dict, each request id applied once."""
-
-    def __init__(self, *nodes: NodeDefinition) -> None:
-        self.data: dict[str, tuple[Any, int]] = {}
-        self.revision = 0
-        self.answers: dict[str, tuple[bool, int]] = {}
-        for each in nodes:
-            self.txn(entries.define(each))
-
-    def txn(self, transaction: Any, request_id: str = "") -> tuple[bool, int]:
-        if request_id in self.answers:
-            return self.answers[request_id]
-        done = all(self.data.get(c["key"], (None, 0))[1] == c["mod_revision"] for c in transaction["compare"])
-        if done:
-            self.revision += 1
-            for operation in transaction["then"]:
-                if operation["op"] == "put":
-                    self.data[operation["key"]] = (operation["value"], self.revision)
-                else:
-                    self.data.pop(operation["key"], None)
-        if request_id:
-            self.answers[request_id] = (done, self.revision)
-        return done, self.revision
-
-    def nodes(self) -> tuple[NodeEntry, ...]:
-        found = (entries.entry_from(k, *v) for k, v in sorted(self.data.items()) if k.startswith(entries.NODES))
-        return tuple(entry for entry in found if entry)
-
-    def entry(self, definition_id: str) -> NodeEntry | None:
-        return next((entry for entry in self.nodes() if entry.definition.definition_id == definition_id), None)
-
-    def resolve(self, definition_id: str) -> Replica | None:
-        """What `Definer.resolve` does, in one step."""
-        found = self.entry(definition_id)
-        if found:
-            return Replica(CLUSTER, found.definition, ServerList((1,), 1), NodeTable({}))
-        self.txn(entries.abort(definition_id))
-        return None
-
-    def undo(self, definition_id: str) -> None:
-        found = self.entry(definition_id)
-        self.txn(entries.undefine(found) if found else entries.abort(definition_id))
-
-    def check(self) -> None:
-        """Every node has exactly its index keys, and no index key is without its node."""
-        listed = [entry.definition for entry in self.nodes()]
-        wanted = {key for each in listed for key in entries.index_keys(each)}
-        assert {key for key in self.data if key.startswith("/index/") and "definition" not in key} == wanted
-        for what in ("name", "id", "number"):
-            assert len({getattr(each, what) for each in listed}) == len(listed)
-        for each in listed:
-            assert self.data[entries.decision_key(each.definition_id)][0] == {"number": each.number}
-
-
-class World:
-    """A member, a new node and a registry in virtual time; `faults` may crash, lose, delay or double."""
-
-    def __init__(self, seed: int = 0, loss: float = 0.0, double: float = 0.0, late: float = 0.0) -> None:
-        self.random = random.Random(seed)
-        self.loss, self.double, self.late = loss, double, late
-        self.now = 0.0
-        self.agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self.order = itertools.count()
-        self.registry = Registry(node(1))
-        self.online = frozenset({1})
-        self.servers = ServerList((1,), 1)
-        self.registry_up = True
-        self.steps: list[str] = []
-        self.count = 0
-        self.crash_at: dict[int, str] = {}
-        # the new node: its disk and its process
-        self.disk: dict[str, PendingDefine] = {}
-        self.local: NodeDefinition | None = None
-        self.id = "machine-2"
-        self.newcomer: newcomer.DefineNewcomer | None = newcomer.DefineNewcomer()
-        self.askers: dict[int, Callable[[Any], None]] = {}
-        self.asker_numbers = itertools.count(1)
-        # the member: one machine for each request
-        self.members: list[member.DefineMember | None] = []
-        self.ended: dict[int, member.Finish] = {}
-
-    # --- time and faults ----------------------------------------------------------------------------------------
-
-    def after(self, seconds: float, do: Callable[[], None]) -> None:
-        heapq.heappush(self.agenda, (self.now + seconds, next(self.order), do))
-
-    def send(self, do: Callable[[], None]) -> None:
-        """Carry a message: it may be lost, late, or come twice."""
-        for _ in range(1 + (self.random.random() < self.double)):
-            if self.random.random() >= self.loss:
-                self.after(0.01 + self.random.random() * self.late, do)
-
-    def work(self, doer: str) -> bool:
-        """Count one piece of work, of either side; say whether its doer lives to do it."""
-        self.count += 1
-        who = self.crash_at.get(self.count)
-        if who == "member":
-            self.members = [None for _ in self.members]
-        if who == "newcomer":
-            self.newcomer = None
-            self.askers.clear()
-            self.after(1.0, self.restart)
-        return who != doer
-
-    def run(self, until: float = 400.0) -> World:
-        while self.agenda and self.agenda[0][0] <= until:
-            self.now, _, do = heapq.heappop(self.agenda)
-            do()
-        return self
-
-    # --- the member ---------------------------------------------------------------------------------------------
-
-    def request(self, **wanted: Any) -> int:
-        number = len(self.members)
-        machine = member.DefineMember(
-            member.Request(ADDRESS, **wanted),
-            transaction=f"t{number}",
-            definition_id=f"{number:0>31}d",
-            cluster=CLUSTER,
-            ask=("127.1.0.1:7400",),
-        )
-        self.members.append(machine)
-        self.to_member(number, member.Begun())
-        return number
-
-    def to_member(self, number: int, input: Any) -> None:
-        machine = self.members[number]
-        if machine is None or number in self.ended:
-            return
-        for effect in machine.step(self.now, input):
-            if self.members[number] is None:
-                return
-            self.member_does(number, effect)
-        deadline = machine.deadline
-        if deadline is not None:
-            self.after(max(0.0, deadline - self.now), lambda: self.tick_member(number, deadline))
-
-    def tick_member(self, number: int, deadline: float) -> None:
-        machine = self.members[number]
-        if machine is not None and machine.deadline == deadline:
-            self.to_member(number, None)
-
-    def member_does(self, number: int, effect: Any) -> None:
-        machine = self.members[number]
-        assert machine is not None
-        if isinstance(effect, member.At):
-            self.steps.append(effect.step)
-        elif isinstance(effect, member.Finish):
-            self.ended[number] = effect
-        elif not self.work("member"):
-            return
-        elif isinstance(effect, member.Tell):
-            message = effect.message
-            back = lambda answer: self.to_member(number, member.Heard(answer))  # noqa: E731
-            self.send(lambda: self.to_newcomer(message, back))
-        else:
-            self.send(lambda: self.ask_registry(number, machine, effect))
-
-    def ask_registry(self, number: int, machine: member.DefineMember, effect: Any) -> None:
-        answer: Any
-        if not self.registry_up:
-            answer = member.RegistryFailed(Timeout("the registry did not answer"))
-        elif isinstance(effect, member.Look):
-            answer = member.Looked(self.registry.nodes(), self.online, self.servers)
-        elif isinstance(effect, member.Write):
-            wanted = entries.define(effect.node, effect.erase)
-            answer = member.Wrote(*self.registry.txn(wanted, f"{machine.transaction}-{effect.attempt}"))
-        else:
-            self.registry.undo(effect.definition_id)
-            answer = member.Undone()
-        self.send(lambda: self.to_member(number, answer))
-
-    # --- the new node -------------------------------------------------------------------------------------------
-
-    def myself(self) -> newcomer.Self:
-        return newcomer.Self(self.id, "n2", ("127.1.0.2/16",), 7400, definition=self.local)
-
-    def to_newcomer(self, message: Any, back: Callable[[Any], None]) -> None:
-        if self.newcomer is None:
-            return
-        asker = next(self.asker_numbers)
-        self.askers[asker] = back
-        self.feed_newcomer(newcomer.Heard(asker, message, self.myself()))
-
-    def feed_newcomer(self, input: Any) -> None:
-        machine = self.newcomer
-        if machine is None:
-            return
-        effects = machine.step(self.now, input)
-        for effect in effects:
-            if self.newcomer is not machine:
-                return
-            self.newcomer_does(effect)
-        deadline = machine.deadline
-        if deadline is not None:
-            self.after(max(0.0, deadline - self.now), lambda: self.tick_newcomer(machine, deadline))
-
-    def tick_newcomer(self, machine: newcomer.DefineNewcomer, deadline: float) -> None:
-        if self.newcomer is machine and machine.deadline == deadline:
-            self.feed_newcomer(None)
-
-    def newcomer_does(self, effect: Any) -> None:
-        if isinstance(effect, newcomer.At):
-            self.steps.append(effect.step)
-            return
-        if not self.work("newcomer"):
-            return
-        if isinstance(effect, newcomer.Answer):
-            back = self.askers.pop(effect.asker, None)
-            if back is not None:
-                self.send(lambda: back(effect.message))
-        elif isinstance(effect, newcomer.Keep):
-            self.disk[effect.pending.transaction] = effect.pending
-            self.later(newcomer.Kept(effect.pending.transaction))
-        elif isinstance(effect, newcomer.CommitLocal):
-            self.local = effect.replica.node
-            self.disk.pop(effect.transaction, None)
-            self.later(newcomer.CommittedLocal(effect.transaction))
-        elif isinstance(effect, newcomer.Drop):
-            self.disk.pop(effect.transaction, None)
-            self.later(newcomer.Dropped(effect.transaction))
-        elif isinstance(effect, newcomer.Ask):
-            self.send(lambda: self.answer_doubt(effect.pending))
-            self.after(5.0, lambda: self.feed_newcomer(newcomer.Unanswered(effect.pending.transaction)))
-        else:
-            self.after(0.5, self.join)
-
-    def later(self, input: Any) -> None:
-        machine = self.newcomer
-        self.after(0.005, lambda: self.feed_newcomer(input) if self.newcomer is machine else None)
-
-    def answer_doubt(self, pending: PendingDefine) -> None:
-        if self.registry_up:
-            replica = self.registry.resolve(pending.definition_id)
-            self.send(lambda: self.feed_newcomer(newcomer.Answered(pending.transaction, replica)))
-
-    def join(self) -> None:
-        """The check of each join: scenario 2 completes a deletion (SPEC 5.2)."""
-        if self.local is not None and self.registry_up:
-            found = self.registry.entry(self.local.definition_id)
-            if found is None or found.definition.number != self.local.number:
-                self.local = None
-
-    def restart(self) -> None:
-        self.newcomer = newcomer.DefineNewcomer()
-        self.feed_newcomer(newcomer.Restarted(tuple(self.disk.values())))
-        self.after(0.5, self.join)
-
-    # --- what must hold -----------------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """All or none, on both sides, and nothing left in doubt."""
-        self.join()
-        self.registry.check()
-        listed = [entry.definition for entry in self.registry.nodes() if entry.definition.id == self.id]
-        assert listed == ([self.local] if self.local else [])
-        assert self.disk == {}
-        assert self.newcomer is not None
-        assert not self.newcomer.open
-
+from define_world import ADDRESS, CLUSTER, Registry, World, node
 
 # --- the plain way --------------------------------------------------------------------------------------------
 
@@ -334,12 +56,13 @@ def test_what_was_asked_for_is_given() -> None:
 
 def test_the_new_node_gets_all_it_needs_to_find_the_registry() -> None:
     machine, now = (
-        member.DefineMember(member.Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=()),
+        member.DefineMember(Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=()),
         0.0,
     )
     machine.step(now, member.Begun())
+    machine.step(now, member.Began(3))
     machine.step(now, member.Heard(Prepared("t", "machine-2", "n2", ("127.1.0.2/16",), 7400)))
-    looked = member.Looked((NodeEntry(node(1), 1),), frozenset({1}), ServerList((1,), 1, 4))
+    looked = Looked((NodeEntry(node(1), 1),), frozenset({1}), ServerList((1,), 1, 4))
     machine.step(now, looked)
     commit = machine.step(now, member.Wrote(True, 5))[-1]
     assert isinstance(commit, member.Tell)
@@ -416,6 +139,7 @@ def test_a_new_node_that_cannot_be_reached() -> None:
     world = World()
     world.newcomer = None
     number = world.request()
+    until(world, "asking")
     world.to_member(number, member.PeerFailed(Unreachable("no answer")))
     world.run()
     assert isinstance(world.ended[number].error, Unreachable)
@@ -592,7 +316,7 @@ def test_a_write_that_may_have_happened_is_rolled_back() -> None:
     until(world, "writing")
     machine = world.members[number]
     assert machine is not None
-    written = entries.define(node(2, definition_id=machine.definition_id))
+    written = entries.define(node(2, definition_id=machine.definition_id), begun=machine._begun)
     world.registry.txn(written, "t0-1")
     world.agenda.clear()
     world.to_member(number, member.RegistryFailed(Timeout("the answer was lost")))
@@ -736,9 +460,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_an_input_that_cannot_be_shows_the_story() -> None:
-    machine = member.DefineMember(
-        member.Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=()
-    )
+    machine = member.DefineMember(Request(ADDRESS), transaction="t", definition_id="d" * 32, cluster=CLUSTER, ask=())
     with pytest.raises(ImpossibleTransition, match=r"new \+ Wrote"):
         machine.step(0.0, member.Wrote(True))
 
@@ -746,15 +468,20 @@ def test_an_input_that_cannot_be_shows_the_story() -> None:
 # --- the transactions -----------------------------------------------------------------------------------------
 
 
-def test_a_define_that_was_decided_against_cannot_be_written_later() -> None:
+def test_a_define_that_was_dropped_cannot_be_written_later() -> None:
     registry = Registry(node(1))
-    assert registry.txn(entries.abort(node(2).definition_id))[0]
-    assert not registry.txn(entries.define(node(2)))[0]
+    done, begun = registry.txn(entries.begin(node(2).definition_id, ""))
+    assert done
+    assert registry.txn(entries.drop(node(2).definition_id, begun))[0]
+    assert not registry.txn(entries.define(node(2), begun=begun))[0]
 
 
-def test_a_define_that_was_written_cannot_be_decided_against() -> None:
-    registry = Registry(node(1), node(2))
-    assert not registry.txn(entries.abort(node(2).definition_id))[0]
+def test_a_define_that_was_written_cannot_be_dropped() -> None:
+    registry = Registry(node(1))
+    _, begun = registry.txn(entries.begin(node(2).definition_id, ""))
+    assert registry.txn(entries.define(node(2), begun=begun))[0]
+    assert not registry.txn(entries.drop(node(2).definition_id, begun))[0]
+    assert registry.standing(node(2).definition_id) == "defined"
 
 
 def test_undefining_frees_everything_but_the_decision() -> None:

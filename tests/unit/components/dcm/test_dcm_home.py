@@ -14,7 +14,8 @@ from covey.bus.messages import NodeInfo, Peer
 from covey.components.dcm.definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from covey.components.dcm.entries import NodeEntry
 from covey.components.dcm.home import Home
-from covey.components.dcm.lookup import Global, who_knows
+from covey.components.dcm.lookup import Global
+from covey.components.dcm.places import who_knows
 from covey.components.dcm.storage import Store
 from covey.errors import NotDefined
 
@@ -39,7 +40,8 @@ class Bus:
 def home(folder: Path, bus: Bus | None = None) -> Home:
     identity = SimpleNamespace(source="value", value="machine-2")
     node = SimpleNamespace(name="n2", port=7400, adapters=("127.1.0.2/16",), identity=identity)
-    config = SimpleNamespace(node=node, liveness={"interval": 1.0}, controllers={})
+    security = SimpleNamespace(mode="open")
+    config = SimpleNamespace(node=node, security=security, liveness={"interval": 1.0}, controllers={})
     return Home(config, folder, bus or Bus(), {})  # type: ignore[arg-type]
 
 

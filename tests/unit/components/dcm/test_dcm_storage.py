@@ -166,9 +166,9 @@ def run_cut_at(monkeypatch: pytest.MonkeyPatch, step: int, work: object) -> bool
 
     original = storage.write_file
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, data: bytes, mode: int = 0o644) -> None:
         cut()
-        original(path, data)
+        original(path, data, mode)
         cut()
 
     with monkeypatch.context() as patch:
