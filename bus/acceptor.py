@@ -73,10 +73,10 @@ class Acceptor:
     Invariants: 1. each session is on at most one connection; 2. an attached session has a connection.
     """
 
-    def __init__(self, counters: Counter[str] | None = None, most: int = MOST) -> None:
+    def __init__(self, counters: Counter[str] | None = None, most: int = 0) -> None:
         self.sessions: dict[int, Accepted] = {}
         self.counters: Counter[str] = Counter() if counters is None else counters
-        self._most = most
+        self._most = most or MOST
         self._connections: dict[bytes, Accepted] = {}
         self._owing: dict[int, float] = {}  # sessions that owe a confirmation, and until when, the first one first
         self._look_at: float | None = None

@@ -17,7 +17,7 @@ import zmq
 
 from ..errors import CoveyError
 from . import codec
-from .acceptor import MOST, Acceptor
+from .acceptor import Acceptor
 from .links import LINGER, QUEUE, Context
 from .messages import Kind
 from .port import Port
@@ -30,13 +30,13 @@ PAUSE = 0.05
 
 
 class Limits(NamedTuple):
-    """What a port takes: bytes of a frame, messages in libzmq's queues, sessions at a time; and, for all connections
-    together, messages a second and at once (0: any number). Who is above that waits in its own socket."""
+    """What a port takes: bytes of a frame, messages in libzmq's queues, sessions at a time (0: the usual); and, for all
+    connections together, messages a second and at once (0: any number). Who is above that waits in its own socket."""
 
     frame: int = codec.MAX_BODY + codec.MAX_HEADER
     sending: int = QUEUE
     receiving: int = MESSAGES
-    sessions: int = MOST
+    sessions: int = 0
     rate: float = 0.0
     burst: float = 0.0
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.adapters import own_addresses
 from ..errors import CoveyError, Refused
 
 LOOPBACK = "127.1.0.1/16"
@@ -61,7 +62,7 @@ def write(
     for each in (file, key):
         if each.exists() or each.is_symlink():
             raise Refused(f"{each} exists", "nothing was written; move it away, or name another folder or file")
-    chosen = list(adapters) or (own_addresses() if curve else [LOOPBACK])
+    chosen = list(adapters) or (list(own_addresses()) if curve else []) or [LOOPBACK]
     text = _TEXT.format(
         name=name or own_name(),
         file=file.name,
@@ -89,22 +90,6 @@ def own_name() -> str:
     """Return this machine's name as a node's: its first part, with what a name may not hold left out."""
     short = re.sub(r"[^A-Za-z0-9_.-]", "", socket.gethostname().partition(".")[0])[:63].lstrip(".-")
     return short if short and not short.isdecimal() else f"n{short}"
-
-
-def own_addresses() -> list[str]:
-    """Return this machine's addresses that another one could reach; a loopback one when there are none."""
-    import ipaddress
-
-    import psutil
-
-    found = [
-        ipaddress.ip_interface(f"{each.address.partition('%')[0]}/{each.netmask}")
-        for _, addresses in sorted(psutil.net_if_addrs().items())
-        for each in addresses
-        if each.family == socket.AF_INET and each.netmask
-    ]
-    reachable = [str(each) for each in found if not each.is_loopback and not each.is_link_local]
-    return list(dict.fromkeys(reachable)) or [LOOPBACK]
 
 
 def _quoted(text: str) -> str:

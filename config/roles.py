@@ -21,10 +21,10 @@ def uids_of(name: str) -> frozenset[int] | None:
     except (KeyError, ValueError):
         return None
     own = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group.gr_gid}
-    return frozenset(own.union(*(uids_of_user(member) for member in group.gr_mem)))
+    return frozenset(own.union(*(_uids_of_user(member) for member in group.gr_mem)))
 
 
-def uids_of_user(name: str) -> set[int]:
+def _uids_of_user(name: str) -> set[int]:
     """Return the uid of a user; nothing for a name that a group still lists and no user has."""
     try:
         return {pwd.getpwnam(name).pw_uid}

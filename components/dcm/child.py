@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import grp
 import logging
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -31,8 +29,12 @@ from ...bus.broker_service import run_broker
 from ...bus.client import Client, connect
 from ...bus.context import ComponentContext, Local
 from ...bus.messages import Role
+from ...bus.security import load_keys
+from ...config.adapters import addresses_of
+from ...config.roles import uids_of
 from ...errors import CoveyError
 from ...plugins.manager import PluginManager
+from .settings import JOIN_TOPICS
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -176,29 +178,29 @@ def endpoint(config: Any) -> str:
 
 
 def broker_settings(config: Any) -> BrokerSettings:
-    """Read the node file's part that concerns the broker."""
+    """Read the node file's part that concerns the broker; raises KeyFileError, CoveyError."""
     reserved = [one.name for one in PluginManager().candidates("covey.components")]
+    curve = config.security.mode == "curve"
+    addresses = addresses_of(config.node.adapters)
+    if not addresses:
+        hint = "write the addresses, each as ADDRESS/PREFIX"
+        raise CoveyError("adapters: auto finds no address by which another machine could reach this one", hint)
     return BrokerSettings(
         folder=str(Path(config.node.state_dir).absolute() / "run"),
-        adapters=tuple(str(adapter) for adapter in config.node.adapters),
+        adapters=addresses,
         port=config.node.port,
         roles={
             **{uid: Role.OPERATOR for name in config.security.roles.operator for uid in _uids(name)},
             **{uid: Role.ADMIN for name in config.security.roles.admin for uid in _uids(name)},
         },
         reserved=(*reserved, "bus", "controllers"),
+        keys=load_keys(config.security.key.file) if curve else None,
+        join_topics=JOIN_TOPICS if curve else (),
     )
 
 
-def _uids(name: str) -> list[int]:
-    """Return the uid of a user, or those of a group's members; none when the machine knows no such name."""
-    try:
-        return [pwd.getpwnam(name).pw_uid]
-    except KeyError:
-        pass
-    try:
-        members = grp.getgrnam(name).gr_mem
-    except KeyError:
+def _uids(name: str) -> frozenset[int]:
+    found = uids_of(name)
+    if found is None:
         logging.getLogger(__name__).warning("security.roles: there is no user or group '%s' here", name)
-        return []
-    return [pwd.getpwnam(member).pw_uid for member in members]
+    return found or frozenset()

@@ -18,6 +18,7 @@ import msgspec
 
 from ...bus.client import Client
 from ...bus.security import load_keys
+from ...config.adapters import addresses_of
 from ...errors import CoveyError, KeyChanged, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
 from .audit import AuditLog
@@ -98,20 +99,7 @@ class Home:
 
     def addresses(self) -> tuple[str, ...]:
         """Return this node's addresses with their prefix lengths, as its YAML says."""
-        if self._adapters != "auto":
-            return tuple(str(adapter) for adapter in self._adapters)
-        import ipaddress
-        import socket
-
-        import psutil
-
-        found = [
-            ipaddress.ip_interface(f"{address.address.partition('%')[0]}/{address.netmask}")
-            for name, addresses in sorted(psutil.net_if_addrs().items())
-            for address in addresses
-            if address.family == socket.AF_INET and address.netmask
-        ]
-        return tuple(str(each) for each in found if not each.is_loopback and not each.is_link_local)
+        return addresses_of(self._adapters)
 
     def endpoints(self) -> list[str]:
         """Return `HOST:PORT` of each address at which this machine listens for peers."""

@@ -1,7 +1,7 @@
 """The verbs of `dcm` by which trust is given and taken: join tokens, the join port, the verdict, forgetting a cluster.
 
 Whoever comes in by the join port has proved a key and nothing else: its role is the least, and the broker lets it ask
-only what `JOIN_TOPICS` names. Which key it is comes from the broker, never from a message.
+only what `settings.JOIN_TOPICS` names. Which key it is comes from the broker, never from a message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from ...bus.messages import Role
-from ...bus.security import is_key
 from ...bus.service import Request, verb
 from ...errors import Ambiguous, CoveyError, Denied, NodeOnline, NotFound, Refused
 from .clusters import ClusterVerbs
@@ -27,17 +26,6 @@ from .tokens import Tokens
 from .undefining import IDLE
 
 log = logging.getLogger(__name__)
-
-JOIN_TOPICS = ("dcm.join_message", "dcm.verdict")
-"""What may be asked on the join port, with any key."""
-
-
-def proved_key(request: Request) -> str:
-    """Return the public key that the asker's connection on the join port proved; "" when it came another way."""
-    key: str = getattr(request, "key", "")
-    if not key and request.service.startswith("join-") and request.node == 0:
-        key = request.service.partition(".")[2]
-    return key if is_key(key) else ""
 
 
 class TrustVerbs(ClusterVerbs):
@@ -53,7 +41,7 @@ class TrustVerbs(ClusterVerbs):
     @verb()
     async def join_message(self, request: Request, *, body: bytes) -> bytes:
         """Take a message of a define from the join port; return the answer. It has to prove a join token."""
-        key = proved_key(request)
+        key = request.key
         if not key:
             raise Denied("messages of a define come by the join port", "use `covey node define`")
         return await self._definer.heard(body, key)
@@ -68,7 +56,7 @@ class TrustVerbs(ClusterVerbs):
     @verb()
     async def verdict(self, request: Request, *, cluster_id: str, definition_id: str) -> dict[str, Any]:
         """Say whether a definition of this cluster is over, to the node that it concerns (SPEC 5.7); change nothing."""
-        key = proved_key(request)
+        key = request.key
         try:
             found = await self._definer.judge.verdict(cluster_id, definition_id, key)
         except Denied:

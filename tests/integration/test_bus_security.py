@@ -243,7 +243,8 @@ def test_who_is_not_the_one_it_should_be_is_not_spoken_with(folder: Path) -> Non
     async def story() -> None:
         async with pair(folder) as (one, two, door):
             two.broker.configure(
-                two.broker.router.node, {1: Peer("n1", (one.place(),), Keys.make().public), 4: Peer("n4", (one.place(),))}
+                two.broker.router.node,
+                {1: Peer("n1", (one.place(),), Keys.make().public), 4: Peer("n4", (one.place(),))},
             )
             await refused_call(two.bus, 1, match="handshake")
             assert one.count("wrong_key") >= 1
@@ -416,7 +417,9 @@ def test_a_stranger_may_ask_the_few_verbs_and_is_nobody_but_its_key(folder: Path
             await until(lambda: bool(one.refused))
             assert one.refused[0]["reason"] == "join_topic"
             assert one.refused[0]["key"] == three.keys.public
-            await refused_call(three.bus, f"{one.place()}#{one.keys.public if one.keys else ''}", match="does not trust")
+            await refused_call(
+                three.bus, f"{one.place()}#{one.keys.public if one.keys else ''}", match="does not trust"
+            )
 
     run(story)
 
@@ -424,17 +427,16 @@ def test_a_stranger_may_ask_the_few_verbs_and_is_nobody_but_its_key(folder: Path
 def test_answers_of_one_stranger_do_not_reach_another(folder: Path) -> None:
     async def story() -> None:
         port = free_port()
-        async with pair(folder) as (one, two, _):
-            async with contextlib.AsyncExitStack() as stack:
-                others = [await stack.enter_async_context(node(folder, n, port, Keys.make())) for n in (3, 4, 5)]
-                asked = [
-                    (other, other.bus.call("door", "knock", node=one.strangers()))
-                    for other in [two, *others]
-                    for _ in range(3)
-                ]
-                for other, call in asked:
-                    assert other.keys
-                    assert (await call)[2] == other.keys.public
+        async with pair(folder) as (one, two, _), contextlib.AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(node(folder, n, port, Keys.make())) for n in (3, 4, 5)]
+            asked = [
+                (other, other.bus.call("door", "knock", node=one.strangers()))
+                for other in [two, *others]
+                for _ in range(3)
+            ]
+            for other, call in asked:
+                assert other.keys
+                assert (await call)[2] == other.keys.public
 
     run(story)
 
