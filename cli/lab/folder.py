@@ -18,7 +18,7 @@ DEFAULT_DIR = "covey-lab"
 CLUSTER = "lab"
 NETWORKS = ("127.1.0", "127.2.0")
 MOST_NODES = 250
-MODE = "open"
+MODE = "curve"
 """How the nodes of a new lab speak with each other, unless it is said."""
 
 _LAB = """\

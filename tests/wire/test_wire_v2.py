@@ -21,6 +21,7 @@ REQUEST = Header(
     budget=1.5,
     causes=("story",),
     request_ids=("r1", ""),
+    key="c0ffee",
 )
 EVENT = Header(Kind.EVENT, (), "dcm@1", "", "app.hello", 3, sequence=41, compressed=True, welcome=True)
 NODE = NodeInfo(1, "n1", "id1", "c1", "lab", "b1")
@@ -28,20 +29,20 @@ NODE = NodeInfo(1, "n1", "id1", "c1", "lab", "b1")
 VECTORS = [
     (
         codec.encode_header(REQUEST),
-        "029f019207ce80000000aa636c69656e742d314031aa72656769737472794032ac72656769737472792e67657402a2633102"
-        "cd03e8cb3ff800000000000000c2c291a573746f727992a27231a0",
+        "02dc0010019207ce80000000aa636c69656e742d314031aa72656769737472794032ac72656769737472792e67657402a2633102"
+        "cd03e8cb3ff800000000000000c2c291a573746f727992a27231a0a6633066666565",
     ),
     (
         codec.encode_header(Header(Kind.REPLY, (7,), destination="client-1@1")),
-        "029f029107a0aa636c69656e742d314031a001a000ffcb000000000000000000c2c29090",
+        "02dc0010029107a0aa636c69656e742d314031a001a000ffcb000000000000000000c2c29090a0",
     ),
     (
         codec.encode_header(EVENT),
-        "029f0490a564636d4031a0a96170702e68656c6c6f03a000ffcb000000000000000029c3c39090",
+        "02dc00100490a564636d4031a0a96170702e68656c6c6f03a000ffcb000000000000000029c3c39090a0",
     ),
     (
         codec.encode_header(Header(Kind.CONTROL, (12, 3400), topic="read")),
-        "029f05920ccd0d48a0a0a47265616401a000ffcb000000000000000000c2c29090",
+        "02dc001005920ccd0d48a0a0a47265616401a000ffcb000000000000000000c2c29090a0",
     ),
     (
         msgpack.encode(Hello("dcm", True, ("dcm",))),

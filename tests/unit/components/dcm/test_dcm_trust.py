@@ -20,10 +20,10 @@ from covey.components.dcm.judge import Judge
 from covey.components.dcm.lookup import ask_verdict
 from covey.components.dcm.messages import Resolve
 from covey.components.dcm.places import join_places, peer_places, who_knows
-from covey.components.dcm.settings import MOST_TOKENS
+from covey.components.dcm.settings import JOIN_TOPICS, MOST_TOKENS
 from covey.components.dcm.token import parse
 from covey.components.dcm.tokens import Tokens
-from covey.components.dcm.trusting import JOIN_TOPICS, TrustVerbs, proved_key
+from covey.components.dcm.trusting import TrustVerbs
 from covey.errors import Ambiguous, Busy, Denied, KeyNotFound, NodeOnline, NotFound, Refused, UsageError
 from define_world import Registry
 
@@ -189,15 +189,6 @@ def test_a_node_whose_key_is_another_one_than_it_was_defined_with_says_so(tmp_pa
         assert here.replica is None
         assert here.problem_code == "identity.key_changed"
         assert "lab" in here.problem
-
-
-def test_the_proved_key_comes_from_the_broker_alone() -> None:
-    def asked(service: str, number: int = 0) -> str:
-        return proved_key(Request(service, number, Role.LOOK))
-
-    assert asked(f"join-7.{KEY_1}") == KEY_1
-    assert asked(f"join-7.{KEY_1}", 3) == ""
-    assert asked("join-7.abc") == asked("join-7") == asked(f"client-1.{KEY_1}") == ""
 
 
 def test_the_join_port_is_for_two_questions_alone() -> None:
