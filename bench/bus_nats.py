@@ -58,6 +58,7 @@ async def subscriber(said: dict[str, Any]) -> None:
     await connection.subscribe("bench.events", cb=heard)
     await connection.flush()
     async for command in commands():
+        done.clear()
         meter = Meter(Shared(said["shared"]), command["seconds"])
         await done.wait()
         answer(**meter.found)
