@@ -108,23 +108,28 @@ async def test_a_reader_that_keeps_up_loses_nothing_however_much_it_is(folder: P
 
 @story
 async def test_a_late_reader_is_told_the_last_value_of_each_source(folder: Path) -> None:
-    async with run_broker(settings(folder)), connect(folder) as one, connect(folder) as two, connect(folder) as bus:
-        async with bus.subscribe("app.*") as early:  # noqa: SIM117 - the line is long enough
-            for number in range(5):
-                await one.publish("app.x", ["one", number])
-            await two.publish("app.x", ["two", 0])
-            await one.publish("app.y", ["one", "y"])
-            for _ in range(7):
-                assert not (await anext(early)).welcome
-            async with bus.subscribe("app.*") as late:
-                told = [await anext(late) for _ in range(3)]
-                assert all(event.welcome and not event.missed for event in told)
-                found = sorted((event.topic, event.body, event.sequence) for event in told)
-                assert found == [("app.x", ["one", 4], 5), ("app.x", ["two", 0], 1), ("app.y", ["one", "y"], 1)]
-                await one.publish("app.x", "news")
-                for reader in (early, late):  # the early one is not told again what it has read
-                    news = await anext(reader)
-                    assert (news.body, news.sequence, news.missed, news.welcome) == ("news", 6, 0, False)
+    async with (
+        run_broker(settings(folder)),
+        connect(folder) as one,
+        connect(folder) as two,
+        connect(folder) as bus,
+        bus.subscribe("app.*") as early,
+    ):
+        for number in range(5):
+            await one.publish("app.x", ["one", number])
+        await two.publish("app.x", ["two", 0])
+        await one.publish("app.y", ["one", "y"])
+        for _ in range(7):
+            assert not (await anext(early)).welcome
+        async with bus.subscribe("app.*") as late:
+            told = [await anext(late) for _ in range(3)]
+            assert all(event.welcome and not event.missed for event in told)
+            found = sorted((event.topic, event.body, event.sequence) for event in told)
+            assert found == [("app.x", ["one", 4], 5), ("app.x", ["two", 0], 1), ("app.y", ["one", "y"], 1)]
+            await one.publish("app.x", "news")
+            for reader in (early, late):  # the early one is not told again what it has read
+                news = await anext(reader)
+                assert (news.body, news.sequence, news.missed, news.welcome) == ("news", 6, 0, False)
 
 
 SLEEPER = """
