@@ -23,12 +23,12 @@ from typing import Any
 import msgspec
 import zmq
 
-from ..errors import CoveyError, Malformed, UsageError
+from ..errors import CoveyError, Malformed, Overloaded, UsageError
 from . import codec
 from .dialler import IDLE_LIMIT, Act, Connect, Dialler, HangUp, State
 from .messages import Kind, Peer
 from .port import Port
-from .session import LEAVING, Closed, Deliver, Down, Transmit, Up, parse
+from .session import CUT, LEAVING, Closed, Deliver, Down, Transmit, Up, parse
 from .window import MESSAGES
 
 QUEUE = 3 * MESSAGES
@@ -262,7 +262,10 @@ class Links:
         """Say hello again wherever it was said: this node's own facts changed."""
         for link in list(self.links.values()):
             if link.dialler.session:
-                link.send(Kind.CONTROL, self.hello())
+                try:
+                    link.send(Kind.CONTROL, self.hello())
+                except Overloaded:  # then it must hear it in a new session
+                    link.do(link.dialler.stop(link._loop.time(), CUT, "it does not read its messages any more"))
 
     def retain(self, peers: Mapping[int, Peer]) -> None:
         """Cut the links to nodes that are gone, or whose addresses or key changed."""
