@@ -208,17 +208,13 @@ async def until_ended() -> None:
         pass
 
 
-async def publish_as_told(
-    path: str, publish: Callable[[int], Awaitable[None]], flush: Callable[[], Awaitable[None]]
-) -> None:
-    """Be a publisher: `publish(number)` in bursts, `flush` after each, never far ahead of the subscriber."""
+async def publish_as_told(path: str, publish: Callable[[range], Awaitable[None]]) -> None:
+    """Be a publisher: `publish(numbers)` in bursts, never far ahead of the subscriber."""
     async for _ in commands():
         shared = Shared(path)
         sent = 0
         while not shared.stopped:
-            for number in range(sent + 1, sent + BURST + 1):
-                await publish(number)
+            await publish(range(sent + 1, sent + BURST + 1))
             sent += BURST
-            await flush()
             await shared.room(sent)
         answer(published=sent)

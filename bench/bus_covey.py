@@ -83,13 +83,12 @@ async def subscriber(said: dict[str, Any]) -> None:
 async def publisher(said: dict[str, Any]) -> None:
     async with connect(said["state"]) as bus:
 
-        async def publish(number: int) -> None:
-            await bus.publish(TOPIC, {"number": number, "text": TEXT})
-
-        async def flush() -> None:
+        async def publish(numbers: range) -> None:
+            for number in numbers:
+                await bus.publish(TOPIC, {"number": number, "text": TEXT})
             await asyncio.sleep(0)
 
-        await publish_as_told(said["shared"], publish, flush)
+        await publish_as_told(said["shared"], publish)
 
 
 async def tapper(said: dict[str, Any]) -> None:

@@ -123,6 +123,7 @@ def subscriber(said: dict[str, Any]) -> None:
 
     client = connected(said, "bench/events", heard)
     for command in commands_sync():
+        done.clear()
         meter = Meter(Shared(said["shared"]), command["seconds"])
         done.wait(60)
         answer(**meter.found)

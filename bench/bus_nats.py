@@ -58,6 +58,7 @@ async def subscriber(said: dict[str, Any]) -> None:
     await connection.subscribe("bench.events", cb=heard)
     await connection.flush()
     async for command in commands():
+        done.clear()
         meter = Meter(Shared(said["shared"]), command["seconds"])
         await done.wait()
         answer(**meter.found)
@@ -67,13 +68,12 @@ async def subscriber(said: dict[str, Any]) -> None:
 async def publisher(said: dict[str, Any]) -> None:
     connection = await nats.connect(said["server"])
 
-    async def publish(number: int) -> None:
-        await connection.publish("bench.events", pack({"number": number, "text": TEXT}))
-
-    async def flush() -> None:
+    async def publish(numbers: range) -> None:
+        for number in numbers:
+            await connection.publish("bench.events", pack({"number": number, "text": TEXT}))
         await asyncio.sleep(0)  # its own flusher writes what is pending; `flush()` would wait for the server
 
-    await publish_as_told(said["shared"], publish, flush)
+    await publish_as_told(said["shared"], publish)
     await connection.close()
 
 

@@ -124,13 +124,12 @@ async def publisher(said: dict[str, Any]) -> None:
     connection = redis.from_url(said["server"])
     pipeline = connection.pipeline(transaction=False)
 
-    async def publish(number: int) -> None:
-        pipeline.publish("bench.events", pack({"number": number, "text": TEXT}))
-
-    async def flush() -> None:
+    async def publish(numbers: range) -> None:
+        for number in numbers:
+            pipeline.publish("bench.events", pack({"number": number, "text": TEXT}))
         await pipeline.execute()
 
-    await publish_as_told(said["shared"], publish, flush)
+    await publish_as_told(said["shared"], publish)
 
 
 if __name__ == "__main__":

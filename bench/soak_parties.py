@@ -41,13 +41,14 @@ async def publisher(said: dict[str, Any]) -> None:
     """Publish on its topic, never far ahead of the readers whose slots it is given."""
     shared = Shared(said["shared"])
     sent = 0
+    text = "x" * said["size"]
     async with connect(said["state"]) as bus:
         async for command in commands():
             for _ in range(command["count"]):
                 sent += 1
                 while True:
                     try:
-                        await bus.publish(said["topic"], {"number": sent, "text": TEXT})
+                        await bus.publish(said["topic"], {"number": sent, "text": text})
                         break
                     except Overloaded:
                         await asyncio.sleep(0.001)

@@ -44,12 +44,13 @@ class Batch:
     have no cause and whether nobody waits for a reply. `size` is in bytes, `text` is what they add to the header.
     """
 
-    __slots__ = ("alike", "causes", "destination", "ids", "items", "request_ids", "sequence", "size", "text")
+    __slots__ = ("alike", "causes", "destination", "ids", "items", "request_ids", "sequence", "size", "text", "topic")
 
     def __init__(self, destination: str, alike: tuple[Kind, str, str, float, bool, bool], sequence: int) -> None:
         self.destination = destination
         self.alike = alike
         self.sequence = sequence
+        self.topic = alike[1] if alike[0] is Kind.EVENT and alike[4] else None
         self.size = self.text = 0
         self.ids: list[int] = []
         self.items: list[bytes] = []
@@ -149,6 +150,17 @@ class Outbox:
             self._port.touched()
         elif now:
             self.flush()
+
+    def event(self, topic: str, item: bytes, sequence: int) -> None:
+        """Take an event that has no cause: what `add` does, in half the time when the last was of the same topic."""
+        batch = self._open.get("")
+        if batch is not None and batch.topic == topic:
+            items, size = batch.items, batch.size + len(item)
+            if size < codec.BATCH_BYTES and len(items) < codec.MAX_BATCH - 1:
+                items.append(item)
+                batch.size = size
+                return
+        self.add(Kind.EVENT, "", topic, item, sequence=sequence)
 
     def flush(self) -> None:
         """Send all now."""

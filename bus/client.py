@@ -61,6 +61,7 @@ MAX_TOPICS = 10_000
 SEND_QUEUE = 1000
 """Messages, each at most a full batch or one large body, that the socket holds while the broker does not read."""
 
+encode_item = codec.encode_item
 _welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 _subscribe_decoder = msgspec.msgpack.Decoder(Subscribe)
 _list_decoder = msgspec.msgpack.Decoder(list[Any])
@@ -225,7 +226,11 @@ class Client:
         """
         item = self._encode(topic, body)
         number = self._sequences.get(topic, 0) + 1
-        self._outbox.add(Kind.EVENT, "", topic, item, 0, cause or current_cause.get(), sequence=number)
+        cause = cause or current_cause.get()
+        if cause:
+            self._outbox.add(Kind.EVENT, "", topic, item, 0, cause, sequence=number)
+        else:
+            self._outbox.event(topic, item, number)
         self._sequences[topic] = number
         if number == 1 and len(self._sequences) > MAX_TOPICS:
             del self._sequences[next(iter(self._sequences))]
@@ -277,7 +282,7 @@ class Client:
         if self._lost or self._closed:
             raise ConnectionLost("there is no connection to this node's broker", "it is made again by itself")
         try:
-            return codec.encode_item(value)
+            return encode_item(value)
         except TypeError as problem:
             raise UsageError(f"what is said to '{topic}' cannot be sent: {problem}") from None
 

@@ -23,12 +23,12 @@ from typing import Any
 import msgspec
 import zmq
 
-from ..errors import CoveyError, Malformed, UsageError
+from ..errors import CoveyError, Malformed, Overloaded, UsageError
 from . import codec
 from .dialler import IDLE_LIMIT, Act, Connect, Dialler, HangUp, State
 from .messages import Kind, Peer
 from .port import Port
-from .session import LEAVING, Closed, Deliver, Down, Transmit, Up, parse
+from .session import CUT, LEAVING, Closed, Deliver, Down, Transmit, Up, parse
 from .window import MESSAGES
 
 QUEUE = 3 * MESSAGES
@@ -67,6 +67,14 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
         self._touching = False
+
+    def send(self, kind: Kind, frames: list[Any]) -> None:
+        """Send header and body; raises Overloaded."""
+        effects = self.dialler.send(self._loop.time(), kind, frames)
+        if self._timer and len(effects) == 1 and isinstance(effects[0], Transmit):
+            self._transmit(effects[0].frames)  # which makes nothing due any earlier
+        else:
+            self.do(effects)
 
     def do(self, effects: Sequence[Act]) -> None:
         """Perform what the dialler says."""
@@ -223,7 +231,7 @@ class Links:
     def send(self, key: int | str, kind: Kind, frames: list[Any]) -> None:
         """Send header and body to that peer, dialling when needed. Raises Overloaded, and what `find` raises."""
         link = self.links.get(key) or self._add(key)
-        link.do(link.dialler.send(link._loop.time(), kind, frames))
+        link.send(kind, frames)
 
     def keep(self, wanted: Collection[int]) -> None:
         """Hold the links to these nodes, and dial again when they break; those to others only while they are used."""
@@ -254,7 +262,10 @@ class Links:
         """Say hello again wherever it was said: this node's own facts changed."""
         for link in list(self.links.values()):
             if link.dialler.session:
-                link.do(link.dialler.send(link._loop.time(), Kind.CONTROL, self.hello()))
+                try:
+                    link.send(Kind.CONTROL, self.hello())
+                except Overloaded:  # then it must hear it in a new session
+                    link.do(link.dialler.stop(link._loop.time(), CUT, "it does not read its messages any more"))
 
     def retain(self, peers: Mapping[int, Peer]) -> None:
         """Cut the links to nodes that are gone, or whose addresses or key changed."""

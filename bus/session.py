@@ -71,13 +71,13 @@ _FRAME = struct.Struct("!BBQQQQ")
 _CLOCK = 1e6
 
 
-class Transmit(msgspec.Struct, frozen=True):
+class Transmit(msgspec.Struct, frozen=True, gc=False):
     """Put these frames on the connection; a listener's begin with the connection's identity."""
 
     frames: list[Any]
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Give this message (header, body) to the broker: the next in order, never the same twice."""
 
     key: int | str | bytes
@@ -236,9 +236,7 @@ class Session:
 
         Errors and control messages may fill twice the window: they are small, and others wait for them.
         """
-        size = 0
-        for each in frames:
-            size += len(each)
+        size = len(frames[0]) + len(frames[1])
         if not self._window.take(kind, size):
             if kind not in (Kind.ERROR, Kind.CONTROL) or self._window.messages >= 2 * MESSAGES:
                 self.counters.refused += 1
@@ -253,8 +251,12 @@ class Session:
         self.counters.bytes_out += size
         if not self.attached:
             return []
-        self._sent = self._given
-        return [self._out(now, DATA, self._given, 0, frames)]
+        self._sent = number = self._given
+        self._spoke = now
+        self.ack_by = None
+        self._owed = self._owed_bytes = 0
+        first = _FRAME.pack(VERSION, DATA, self.number, number, self._received, 0)
+        return [Transmit([*self.route, first, *frames])]
 
     def attach(self, now: float, ack: int) -> bool:
         """A connection stands whose other side has received up to `ack`; False: that is not what this side knows."""

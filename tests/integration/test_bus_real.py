@@ -307,3 +307,33 @@ def test_the_socket_is_open_to_all_users_of_the_machine(folder: Path) -> None:
             assert Path(f"{folder}/0/run/bus.sock").stat().st_mode & 0o777 == 0o666
 
     run(story())
+
+
+def test_status_tells_what_each_connection_between_nodes_did(folder: Path) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with node(folder, 1, port) as (one, bus), node(folder, 2, port) as (two, far):
+            pair(one, two, port)
+            async with far.serve("greeter", Greeter()):
+                await bus.call("greeter", "greet", node=2, name="y")
+            (link,) = (await bus.call("bus", "status"))["links"]
+            assert (link["peer"], link["up"], link["messages_out"], link["messages_in"]) == ("2", True, 2, 1)
+            (session,) = (await bus.call("bus", "status", node=2))["sessions"]
+            assert (session["peer"], session["up"], session["lost"]) == ("1", True, 0)
+
+    run(story())
+
+
+def test_a_node_that_only_listens_is_told_that_the_other_is_gone(folder: Path) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with node(folder, 1, port) as (one, bus):
+            async with node(folder, 2, port) as (two, far), bus.subscribe("bus.peer") as watch:
+                pair(one, two, port)
+                await far.call("bus", "ping", node=1)
+                await until(lambda: bool(one.router.callers))
+                two.close()
+                event = await anext(watch)
+                assert event.body == {"node": 2, "state": "down", "reason": "its broker ended"}
+
+    run(story())

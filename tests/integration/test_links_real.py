@@ -16,6 +16,7 @@ from covey.bus.callers import Callers
 from covey.bus.dialler import IDLE_LIMIT
 from covey.bus.links import BY_ADDRESS, Links, why_not
 from covey.bus.messages import Kind, Peer
+from covey.bus.window import MESSAGES
 from covey.errors import CoveyError, Unreachable
 from real_nodes import free_port
 from tcp_proxy import Proxy
@@ -323,6 +324,22 @@ def test_a_peer_that_is_no_peer_any_more_is_cut_off() -> None:
             two.callers.end(two.keys[0], "revoked")
             await until(lambda: len(one.downs) == 2)
             assert "does not take this node" in one.downs[1][1]
+
+    run(story)
+
+
+def test_who_takes_no_greeting_is_hung_up() -> None:
+    async def story() -> None:
+        async with ends() as (one, two, proxy):
+            one.send("a0")
+            await until(lambda: two.keys)
+            one.links.greet()
+            await until(lambda: two.heard == [b"hello", b"a0", b"hello"])
+            proxy.stall("up", "down")
+            for _ in range(2 * MESSAGES):
+                one.links.send(2, Kind.ERROR, [b"", b""])
+            one.links.greet()
+            assert one.downs[0][1] == "it does not read its messages any more"
 
     run(story)
 

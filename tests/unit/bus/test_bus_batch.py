@@ -182,3 +182,27 @@ async def test_an_answer_to_a_hostile_name_is_dropped_and_hurts_no_other(outbox:
     outbox.add(Kind.REPLY, "other@1", "s.get", item(1), 2)
     await turn()
     assert [header.destination for header, _ in port.sent] == ["other@1"]
+
+
+@story
+async def test_the_short_way_of_events_keeps_order_topics_causes_and_bounds(outbox: Outbox, port: FakePort) -> None:
+    for number in range(1, 251):
+        outbox.event("app.x", item(number), number)
+    outbox.event("app.y", item("other"), 1)
+    outbox.add(Kind.EVENT, "", "app.x", item("caused"), cause="story", sequence=251)
+    outbox.event("app.x", item("plain"), 252)
+    outbox.event("app.x", item("z" * codec.BATCH_BYTES), 253)
+    outbox.event("app.x", item("last"), 254)
+    await turn()
+    sizes = [(header.topic, header.count, header.sequence, header.causes) for header, _ in port.sent]
+    assert sizes == [
+        ("app.x", 100, 1, ()),
+        ("app.x", 100, 101, ()),
+        ("app.x", 50, 201, ()),
+        ("app.y", 1, 1, ()),
+        ("app.x", 1, 251, ("story",)),
+        ("app.x", 1, 252, ()),
+        ("app.x", 1, 253, ()),
+        ("app.x", 1, 254, ()),
+    ]
+    assert [one for header, items in port.sent[:3] for one in items] == list(range(1, 251))

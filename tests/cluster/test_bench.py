@@ -1,0 +1,56 @@
+"""The measuring programs run and their books add up. How quick anything is, is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+SMALL = ["--rounds", "1", "--seconds", "0.05", "--idle-seconds", "0.1", "--json"]
+
+
+def run(program: str, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, BENCH / program, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.cluster
+def test_bench_bus_measures_covey_and_the_limit() -> None:
+    found = run("bus.py", *SMALL, "--systems", "covey,covey-2,limit")
+    assert not found["not_measured"]
+    for row, figure in (("round_trip", "p99"), ("pipelined", "rate"), ("events", "rate")):
+        systems = found["rows"][row]["systems"]
+        assert set(systems) == {"covey", "covey-2", "limit"}
+        assert all(values[figure]["median"] > 0 for values in systems.values())
+        assert set(found["rows"][row]["ratios"]["limit"]) == {"covey", "covey-2"}
+    assert all(values["lost"]["max"] == 0 for values in found["rows"]["events"]["systems"].values())
+    assert found["rows"]["taps"]["exact"]
+    assert 0 <= found["rows"]["idle"]["share"] < 1
+    assert {goal["against"] for goal in found["goals"]} >= {"limit"}
+
+
+@pytest.mark.cluster
+def test_peers_are_measured_or_it_is_said_why_not() -> None:
+    found = run("bus.py", *SMALL, "--only", "round_trip,pipelined,events", "--systems", "nats,redis,mosquitto")
+    measured = found["rows"]["events"]["systems"]
+    assert len(measured) + len(found["not_measured"]) == 3
+    assert all("is not installed" in why for why in found["not_measured"].values()), found["not_measured"]
+
+
+@pytest.mark.cluster
+def test_a_small_soak_adds_up() -> None:
+    found = run("soak.py", "--count", "100000", "--size", "4096", "--json")
+    assert not found["problems"]
+    assert sum(found["calls"].values()) == found["calls"]["answered"] == 30_000
+    assert sum(found["published"].values()) == 40_000
+    assert sum(found["readers"]["slow"]["missed"].values()) > 0, "it was stopped too shortly to lose anything"
