@@ -175,6 +175,13 @@ class Broker:
         if changed:
             self.links.greet()
 
+    def security(self) -> dict[str, Any]:
+        """Return the mode, and in mode curve this node's public key and what its two ports have seen."""
+        if self.guard is None:
+            return {"mode": "open"}
+        join = self.join_port.state() if self.join_port else {}
+        return {"mode": "curve", **self.guard.state(), **{f"join_{name}": value for name, value in join.items()}}
+
     def publish(self, topic: str, body: dict[str, Any]) -> None:
         """Publish an event of the broker's own."""
         self._send(self.router.event(topic, body))

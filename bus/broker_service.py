@@ -68,6 +68,7 @@ def _status(broker: Broker) -> dict[str, Any]:
     parties = sorted(router.parties.values(), key=lambda party: party.name)
     return {
         "node": msgspec.to_builtins(router.node),
+        "security": broker.security(),
         "parties": [
             {
                 "name": party.name,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import zmq
 
@@ -67,6 +68,10 @@ class Guard:
         self._configured = True
         own = {node.number: self.keys.public} if node.number else {}
         return self.trust.renew({number: peer.key for number, peer in peers.items()} | own)
+
+    def state(self) -> dict[str, Any]:
+        """Return this node's public key, how many keys are trusted, and how many handshakes were judged."""
+        return {"key": self.keys.public, "trusted": self.trust.keys, "handshakes": self._zap.asked}
 
     # --- sockets ------------------------------------------------------------------------------------------------
 

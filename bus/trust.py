@@ -60,6 +60,11 @@ class Trust:
         """Say whether a key belongs to a node of the cluster."""
         return key in self._nodes
 
+    @property
+    def keys(self) -> int:
+        """How many keys are trusted."""
+        return len(self._nodes)
+
     def node_of(self, key: str) -> int:
         """Return the node that a key belongs to, 0 for none; the lowest when two share one, as a copied disk does."""
         return min(self._nodes.get(key, (0,)))

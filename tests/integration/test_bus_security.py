@@ -153,6 +153,11 @@ def test_nodes_of_one_cluster_talk_and_each_knows_the_others_key(folder: Path) -
             assert (await two.bus.call("door", "knock", node=f"{one.place()}#{one.keys.public}"))[2] == two.keys.public
             assert one.clean()
             assert two.clean()
+            security = (await one.bus.call("bus", "status"))["security"]
+            assert (security["mode"], security["key"], security["trusted"]) == ("curve", one.keys.public, 2)
+            assert security["handshakes"] >= 2
+            assert one.keys.secret not in str(await one.bus.call("bus", "status"))
+            assert one.keys.secret not in str(one.broker.settings)
 
     run(story)
 
