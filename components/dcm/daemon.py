@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 
 JOINED: tuple[life.State, ...] = ("starting", "configuring", "online")
 
+UNPROVED = (
+    "the cluster does not list this node, and holds no proof that it was undefined: nothing is erased",
+    "is its registry an older copy? Else `covey node forget`, and define the node again",
+)
+"""Message and hint, when a node is in no list and there is no tombstone of it."""
+
 
 class Daemon:
     """The driver of one node's life."""
@@ -293,10 +299,7 @@ class Daemon:
         """
         value, revision = await read_value(self.home.bus, decision_key(definition_id), cluster_id)
         if standing(value) != "gone":
-            raise NotDefined(
-                "the cluster does not list this node, and holds no proof that it was undefined: nothing is erased",
-                "is its registry an older copy? Else `covey node forget`, and define the node again",
-            )
+            raise NotDefined(*UNPROVED)
         self._proof = Standing("gone", definition_id, revision=revision).proof()
 
     async def _ask_verdict(self, _effect: life.AskVerdict) -> None:
@@ -305,10 +308,15 @@ class Daemon:
         cluster, node = home.here().cluster, home.here().node
         places = who_knows(node, home.here().servers, home.here().nodes)
         verdict = await ask_verdict(home.bus, places, cluster.id, node)
-        if verdict is not None and verdict.standing == "gone":
+        if verdict is None or verdict.standing not in ("gone", "unknown"):
+            return
+        original = await asyncio.to_thread(home.read_original)
+        if verdict.standing == "gone":
             self._proof = verdict.proof()
-            original = await asyncio.to_thread(home.read_original)
             self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, why=home.original_problem))
+        else:
+            why = str(NotDefined(*UNPROVED))
+            self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, known=False, why=why))
 
     async def _replace(self, effect: life.ReplaceIdentity) -> None:
         """Scenario 3, both or neither: a pending record, then the global id by compare-and-set, then the local one."""

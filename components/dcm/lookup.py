@@ -146,11 +146,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 async def ask_verdict(bus: Client, places: Iterable[str], cluster_id: str, node: NodeDefinition) -> Verdict | None:
-    """Ask one node after the other whether this one is still defined; None when nobody could tell.
+    """Ask one node after the other whether this one is still defined; None when nobody could be asked.
 
     Goes by place, so it works for a node whose key its cluster no longer trusts. Only what is said of this very
-    definition and key counts.
+    definition and key counts; that nobody knows of it ("unknown") is the answer when no better one comes.
     """
+    unknown: Verdict | None = None
     for place in places:
         where = place.partition("#")[0]
         try:
@@ -164,7 +165,9 @@ async def ask_verdict(bus: Client, places: Iterable[str], cluster_id: str, node:
         if found.standing in ("defined", "gone") and (found.definition_id, found.key) == (node.definition_id, node.key):
             return found
         log.info("%s says of this node's definition: %s, which decides nothing", where, found.standing)
-    return None
+        if (found.standing, found.definition_id) == ("unknown", node.definition_id):
+            unknown = found
+    return unknown
 
 
 async def same_node_elsewhere(

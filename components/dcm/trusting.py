@@ -117,8 +117,9 @@ class TrustVerbs(ClusterVerbs):
                     "forgotten",
                     "`covey node undefine` on one of its nodes",
                 )
-            await self._undefiner.erase(cluster_id, verdict, "a person said so")
-            return {"name": name, "id": cluster_id, "proved": verdict is not None}
+            proof = verdict if verdict is not None and verdict.standing == "gone" else None
+            await self._undefiner.erase(cluster_id, proof, "a person said so")
+            return {"name": name, "id": cluster_id, "proved": proof is not None}
 
     def _known(self, typed: str) -> tuple[str, str]:
         """Return id and name of the cluster that a person means."""
@@ -148,5 +149,5 @@ class TrustVerbs(ClusterVerbs):
             return None
         places = who_knows(node, servers, table)
         answers = await asyncio.gather(*(ask_verdict(self._home.bus, [each], cluster_id, node) for each in places))
-        found = [answer for answer in answers if answer is not None]
-        return next((each for each in found if each.standing == "defined"), found[0] if found else None)
+        said = {answer.standing: answer for answer in answers if answer is not None}
+        return said.get("defined") or said.get("gone")

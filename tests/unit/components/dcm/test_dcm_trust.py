@@ -282,12 +282,15 @@ def test_only_a_verdict_over_this_definition_and_key_counts() -> None:
         "gone",
         {**right, "key": KEY_1},
         {**right, "definition_id": "d" * 32},
-        {**right, "standing": "unknown"},
         {**right, "standing": "erase it"},
         Denied("no"),
     ]
     others = {f"h{number}": lie for number, lie in enumerate(lies)}
     assert asyncio.run(ask_verdict(Bus(others=others), others, CLUSTER.id, own)) is None  # type: ignore[arg-type]
+    others["unsure"] = {**right, "standing": "unknown"}
+    unsure = asyncio.run(ask_verdict(Bus(others=others), others, CLUSTER.id, own))  # type: ignore[arg-type]
+    assert unsure is not None
+    assert unsure.standing == "unknown"
     others["last#key"] = right
     found = asyncio.run(ask_verdict(Bus(others=others), others, CLUSTER.id, own))  # type: ignore[arg-type]
     assert found is not None
