@@ -99,10 +99,10 @@ class Guard:
 
         `frame` is one of the message's, for the address in the report.
         """
-        reason = self.trust.why_not(key, number)
-        if reason:
-            self.refused(reason, address_of(frame), key)
-        return bool(reason)
+        if self.trust.speaks_for(key, number):
+            return False
+        self.refused(self.trust.why_not(key, number), address_of(frame), key)
+        return True
 
     def refused(self, reason: str, address: str = "", key: str = "") -> None:
         """Count a refusal; tell of it when it is time."""

@@ -65,6 +65,11 @@ class Trust:
         """How many keys are trusted."""
         return len(self._nodes)
 
+    def speaks_for(self, key: str, number: int | None) -> bool:
+        """Say whether `why_not` would give "": asked of every message."""
+        numbers = self._nodes.get(key)
+        return numbers is not None and (number is None or number in numbers)
+
     def node_of(self, key: str) -> int:
         """Return the node that a key belongs to, 0 for none; the lowest when two share one, as a copied disk does."""
         return min(self._nodes.get(key, (0,)))
@@ -74,10 +79,11 @@ class Trust:
 
         Else "revoked" (it could, and its node was undefined since), "unknown_key", or "wrong_node".
         """
-        numbers = self._nodes.get(key)
-        if numbers is None:
-            return "revoked" if key in self._revoked else "unknown_key"
-        return "" if number is None or number in numbers else "wrong_node"
+        if self.speaks_for(key, number):
+            return ""
+        if key in self._nodes:
+            return "wrong_node"
+        return "revoked" if key in self._revoked else "unknown_key"
 
     def _pairs(self) -> set[tuple[str, int]]:
         return {(key, number) for key, numbers in self._nodes.items() for number in numbers}
