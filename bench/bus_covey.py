@@ -12,6 +12,7 @@ from covey.bus.broker import BrokerSettings
 from covey.bus.broker_service import run_broker
 from covey.bus.client import connect
 from covey.bus.messages import NodeInfo, Peer
+from covey.bus.security import Keys
 
 TOPIC = "bench.events"
 
@@ -25,16 +26,24 @@ def cpu(pid: int) -> float:
 
 
 async def broker(said: dict[str, Any]) -> None:
-    """Run one node's broker. `peers` has the address of each node, `number` says which of them this is."""
+    """Run one node's broker. `peers` has the address of each node, `number` says which of them this is.
+
+    `keys` has the key pair of each node, when they encrypt.
+    """
+    keys = {int(number): Keys(*pair) for number, pair in said.get("keys", {}).items()}
     peers = {int(number): address for number, address in said.get("peers", {}).items()}
     own = said.get("number", 0)
     host, _, port = peers.get(own, ":0").rpartition(":")
-    settings = BrokerSettings(f"{said['state']}/run", (f"{host}/8",) if host else (), int(port))
+    settings = BrokerSettings(f"{said['state']}/run", (f"{host}/8",) if host else (), int(port), keys=keys.get(own))
     async with run_broker(settings) as (running, _):
         if own:
             running.configure(
                 NodeInfo(own, f"n{own}", f"id-{own}", "c-1", "bench", f"boot-{own}"),
-                {number: Peer(f"n{number}", (address,)) for number, address in peers.items() if number != own},
+                {
+                    number: Peer(f"n{number}", (address,), keys[number].public if keys else "")
+                    for number, address in peers.items()
+                    if number != own
+                },
             )
         async for _ in commands():
             answer(cpu=cpu(os.getpid()))
