@@ -298,6 +298,27 @@ def test_of_two_defines_with_one_token_at_once_exactly_one_wins(gap: float) -> N
     world.check()
 
 
+def test_one_token_does_not_let_two_clusters_in() -> None:
+    world = World()
+    token = world.prepare()
+    said = {}
+    for transaction, cluster, key in (
+        ("a", CLUSTER, MEMBER_KEY),
+        ("b", ClusterDefinition("other", "f" * 32), STRANGER_KEY),
+    ):
+        answers: list[Any] = []
+        world.to_newcomer(knock(token, transaction=transaction, key=key, cluster=cluster.id), answers.append, key)
+        while not answers:
+            world.run(world.agenda[0][0])
+        both = Transcript(transaction, cluster.id, token.id, key, NODE_KEY, b"s" * 16, answers[0].nonce)
+        proof = prove(token.secret, "member", both)
+        said[key] = Prepare(transaction, cluster, transaction * 32, (), proof=proof)
+    for key, message in said.items():  # both are let in before either goes on
+        world.to_newcomer(message, lambda answer: None, key)
+    assert world.refused == ["used"]
+    assert [pending.transaction for pending in world.disk.values()] == ["a"]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_of_three_with_one_token_on_a_bad_network_at_most_one_wins(seed: int) -> None:
     world = World(seed, loss=0.2, double=0.3, late=1.0)
