@@ -64,7 +64,7 @@ class Definer:
         self._refusals = Refusals(self.counters)
         self._newcomer = newcomer.DefineNewcomer()
         self._background = Background()
-        self._orders: asyncio.Queue[newcomer.Effect] = asyncio.Queue()
+        self._orders: asyncio.Queue[newcomer.Effect | asyncio.Event] = asyncio.Queue()
         self._askers: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
@@ -201,6 +201,9 @@ class Definer:
         self._feed(newcomer.Restarted(tuple(value for _, value in sorted(self._home.clusters.pending.items()))))
         while True:
             effect = await self._orders.get()
+            if isinstance(effect, asyncio.Event):
+                effect.set()
+                continue
             if isinstance(effect, newcomer.Ask):
                 self._background.start(self._ask(effect.pending), "ask how a define ended")
                 continue
@@ -210,6 +213,13 @@ class Definer:
                 log.exception("%s failed", type(effect).__name__)
                 transaction = _transaction(effect)
                 self._feed(newcomer.LocalFailed(transaction, str(why)))
+
+    async def forget(self, cluster_id: str) -> None:
+        """Give up the defines to a cluster whose outcome nobody is left to tell."""
+        self._feed(newcomer.Forgotten(cluster_id))
+        done = asyncio.Event()
+        self._orders.put_nowait(done)  # behind what was just ordered
+        await done.wait()
 
     async def close(self) -> None:
         if self._timer:
@@ -297,9 +307,9 @@ class Definer:
 
     async def refused(self, reason: str, by: str, token: str = "") -> None:
         """Write down who was not let in; what comes too often is counted, and written when there is time for it."""
-        log.info("not let in: %s%s", reason, f" (token {token})" if token else "")
         now = self._now()
         for told in [*self._refusals.note(now, reason, key=by), *self._refusals.due(now)]:
+            log.warning("not let in: %s (token %r, key %s)", told.reason, token[:16], told.key or "unknown")
             about: dict[str, Any] = {"key": told.key or None, "count": told.count}
             await self._home.audit("dcm", "join_refused", told.reason, token=token[:16] or None, **about)
 

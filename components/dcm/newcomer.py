@@ -109,7 +109,13 @@ class Unanswered(msgspec.Struct, frozen=True):
     transaction: str
 
 
-Input = Heard | Restarted | Kept | CommittedLocal | Dropped | LocalFailed | Answered | Unanswered
+class Forgotten(msgspec.Struct, frozen=True):
+    """A person says that this cluster is gone: nobody will ever tell how its defines ended."""
+
+    cluster_id: str
+
+
+Input = Heard | Restarted | Kept | CommittedLocal | Dropped | LocalFailed | Answered | Unanswered | Forgotten
 
 # --- effects --------------------------------------------------------------------------------------------------
 
@@ -209,6 +215,10 @@ class DefineNewcomer:
             return [effect for define in opened for effect in self._ask(define)]
         if isinstance(input, Heard):
             return self._heard(now, input)
+        if isinstance(input, Forgotten):
+            doubtful = [define for define in self.open.values() if define.state in ("ready", "asking")]
+            gone = [define for define in doubtful if define.pending.cluster.id == input.cluster_id]
+            return [effect for define in gone for effect in self._drop(define)]
         define = self.open.get(input.transaction)
         if define is None:
             return []  # an answer to a question that no longer stands

@@ -117,20 +117,23 @@ class TrustVerbs(ClusterVerbs):
                     "forgotten",
                     "`covey node undefine` on one of its nodes",
                 )
+            await self._definer.forget(cluster_id)
             proof = verdict if verdict is not None and verdict.standing == "gone" else None
             await self._undefiner.erase(cluster_id, proof, "a person said so")
             return {"name": name, "id": cluster_id, "proved": proof is not None}
 
     def _known(self, typed: str) -> tuple[str, str]:
-        """Return id and name of the cluster that a person means."""
-        known = {cluster: found for cluster, found in self._home.clusters.clusters.items() if found.state == "defined"}
+        """Return id and name of the cluster that a person means: one that it is defined to, or is to be."""
+        clusters = self._home.clusters
+        known = {each.cluster.id: each.cluster.name for each in clusters.pending.values()}
+        known |= {cluster: each.name for cluster, each in clusters.defined().items()}
         if typed in known:
-            return typed, known[typed].name
-        found = sorted(cluster for cluster, each in known.items() if each.name == typed)
+            return typed, known[typed]
+        found = sorted(cluster for cluster, name in known.items() if name == typed)
         if len(found) > 1:
             raise Ambiguous(f"{len(found)} clusters here are named {typed!r}", "use the id: " + ", ".join(found))
         if not found:
-            names = ", ".join(sorted(each.name for each in known.values())) or "none"
+            names = ", ".join(sorted(known.values())) or "none"
             raise NotFound(f"this node has no data of a cluster {typed!r}", f"it has: {names}")
         return found[0], typed
 

@@ -6,10 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from covey import errors
 from covey.bus.client import Client, connect
 from covey.components.dcm.audit import AuditLog
+from covey.components.dcm.definitions import ClusterDefinition, PendingDefine
+from covey.components.dcm.layout import Layout
+from covey.components.dcm.storage import Store
 from covey.components.dcm.token import Token, parse
 from real_nodes import free_port, story
 from whole_nodes import audited, define_cluster, running, until, until_phase, until_state
@@ -169,5 +173,11 @@ async def test_a_cluster_that_is_gone_is_forgotten_and_one_that_is_there_is_not(
         await until_phase(two, "undefined")
         assert not (folder / "n2" / cluster).exists()
         assert await two.call("dcm", "cluster_ls") == []
+        store = Store(Layout(folder / "n2"))
+    pending = PendingDefine("a" * 32, ClusterDefinition("lost", "b" * 32), "c" * 32, (f"127.1.0.9:{port}",))
+    store.change(lambda now: msgspec.structs.replace(now, pending={pending.transaction: pending}))
+    async with running(folder, 2, port, mode=MODE) as two:  # agreed to a define whose cluster is gone before it ended
+        await two.call("dcm", "node_forget", which="lost", timeout=20)
+        assert store.clusters().pending == {}
     outcomes = [entry["outcome"] for entry in lines(folder, 2, "node_forget")]
-    assert outcomes == ["dcm.node_online", "core.refused", "done"]
+    assert outcomes == ["dcm.node_online", "core.refused", "done", "done"]

@@ -440,6 +440,16 @@ def test_in_doubt_the_cluster_is_asked_until_it_answers() -> None:
     assert answers(heard(machine, PREPARE)) == [Aborted("t")]
 
 
+def test_a_define_in_doubt_is_given_up_when_its_cluster_is_forgotten() -> None:
+    machine = newcomer.DefineNewcomer()
+    other = PendingDefine("u", ClusterDefinition("other", "e" * 32), "e" * 32)
+    machine.step(0.0, newcomer.Restarted((PendingDefine("t", CLUSTER, "d" * 32), other)))
+    assert machine.step(1.0, newcomer.Forgotten(CLUSTER.id)) == [newcomer.Drop("t", CLUSTER.id)]
+    assert machine.step(1.0, newcomer.Answered("t", REPLICA)) == [], "what comes too late finds nothing to commit"
+    machine.step(1.0, newcomer.Dropped("t"))
+    assert sorted(machine.open) == ["u"]
+
+
 def test_a_message_of_an_old_define_changes_nothing_after_a_restart() -> None:
     machine = newcomer.DefineNewcomer()
     mine = node(2, definition_id="d" * 32, id="machine-2")

@@ -15,8 +15,9 @@ import pytest
 from covey.components.dcm import define as member
 from covey.components.dcm import entries, newcomer
 from covey.components.dcm.decision import Request
-from covey.components.dcm.definitions import ClusterDefinition, NodeTable, Replica, ServerList
+from covey.components.dcm.definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from covey.components.dcm.doorkeeper import Doorkeeper
+from covey.components.dcm.lookup import decode
 from covey.components.dcm.messages import (
     Abort,
     Aborted,
@@ -30,8 +31,10 @@ from covey.components.dcm.messages import (
 )
 from covey.components.dcm.settings import COMMIT_BYTES, MOST_VISITS
 from covey.components.dcm.token import Token, Transcript, prove
-from covey.errors import CoveyError, IdentityClone, TokenRefused, from_wire
+from covey.errors import BadArguments, CoveyError, IdentityClone, TokenRefused, from_wire
 from define_world import CLUSTER, EPOCH, MEMBER_KEY, NODE_KEY, STRANGER_KEY, World, node
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 DEFINED = {"definition_id": f"{0:0>31}d", "key": NODE_KEY}
 
@@ -295,6 +298,27 @@ def test_of_two_defines_with_one_token_at_once_exactly_one_wins(gap: float) -> N
     world.check()
 
 
+def test_one_token_does_not_let_two_clusters_in() -> None:
+    world = World()
+    token = world.prepare()
+    said = {}
+    for transaction, cluster, key in (
+        ("a", CLUSTER, MEMBER_KEY),
+        ("b", ClusterDefinition("other", "f" * 32), STRANGER_KEY),
+    ):
+        answers: list[Any] = []
+        world.to_newcomer(knock(token, transaction=transaction, key=key, cluster=cluster.id), answers.append, key)
+        while not answers:
+            world.run(world.agenda[0][0])
+        both = Transcript(transaction, cluster.id, token.id, key, NODE_KEY, b"s" * 16, answers[0].nonce)
+        proof = prove(token.secret, "member", both)
+        said[key] = Prepare(transaction, cluster, transaction * 32, (), proof=proof)
+    for key, message in said.items():  # both are let in before either goes on
+        world.to_newcomer(message, lambda answer: None, key)
+    assert world.refused == ["used"]
+    assert [pending.transaction for pending in world.disk.values()] == ["a"]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_of_three_with_one_token_on_a_bad_network_at_most_one_wins(seed: int) -> None:
     world = World(seed, loss=0.2, double=0.3, late=1.0)
@@ -446,6 +470,56 @@ def test_old_messages_said_again_after_the_end_change_nothing() -> None:
     assert (world.local, world.tokens, world.registry.data) == (local, tokens, data)
     assert len([each for each in world.written[written:] if not isinstance(each, newcomer.JoinNow)]) == 0
     assert world.tokens[token.id].used
+
+
+# --- whatever is said -----------------------------------------------------------------------------------------
+
+TEXT = st.one_of(
+    st.sampled_from(["t0", "s", "", CLUSTER.id, "1" * 16, "0" * 15 + "1", MEMBER_KEY, NODE_KEY]), st.text()
+)
+BYTES = st.one_of(st.just(b"\1" * 16), st.binary(max_size=64))
+CLUSTERS = st.one_of(st.just(CLUSTER), st.builds(ClusterDefinition, TEXT, TEXT))
+NODES = st.builds(NodeDefinition, st.integers(-1, 9), TEXT, TEXT, TEXT, st.tuples(TEXT), st.integers(), TEXT)
+REPLICAS = st.builds(Replica, CLUSTERS, NODES, st.just(ServerList((1,), 1)), st.just(NodeTable()))
+SAID = st.one_of(
+    st.builds(Knock, TEXT, TEXT, TEXT, TEXT, BYTES, BYTES),
+    st.builds(Admitted, TEXT, BYTES, BYTES),
+    st.builds(Prepare, TEXT, CLUSTERS, TEXT, st.tuples(TEXT), st.none() | TEXT, BYTES),
+    st.builds(Commit, TEXT, REPLICAS),
+    st.builds(Abort, TEXT),
+    st.builds(Committed, TEXT),
+    st.builds(Declined, TEXT, TEXT, TEXT),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(SAID, st.sampled_from([STRANGER_KEY, MEMBER_KEY, NODE_KEY, ""])), max_size=8))
+def test_a_stranger_changes_nothing_whatever_it_says(said: list[tuple[Any, str]]) -> None:
+    """Not while a define of somebody else is under way either (its member has another key)."""
+    for busy in (False, True):
+        world = World()
+        token = world.prepare()
+        if busy:
+            world.request(token=token)
+            while not world.disk:
+                world.run(world.agenda[0][0])
+        before = (dict(world.disk), world.local, dict(world.tokens), len(world.written))
+        for message, by in said:
+            if by != MEMBER_KEY or not busy:
+                world.to_newcomer(message, lambda answer: None, by)
+        assert (world.disk, world.local, world.tokens, len(world.written)) == before
+        world.run()
+        assert (world.local is not None) == busy
+        world.check()
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_message_are_an_error_and_nothing_else(body: bytes) -> None:
+    try:
+        decode(body)
+    except BadArguments:
+        pass
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------

@@ -312,7 +312,10 @@ class Life:
 
 
 def forget(here: Home, cluster: str, life: Life) -> Any:
-    verbs = TrustVerbs(here, life, SimpleNamespace())  # type: ignore[arg-type]
+    async def given_up(_cluster_id: str) -> None:
+        return None
+
+    verbs = TrustVerbs(here, life, SimpleNamespace(forget=given_up))  # type: ignore[arg-type]
     return asyncio.run(verbs.node_forget(Request("client-1", 2, Role.ADMIN), which=cluster))
 
 
