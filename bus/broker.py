@@ -24,9 +24,9 @@ import zmq
 from ..errors import CoveyError, Malformed, ServiceDied
 from . import codec
 from .ends import Out
+from .inlet import LARGE_BODY, Inlet, content
 from .links import Link, Links, endpoint, parse_endpoint
-from .messages import HELLO, PEER_TOPIC, WELCOME, Header, Hello, Kind, NodeInfo, Peer, Role
-from .port import LARGE, Port
+from .messages import HELLO, HELLO_WANTED, PEER_TOPIC, WELCOME, Header, Hello, Kind, NodeInfo, Peer, Role
 from .routing import Router
 from .tap import Taps
 from .watch import Watch
@@ -41,8 +41,7 @@ CALLERS_LOOK = 60.0
 SWEEP = 1.0
 """Seconds between the looks for forgotten requests and ended tap leases."""
 
-_NOBLOCK = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+CONTROL = Kind.CONTROL
 _hello_decoder = msgspec.msgpack.Decoder(Hello)
 _inproc_names = itertools.count(1)
 
@@ -71,7 +70,7 @@ class Broker:
         self.endpoint = f"inproc://covey-broker-{os.getpid()}-{next(_inproc_names)}"
         self._context = context or zmq.Context.instance()
         self.links = Links(self._make_link, self._link_down)
-        self._ports: dict[str, Port] = {}
+        self._ports: dict[str, Inlet] = {}
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -84,7 +83,7 @@ class Broker:
         local = self._socket()
         self._bind(local, f"ipc://{run}/bus.sock", self.endpoint)
         (run / "bus.sock").chmod(0o666)  # the kernel's uid decides what a connection may do, not the path
-        self._ports["local"] = Port(local, self._from_local, self._flush)
+        self._ports["local"] = self._local = Inlet(local, self._from_local, self._malformed, self._flush)
         if self.settings.adapters:
             peers = self._socket()
             peers.setsockopt(zmq.TCP_KEEPALIVE, 1)
@@ -93,7 +92,7 @@ class Broker:
             peers.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
             peers.setsockopt(zmq.IPV6, int(any(":" in adapter for adapter in self.settings.adapters)))
             self._bind(peers, *(f"tcp://{endpoint(a, self.settings.port)}" for a in self.settings.adapters))
-            self._ports["peer"] = Port(peers, self._from_peer, self._flush)
+            self._ports["peer"] = Inlet(peers, self._from_peer, self._malformed, self._flush)
         self._sweep()
 
     def close(self) -> None:
@@ -119,71 +118,67 @@ class Broker:
 
     # --- what comes in --------------------------------------------------------------------------------------
 
-    def _from_local(self, frames: list[zmq.Frame]) -> None:
-        key = frames[0].bytes
-        header = self._header(frames)
-        if header is None:
+    def _from_local(self, key: bytes, head: bytes, frame: zmq.Frame) -> None:
+        try:
+            header = codec.decode_header(head)
+        except Malformed:
+            self._malformed()
             return
-        frame = frames[2]
-        if header.kind is Kind.CONTROL and header.topic == HELLO:
-            self._hello(key, frame)
-            return
-        body = frame if len(frame) >= LARGE else frame.bytes
         router = self.router
-        if self.taps:
-            party = router.parties.get(key)
-            outs = router.from_party(key, header, body, time.monotonic())
-            if party:
-                self._show("out", header, party.source, body, outs)
-                if key not in router.parties:
-                    self._watch.discard(key)
-        else:
-            outs = router.from_party(key, header, body, time.monotonic())
-            if header.kind is Kind.CONTROL and key not in router.parties:
+        if header.kind is CONTROL:
+            if header.topic == HELLO:
+                self._hello(key, frame)
+                return
+            self._outs += router.from_party(key, header, frame.bytes, time.monotonic())
+            if key not in router.parties:  # it said goodbye
                 self._watch.discard(key)
+            return
+        body = frame.bytes if len(frame) < LARGE_BODY else frame
+        outs = router.from_party(key, header, body, time.monotonic())
+        if self.taps and key in router.parties:
+            self._show("out", header, router.parties[key].source, body, outs)
         self._outs += outs
 
-    def _from_peer(self, frames: list[zmq.Frame]) -> None:
-        key = frames[0].bytes
-        header = self._header(frames)
+    def _from_peer(self, key: bytes, head: bytes, frame: zmq.Frame) -> None:
+        header = self._header(head)
         if header is None:
             return
-        if header.kind is Kind.CONTROL and header.topic == HELLO:
-            hello = self._decode_hello(frames[2].bytes)
+        if header.kind is CONTROL and header.topic == HELLO:
+            hello = self._decode_hello(frame.bytes)
             if hello and hello.node:
                 self.router.caller_came(key, hello.node)
                 body = msgspec.msgpack.encode({"name": "", "node": self.router.node})
-                self._ports["peer"].put([key, codec.encode_header(Header(Kind.CONTROL, topic=WELCOME)), body])
+                self._ports["peer"].put([key, codec.encode_header(Header(CONTROL, topic=WELCOME)), body])
                 self._look_for_callers(hello.node.number, but=key)
             return
-        body = frames[2] if len(frames[2]) >= LARGE else frames[2].bytes
+        body = content(frame)
         outs = self.router.from_caller(key, header, body, time.monotonic())
         if self.taps:
             self._show("in", header, header.source, body, outs)
         self._outs += outs
 
     def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
-        header = self._header([frames[0], *frames])
+        header = self._header(frames[0].bytes) if len(frames) == 2 else self._malformed()
         if header is None:
             return
-        if header.kind is Kind.CONTROL and header.topic in (WELCOME, "hello?"):
-            if header.topic != WELCOME:
+        if header.kind is CONTROL and header.topic in (WELCOME, HELLO_WANTED):
+            if header.topic == HELLO_WANTED:
                 self.links.greet()
             return
-        body = frames[1] if len(frames[1]) >= LARGE else frames[1].bytes
+        body = content(frames[1])
         outs = self.router.from_link(key, header, body)
         if self.taps:
             self._show("in", header, header.source, body, outs)
         self._send(outs)
 
-    def _header(self, frames: list[zmq.Frame]) -> Header | None:
+    def _header(self, frame: bytes) -> Header | None:
         try:
-            if len(frames) != 3:
-                raise Malformed(f"{len(frames) - 1} frames, expected 2")
-            return codec.decode_header(frames[1].bytes)
+            return codec.decode_header(frame)
         except Malformed:
-            self.router.counters["malformed"] += 1
-            return None
+            return self._malformed()
+
+    def _malformed(self) -> None:
+        self.router.counters["malformed"] += 1
 
     def _decode_hello(self, body: bytes) -> Hello | None:
         try:
@@ -225,7 +220,7 @@ class Broker:
 
     def _show(self, direction: str, header: Header, source: str, body: Any, outs: list[Out]) -> None:
         """Show the taps what passed, and the errors that the broker itself answered with."""
-        if header.kind is Kind.CONTROL:
+        if header.kind is CONTROL:
             return
         now, number = time.time(), self.router.node.number
         self.taps.offer(now, number, direction, header, source, body)
@@ -244,16 +239,13 @@ class Broker:
             self._send(outs)
 
     def _send(self, outs: Iterable[Out]) -> None:
-        local = self._ports["local"]
-        send = local.send_frame
+        send_local = self._local.put_three
         again: list[Out] = []
         for out in outs:
             port, key = out.connection
             try:
                 if port == "local":
-                    send(key, _MORE)
-                    send(out.frame, _MORE)
-                    send(out.body, _NOBLOCK, False)
+                    send_local(key, out.frame, out.body)
                 elif port == "peer":
                     self._ports[port].send([key, out.frame, out.body], copy=False)
                 else:
@@ -262,7 +254,7 @@ class Broker:
                 again += self.router.undeliverable(out, problem)
             except zmq.ZMQError as problem:
                 again += self._unsent(out, problem)
-        local.touched()
+        self._local.touched()
         if again:
             self._send(again)
 

@@ -31,6 +31,8 @@ MAX_ROUTES = 10_000
 MAX_CAUSE = 64
 """Characters of a cause that errors of the broker repeat."""
 
+REQUEST = Kind.REQUEST  # looking a member up in its enumeration costs as much as a call
+
 
 class Exchange:
     """Pass requests to who serves them and replies to who asked."""
@@ -69,6 +71,7 @@ class Exchange:
             for source in [source for source, party in self._local.items() if party is end]:
                 del self._local[source]
                 self.pending.pop(source, None)
+            end.pending.clear()
         for source, number in self._select(lambda p: p.origin is end):
             self._forget(source, number)
         return self.fail(
@@ -110,7 +113,7 @@ class Exchange:
         ids, destination, count = header.ids, header.destination, header.count
         self.counters["requests"] += count
         table = self.pending.get(source)
-        if ids and table and not table.keys().isdisjoint(ids):
+        if table and (ids[0] in table if len(ids) == 1 else not table.keys().isdisjoint(ids)):
             self.counters["malformed"] += 1  # said twice: an error would be taken for the answer to the first
             return []
         try:
@@ -126,7 +129,7 @@ class Exchange:
                     body, compressed = codec.compress(body)
             frame = codec.encode_header(
                 Header(
-                    Kind.REQUEST,
+                    REQUEST,
                     ids,
                     source,
                     destination,
@@ -143,7 +146,7 @@ class Exchange:
                     header.request_ids,
                 )
             )
-            if window is not None and not window.take(Kind.REQUEST, len(frame) + len(body)):
+            if window is not None and not window.take(REQUEST, len(frame) + len(body)):
                 raise Overloaded(f"'{destination}' does not keep up", "try again later")
         except CoveyError as problem:
             return self._refuse(origin, source, header, problem)
@@ -159,7 +162,7 @@ class Exchange:
             else:
                 table.update(dict.fromkeys(ids, pending))
             origin.waiting += count
-        return [Out(target.connection, Kind.REQUEST, frame, body)]
+        return [Out(target.connection, REQUEST, frame, body)]
 
     def reply(self, connection: Connection, source: str, header: Header, body: Any) -> list[Out]:
         """Pass a reply, an error, or a batch of them, to who waits for it."""
