@@ -24,7 +24,7 @@ import zmq
 from ..errors import CoveyError, Malformed, ServiceDied
 from . import codec
 from .ends import Out
-from .inlet import LARGE_BODY, Inlet, content
+from .inlet import Inlet, content
 from .links import Link, Links, endpoint, parse_endpoint
 from .messages import HELLO, HELLO_WANTED, PEER_TOPIC, WELCOME, Header, Hello, Kind, NodeInfo, Peer, Role
 from .routing import Router
@@ -133,7 +133,7 @@ class Broker:
             if key not in router.parties:  # it said goodbye
                 self._watch.discard(key)
             return
-        body = frame.bytes if len(frame) < LARGE_BODY else frame
+        body: Any = content(frame)
         outs = router.from_party(key, header, body, time.monotonic())
         if self.taps and key in router.parties:
             self._show("out", header, router.parties[key].source, body, outs)
@@ -151,14 +151,14 @@ class Broker:
                 self._ports["peer"].put([key, codec.encode_header(Header(CONTROL, topic=WELCOME)), body])
                 self._look_for_callers(hello.node.number, but=key)
             return
-        body = content(frame)
+        body: Any = content(frame)
         outs = self.router.from_caller(key, header, body, time.monotonic())
         if self.taps:
             self._show("in", header, header.source, body, outs)
         self._outs += outs
 
     def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
-        header = self._header(frames[0].bytes) if len(frames) == 2 else self._malformed()
+        header = self._header(frames[0].bytes if len(frames) == 2 else b"")
         if header is None:
             return
         if header.kind is CONTROL and header.topic in (WELCOME, HELLO_WANTED):
@@ -175,7 +175,8 @@ class Broker:
         try:
             return codec.decode_header(frame)
         except Malformed:
-            return self._malformed()
+            self._malformed()
+            return None
 
     def _malformed(self) -> None:
         self.router.counters["malformed"] += 1

@@ -6,7 +6,6 @@ bounded by its window; a connection between nodes has a window of its own in its
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +20,7 @@ class Connection(NamedTuple):
     (a broker we dial, by node number or host:port)."""
 
     port: str
-    key: Hashable
+    key: Any
 
 
 class Out(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ Odd: the name of a party changes with its node's number; answers to the old name
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import CoveyError, Malformed, NoService, Overloaded, ServiceDied, TooLarge, Unreachable, UsageError
@@ -93,7 +93,7 @@ class Exchange:
             lambda p: Unreachable(f"{p.destination} cannot be reached: {reason}", hint),
         )
 
-    def busy_links(self) -> set[Hashable]:
+    def busy_links(self) -> set[int | str]:
         """Return the links over which somebody waits for an answer."""
         targets = {p.target for table in self.pending.values() for p in table.values()}
         return {target.key for target in targets if target.port == "link"}

@@ -235,8 +235,10 @@ class Router:
             if not header.ids:
                 self.counters["notes_dropped"] += header.count
             return self.exchange.fail(which, lambda _: problem)
-        ends: dict[Hashable, Any] = {"local": self.parties, "peer": self.callers}.get(lost.connection.port, {})
-        end: End | None = ends.get(lost.connection.key)
+        port, key = lost.connection
+        end: End | None = (
+            self.parties.get(key) if port == "local" else self.callers.get(key) if port == "peer" else None
+        )
         if lost.kind is Kind.EVENT and end:
             number = int(header.source.rpartition("@")[2])
             self.counters["events_delivered"] -= header.count
