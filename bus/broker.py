@@ -23,10 +23,11 @@ import zmq
 
 from ..errors import CoveyError, Malformed, ServiceDied
 from . import codec
+from .callers import Callers
 from .ends import Out
 from .inlet import Inlet, content
-from .links import Link, Links, endpoint, parse_endpoint
-from .messages import HELLO, HELLO_WANTED, PEER_TOPIC, WELCOME, Header, Hello, Kind, NodeInfo, Peer, Role
+from .links import Links, endpoint, parse_endpoint
+from .messages import HELLO, HELLO_WANTED, PEER_TOPIC, SUBSCRIBE, Header, Hello, Kind, NodeInfo, Peer, Role
 from .routing import Router
 from .tap import Taps
 from .watch import Watch
@@ -35,8 +36,8 @@ from .window import MESSAGES
 QUEUE = 3 * MESSAGES
 """Messages libzmq may hold for one party: its window, and errors, which need no window."""
 
-CALLERS_LOOK = 60.0
-"""Seconds between the looks whether the brokers that dialled us are still there: one small message to each."""
+MOST_SOCKETS = 30_000
+"""Of the context for tcp: a link to each of 10 000 nodes needs three (itself, and two for its monitor)."""
 
 SWEEP = 1.0
 """Seconds between the looks for forgotten requests and ended tap leases."""
@@ -69,12 +70,27 @@ class Broker:
         self.taps = Taps()
         self.endpoint = f"inproc://covey-broker-{os.getpid()}-{next(_inproc_names)}"
         self._context = context or zmq.Context.instance()
-        self.links = Links(self._make_link, self._link_down)
-        self._ports: dict[str, Inlet] = {}
+        self._outside: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # for tcp alone
+        self._outside.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
+        self.links = Links(
+            self._outside,
+            settings.adapters,
+            self._peer_at,
+            self._own_hello,
+            self._from_link,
+            self._link_up,
+            self._link_down,
+            self.router.link_closed,
+            self.router.counters,
+            self._flush,
+        )
+        self.callers = Callers(
+            self._outside, self._from_peer, self._caller_down, self._caller_closed, self.router.counters, self._flush
+        )
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
-        self._callers_seen = time.monotonic()
+        self._started = False
 
     async def start(self) -> None:
         """Bind all sockets; raises OSError-like zmq.ZMQError when an address or the port is taken."""
@@ -83,16 +99,10 @@ class Broker:
         local = self._socket()
         self._bind(local, f"ipc://{run}/bus.sock", self.endpoint)
         (run / "bus.sock").chmod(0o666)  # the kernel's uid decides what a connection may do, not the path
-        self._ports["local"] = self._local = Inlet(local, self._from_local, self._malformed, self._flush)
+        self._local = Inlet(local, self._from_local, self._malformed, self._flush)
+        self._started = True
         if self.settings.adapters:
-            peers = self._socket()
-            peers.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            peers.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
-            peers.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
-            peers.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
-            peers.setsockopt(zmq.IPV6, int(any(":" in adapter for adapter in self.settings.adapters)))
-            self._bind(peers, *(f"tcp://{endpoint(a, self.settings.port)}" for a in self.settings.adapters))
-            self._ports["peer"] = Inlet(peers, self._from_peer, self._malformed, self._flush)
+            self.callers.listen([endpoint(adapter, self.settings.port) for adapter in self.settings.adapters])
         self._sweep()
 
     def close(self) -> None:
@@ -100,15 +110,17 @@ class Broker:
         if self._sweeper:
             self._sweeper.cancel()
         self.links.close()
-        for port in self._ports.values():
-            port.close()
+        self.callers.close()
+        if self._started:
+            self._local.close()
         self._watch.close()
+        self._outside.term()
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> None:
         """Take this node's place in its cluster, and where its peers are."""
         changed = node != self.router.node
         self._send(self.router.configure(node, peers))
-        self.links.retain({number: peer.addresses for number, peer in peers.items()})
+        self.links.retain(peers)
         if changed:
             self.links.greet()
 
@@ -124,56 +136,59 @@ class Broker:
         except Malformed:
             self._malformed()
             return
-        router = self.router
         if header.kind is CONTROL:
-            if header.topic == HELLO:
-                self._hello(key, frame)
-                return
-            self._outs += router.from_party(key, header, frame.bytes, time.monotonic())
-            if key not in router.parties:  # it said goodbye
-                self._watch.discard(key)
+            self._control(key, header, frame)
             return
-        body: Any = content(frame)
+        router = self.router
+        body = content(frame)
         outs = router.from_party(key, header, body, time.monotonic())
         if self.taps and key in router.parties:
             self._show("out", header, router.parties[key].source, body, outs)
         self._outs += outs
 
-    def _from_peer(self, key: bytes, head: bytes, frame: zmq.Frame) -> None:
-        header = self._header(head)
+    def _control(self, key: bytes, header: Header, frame: zmq.Frame) -> None:
+        if header.topic == HELLO:
+            self._hello(key, frame)
+            return
+        self._outs += self.router.from_party(key, header, frame.bytes, time.monotonic())
+        if key not in self.router.parties:  # it said goodbye
+            self._watch.discard(key)
+        if header.topic == SUBSCRIBE:
+            self.links.keep(self.router.nodes_wanted())
+
+    def _from_peer(self, key: bytes, frames: list[zmq.Frame], _user: str | None) -> None:
+        header = self._header(frames)
         if header is None:
             return
         if header.kind is CONTROL and header.topic == HELLO:
-            hello = self._decode_hello(frame.bytes)
+            hello = self._decode_hello(frames[1].bytes)
             if hello and hello.node:
                 self.router.caller_came(key, hello.node)
-                body = msgspec.msgpack.encode({"name": "", "node": self.router.node})
-                self._ports["peer"].put([key, codec.encode_header(Header(CONTROL, topic=WELCOME)), body])
-                self._look_for_callers(hello.node.number, but=key)
             return
-        body: Any = content(frame)
+        body = content(frames[1])
         outs = self.router.from_caller(key, header, body, time.monotonic())
         if self.taps:
             self._show("in", header, header.source, body, outs)
         self._outs += outs
 
     def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
-        header = self._header(frames[0].bytes if len(frames) == 2 else b"")
+        header = self._header(frames)
         if header is None:
             return
-        if header.kind is CONTROL and header.topic in (WELCOME, HELLO_WANTED):
-            if header.topic == HELLO_WANTED:
-                self.links.greet()
+        if header.kind is CONTROL and header.topic == HELLO_WANTED:
+            self.links.greet()
             return
         body = content(frames[1])
         outs = self.router.from_link(key, header, body)
         if self.taps:
             self._show("in", header, header.source, body, outs)
-        self._send(outs)
+        self._outs += outs
 
-    def _header(self, frame: bytes) -> Header | None:
+    def _header(self, frames: list[zmq.Frame]) -> Header | None:
         try:
-            return codec.decode_header(frame)
+            if len(frames) != 2:
+                raise Malformed(f"{len(frames)} frames, expected 2")
+            return codec.decode_header(frames[0].bytes)
         except Malformed:
             self._malformed()
             return None
@@ -248,9 +263,9 @@ class Broker:
                 if port == "local":
                     send_local(key, out.frame, out.body)
                 elif port == "peer":
-                    self._ports[port].send([key, out.frame, out.body], copy=False)
+                    self.callers.send(key, out.kind, [out.frame, out.body])
                 else:
-                    self.links.send(key, [out.frame, out.body])
+                    self.links.send(key, out.kind, [out.frame, out.body])
             except CoveyError as problem:
                 again += self.router.undeliverable(out, problem)
             except zmq.ZMQError as problem:
@@ -263,35 +278,39 @@ class Broker:
         """A connection is closed, or libzmq's queue for it is full, which a dead party's soon is."""
         outs = self.router.undeliverable(out, ServiceDied("the party asked does not read its messages any more"))
         if problem.errno == zmq.EHOSTUNREACH:
-            if out.connection.port == "peer":
-                outs += self.router.caller_gone(out.connection.key)
-            else:
-                self._watch.discard(out.connection.key)
-                outs += self.router.party_gone(out.connection.key, "it hung up")
+            self._watch.discard(out.connection.key)
+            outs += self.router.party_gone(out.connection.key, "it hung up")
         return outs
 
-    def _make_link(self, key: int | str) -> Link:
-        addresses = self.router.peers[key].addresses if isinstance(key, int) else (parse_endpoint(key),)
-        return Link(
-            self._context,
-            addresses,
-            self.settings.adapters,
-            lambda: [
-                codec.encode_header(Header(Kind.CONTROL, topic=HELLO)),
-                msgspec.msgpack.encode(Hello(node=self.router.node)),
-            ],
-            lambda frames: self._from_link(key, frames),
-            lambda: self._link_up(key),
-            lambda reason: self._link_down(key, reason),
-        )
+    def _peer_at(self, key: int | str) -> Peer:
+        return self.router.peers[key] if isinstance(key, int) else Peer("", (parse_endpoint(key),))
+
+    def _own_hello(self) -> list[bytes]:
+        body = msgspec.msgpack.encode(Hello(node=self.router.node))
+        return [codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), body]
 
     def _link_up(self, key: int | str) -> None:
-        self._send(self.router.link_up(key))
+        self._outs += self.router.link_up(key)
         self._peer(key, "up", "")
+        self._flush()
 
-    def _link_down(self, key: int | str, reason: str) -> None:
-        self._send(self.router.link_down(key, reason))
+    def _link_down(self, key: int | str, reason: str, reached: bool) -> None:
+        self._outs += self.router.link_down(key, reason, reached)
         self._peer(key, "down", reason)
+        self._flush()
+
+    def _caller_down(self, key: bytes, reason: str) -> None:
+        caller = self.router.callers.get(key)
+        self._caller_closed(key)
+        if caller and caller.node.number:
+            number = caller.node.number
+            others = any(other.node.number == number for other in self.router.callers.values())
+            if not others and not self.links.up(number):  # it may have been started anew, and have dialled again
+                self._peer(number, "down", reason)
+
+    def _caller_closed(self, key: bytes) -> None:
+        self._outs += self.router.caller_gone(key)
+        self._flush()
 
     def _peer(self, key: int | str, state: str, reason: str) -> None:
         if isinstance(key, int):
@@ -301,27 +320,9 @@ class Broker:
         now = time.monotonic()
         self._send(self.router.sweep(now))
         self.taps.sweep(now)
-        self.links.sweep(now, self.router.exchange.busy_links())
-        if now - self._callers_seen >= CALLERS_LOOK:
-            self._callers_seen = now
-            self._look_for_callers()
+        self.links.keep(self.router.nodes_wanted())
+        self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
-
-    def _look_for_callers(self, number: int | None = None, but: Hashable = None) -> None:
-        """Forget the brokers that had dialled us and are gone: all such, or those of a node that just dialled again.
-
-        A node may have dialled twice, by number and by address, and a clone speaks for its number, too: so each is
-        tried. The welcome is for that; whoever lives takes no notice of it.
-        """
-        frames = [codec.encode_header(Header(Kind.CONTROL, topic=WELCOME)), b""]
-        for key, caller in list(self.router.callers.items()):
-            if key != but and number in (None, caller.node.number):
-                try:
-                    self._ports["peer"].send([key, *frames])
-                except zmq.Again:
-                    pass
-                except zmq.ZMQError:
-                    self._send(self.router.caller_gone(key))
 
     def _socket(self) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)

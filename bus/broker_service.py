@@ -85,11 +85,21 @@ def _status(broker: Broker) -> dict[str, Any]:
         ],
         "links": broker.links.state(),
         "callers": sorted(caller.node.number for caller in router.callers.values()),
+        "sessions": _sessions(broker),
         "waiting": sum(end.waiting for end in (*parties, *router.callers.values())),
         "last_events": len(router.fanout.last),
         "last_events_bytes": router.fanout.last_bytes,
         "counters": dict(sorted(router.counters.items())),
     }
+
+
+def _sessions(broker: Broker) -> list[dict[str, Any]]:
+    """Return what the connections counted that other nodes made to this one."""
+    callers = broker.router.callers
+    return [
+        {"peer": str(callers[key].node.number) if key in callers else "", **state}
+        for key, state in broker.callers.state().items()
+    ]
 
 
 def _plain(records: list[Record]) -> list[dict[str, Any]]:

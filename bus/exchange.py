@@ -82,11 +82,13 @@ class Exchange:
             ),
         )
 
-    def link_down(self, key: int | str, reason: str) -> list[Out]:
-        """End what waits for an answer over a link that broke or could not be made."""
+    def link_down(self, key: int | str, reason: str, reached: bool) -> list[Out]:
+        """End what waits for an answer over a link that broke (`reached`: it may have happened) or was never made."""
         hint = "`covey liveness status` shows who is alive"
         if isinstance(key, str):
             hint = "check the address, and that a daemon was started with it"
+        if reached:
+            hint = f"it may have happened, read before you ask again; {hint}"
         gone = Connection("link", key)
         return self.fail(
             self._select(lambda p: p.target == gone),

@@ -114,6 +114,10 @@ class Fanout:
         """Return the nodes that have not confirmed all that is wanted of them."""
         return {key[0] for key in self._readers if key[0] and key not in self.confirmed}
 
+    def nodes(self) -> set[int]:
+        """Return the other nodes of which something is wanted."""
+        return {number for number, _ in self._readers if number}
+
     def unconfirm(self, node: int) -> None:
         """The connection to a node is broken: what it confirmed does not stand any more."""
         self.confirmed = {key for key in self.confirmed if key[0] != node}

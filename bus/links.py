@@ -1,226 +1,372 @@
-"""Connections to other nodes' brokers: dialled when first needed, kept while they work.
+"""The side that dials: one connection to each peer's broker, made when first needed, kept while it is used.
 
-A link tries the peer's addresses in order, from the local adapter that shares the address's network when there is one.
-What is sent before the connection stands waits, bounded and briefly. A refused or closed connection is told at once,
-with the reason; the next message dials anew, beginning with the next address.
+When to dial, what is sent again and when it is over is decided by `dialler.py` and `session.py`; here are the sockets:
+one DEALER per connection, never used for a second one, so that nothing of an old connection can follow. libzmq's own
+reconnection is off, its monitor tells when the connection stands or breaks. A dial starts from the local adapter that
+shares the address's network when there is one.
 
-Links to nodes stay as long as there are such nodes. Links by address are for a question or two (a define, a node that
-is nowhere listed): one that is idle is closed, and there are at most so many.
+Links by address are for a question or two (a define, a node that is nowhere listed): there are at most so many, and a
+link that was closed is forgotten. Those to nodes are remembered with what they counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import random
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+import socket as system
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import zmq
 
-from ..errors import Overloaded, UsageError
-from .port import Monitor, Port
+from ..errors import CoveyError, Malformed, Overloaded, UsageError
+from . import codec
+from .dialler import IDLE_LIMIT, Act, Connect, Dialler, HangUp, State
+from .messages import Kind, Peer
+from .port import Port
+from .session import CUT, LEAVING, Closed, Deliver, Down, Transmit, Up, parse
+from .window import MESSAGES
 
-DIAL_LIMIT = 2.0
-"""Seconds a first connection may take before what waits for it is told. Long enough for a busy machine."""
+QUEUE = 3 * MESSAGES
+"""Messages libzmq may hold for a connection: what the session's window allows, errors, confirmations and heartbeats."""
 
-WAITING = 1000
-"""Messages that may wait for a connection."""
-
-QUEUE = 10_000
-"""Messages libzmq may hold for a slow peer before senders are told `overloaded`."""
-
-
-IDLE = 60.0
-"""Seconds without a message after which a link by address is closed, unless somebody waits for an answer over it."""
+LINGER = 500
+"""Milliseconds a closed connection may still take to say goodbye."""
 
 BY_ADDRESS = 64
 """Links by address at a time; for one more, the one that was quiet longest is closed."""
 
+Context = zmq.Context[zmq.Socket[bytes]]
+Secure = Callable[[zmq.Socket[bytes], int | str], None]
+
+_BROKEN = zmq.EVENT_DISCONNECTED
+_NOT_MADE = zmq.EVENT_CLOSED
+_FAILED = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "the handshake failed: is another program listening there?",
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "the handshake failed: it speaks another protocol, or has another key",
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "the handshake failed: it does not trust the key of this node",
+}
+_EVENTS = int(zmq.EVENT_HANDSHAKE_SUCCEEDED) | int(_BROKEN) | int(_NOT_MADE) | sum(_FAILED)
+
 
 class Link:
-    """One dialled connection. `on_frames` gets what the peer sends, `on_down(reason)` is called when it breaks."""
+    """One dialler and the socket it has at the moment."""
+
+    def __init__(self, links: Links, key: int | str, peer: Peer) -> None:
+        self.key = key
+        self.peer = peer
+        self.dialler = Dialler(key, peer.addresses, links.chance, links.hello)
+        self._links = links
+        self._loop = asyncio.get_running_loop()
+        self._port: Port | None = None
+        self._monitor: Port | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0
+        self._touching = False
+
+    def send(self, kind: Kind, frames: list[Any]) -> None:
+        """Send header and body; raises Overloaded."""
+        effects = self.dialler.send(self._loop.time(), kind, frames)
+        if self._timer and len(effects) == 1 and isinstance(effects[0], Transmit):
+            self._transmit(effects[0].frames)  # which makes nothing due any earlier
+        else:
+            self.do(effects)
+
+    def do(self, effects: Sequence[Act]) -> None:
+        """Perform what the dialler says."""
+        try:
+            for effect in effects:
+                if isinstance(effect, Transmit):
+                    self._transmit(effect.frames)
+                elif isinstance(effect, Deliver):
+                    self._links.on_frames(self.key, effect.frames)
+                elif isinstance(effect, Connect):
+                    self._connect(effect.address)
+                elif isinstance(effect, HangUp):
+                    self._hang_up()
+                elif isinstance(effect, Up):
+                    self._links.on_up(self.key)
+                elif isinstance(effect, Down):
+                    self._links.counters["links_down"] += 1
+                    self._links.counters["messages_lost"] += effect.lost
+                    self._links.on_down(self.key, effect.reason, effect.reached)
+                elif isinstance(effect, Closed):
+                    self._links.on_closed(self.key)
+        finally:
+            self._arm()
+
+    def close(self) -> None:
+        """Say goodbye and close everything; nobody is told."""
+        self.do(self.dialler.stop(self._loop.time(), LEAVING))
+        self._hang_up()
+
+    def _transmit(self, frames: list[Any]) -> None:
+        port = self._port
+        if port is None:
+            return
+        try:
+            port.put(frames)
+        except zmq.Again:  # the connection is gone, its monitor will say so; the session sends it again
+            self._loop.call_soon(self._failed, port, "connection closed", False)
+        if not self._touching:
+            self._touching = True
+            self._loop.call_soon(self._touch)
+
+    def _touch(self) -> None:
+        self._touching = False
+        if self._port:
+            self._port.touched()
+
+    def _connect(self, address: str) -> None:
+        try:
+            socket = self._links.socket(self.key, ":" in address.rpartition(":")[0])
+        except (CoveyError, zmq.ZMQError) as problem:
+            self._loop.call_soon(self._failed, None, str(problem), False)
+            return
+        port = self._port = Port(socket, lambda frames: self._heard(port, frames), self._links.on_drained)
+        monitor = socket.get_monitor_socket(_EVENTS)
+        self._monitor = Port(monitor, lambda frames: self._told(port, address, frames))
+        source = self._links.source_for(address)
+        try:
+            socket.connect(f"tcp://{source}{address}")
+        except zmq.ZMQError as problem:
+            self._loop.call_soon(self._failed, port, str(problem), False)
+
+    def _heard(self, port: Port, frames: list[zmq.Frame]) -> None:
+        if port is not self._port:
+            return
+        try:
+            type, number, sequence, ack, extra = parse(frames[0].bytes, len(frames))
+        except Malformed:
+            self.dialler.counters.malformed += 1
+            self._links.counters["malformed"] += 1
+            return
+        self.do(self.dialler.heard(self._loop.time(), type, number, sequence, ack, extra, frames[1:]))
+
+    def _told(self, port: Port, address: str, frames: list[zmq.Frame]) -> None:
+        event = int.from_bytes(frames[0].bytes[:2], "little")
+        if port is not self._port:
+            return
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.do(self.dialler.connected(self._loop.time()))
+        elif event == _NOT_MADE:
+            reason = why_not(address, self._links.source_for(address))
+            self._failed(port, reason or "connection refused", not reason)
+        else:
+            port.drain()  # the goodbye may have come just before
+            self._failed(port, _FAILED.get(event, "connection closed"), False)
+
+    def _failed(self, port: Port | None, reason: str, refused: bool) -> None:
+        if port is self._port:
+            self.do(self.dialler.failed(self._loop.time(), reason, refused))
+
+    def _hang_up(self) -> None:
+        port, monitor = self._port, self._monitor
+        self._port = self._monitor = None
+        if monitor and port:
+            port.socket.disable_monitor()  # before the socket is closed: an unread monitor would block libzmq
+            monitor.close()
+        if port:
+            port.close(LINGER)
+
+    def _arm(self) -> None:
+        deadline = self.dialler.deadline
+        if deadline is None:
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or deadline < self._armed:
+            if self._timer:
+                self._timer.cancel()
+            self._armed = deadline
+            self._timer = self._loop.call_at(deadline, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.do(self.dialler.due(self._loop.time()))
+
+
+class Links:
+    """All links of a broker, by node number or `host:port`.
+
+    `find(key)` gives the peer to dial, `hello()` the first message of each session, `secure(socket, key)` makes a
+    socket trust nobody but that peer. `on_frames(key, [header, body])` gets each message once and in order,
+    `on_up(key)` is called when a new session stands (one that was resumed is the same), `on_down(key, reason, reached)`
+    when it is over, or none came about: what waits for answers over it must be told, and unless `reached` is False it
+    may have happened. A link that nobody used is closed without a word.
+    """
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        addresses: Sequence[str],
+        context: Context,
         adapters: Sequence[str],
-        hello: Callable[[], list[bytes]],
-        on_frames: Callable[[list[zmq.Frame]], None],
-        on_up: Callable[[], None],
-        on_down: Callable[[str], None],
+        find: Callable[[int | str], Peer],
+        hello: Callable[[], list[Any]],
+        on_frames: Callable[[int | str, list[zmq.Frame]], None],
+        on_up: Callable[[int | str], None],
+        on_down: Callable[[int | str, str, bool], None],
+        on_closed: Callable[[int | str], None] = lambda key: None,
+        counters: Counter[str] | None = None,
+        on_drained: Callable[[], None] | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self._context = context
-        self.addresses = tuple(addresses)
         self._adapters = [ipaddress.ip_interface(adapter) for adapter in adapters]
-        self._hello = hello
-        self._on_frames = on_frames
-        self._on_up = on_up
-        self._on_down = on_down
-        self._loop = asyncio.get_running_loop()
-        self._tried = 0
-        self._waiting: deque[list[Any]] = deque()
-        self._port: Port | None = None
-        self._monitor: Monitor | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self.up = False
-        self.used = self._loop.time()
+        self._find = find
+        self.hello = hello
+        self.on_frames = on_frames
+        self.on_up = on_up
+        self.on_down = on_down
+        self.on_closed = on_closed
+        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.on_drained = on_drained
+        self._secure = secure
+        self.chance = random.Random(os.urandom(16))
+        self.links: dict[int | str, Link] = {}
 
-    def send(self, frames: list[Any]) -> None:
-        """Send, dialling first when needed; raises Overloaded when the peer does not keep up."""
-        self.used = self._loop.time()
-        if self.up and self._port:
-            try:
-                self._port.send(frames)
-            except zmq.Again:
-                raise Overloaded("the peer does not keep up", "try again later") from None
-            return
-        if len(self._waiting) >= WAITING:
-            raise Overloaded(f"{WAITING} messages wait for a connection already", "try again later")
-        self._waiting.append(frames)
-        if self._port is None:
-            self._dial()
+    def send(self, key: int | str, kind: Kind, frames: list[Any]) -> None:
+        """Send header and body to that peer, dialling when needed. Raises Overloaded, and what `find` raises."""
+        link = self.links.get(key) or self._add(key)
+        link.send(kind, frames)
+
+    def keep(self, wanted: Collection[int]) -> None:
+        """Hold the links to these nodes, and dial again when they break; those to others only while they are used."""
+        now = asyncio.get_running_loop().time()
+        for number in wanted:
+            link = self.links.get(number) or self._add(number)
+            if not link.dialler.kept:
+                link.do(link.dialler.keep(now, True))
+        for key, link in list(self.links.items()):
+            if link.dialler.kept and key not in wanted:
+                link.do(link.dialler.keep(now, False))
+
+    def up(self, key: int | str) -> bool:
+        """Whether the peer answers now."""
+        link = self.links.get(key)
+        return link is not None and link.dialler.up
+
+    def sweep(self, busy: Collection[Hashable]) -> None:
+        """Close the links that nobody used for long; those in `busy` are not, an answer is on its way."""
+        now = asyncio.get_running_loop().time()
+        for key, link in list(self.links.items()):
+            link.do(link.dialler.rest_if_idle(now, key in busy))
+            resting = link.dialler.state is State.AT_REST
+            if isinstance(key, str) and resting and now - link.dialler.used >= IDLE_LIMIT:
+                del self.links[key]
 
     def greet(self) -> None:
-        """Say hello (again): this node's own facts changed. A peer that does not take it gets it when dialled anew."""
-        if self.up and self._port:
-            try:
-                self._port.send(self._hello())
-            except zmq.Again:
-                self._broken("it does not read its messages any more")
+        """Say hello again wherever it was said: this node's own facts changed."""
+        for link in list(self.links.values()):
+            if link.dialler.session:
+                try:
+                    link.send(Kind.CONTROL, self.hello())
+                except Overloaded:  # then it must hear it in a new session
+                    link.do(link.dialler.stop(link._loop.time(), CUT, "it does not read its messages any more"))
+
+    def retain(self, peers: Mapping[int, Peer]) -> None:
+        """Cut the links to nodes that are gone, or whose addresses or key changed."""
+        for key, link in list(self.links.items()):
+            if isinstance(key, int) and (
+                key not in peers or (peers[key].addresses, peers[key].key) != (link.peer.addresses, link.peer.key)
+            ):
+                reason = "its addresses or its key changed" if key in peers else "it is no peer of this node any more"
+                self.cut(key, reason)
+
+    def cut(self, key: int | str, reason: str) -> None:
+        """End a link at once and forget it; `on_down` is called when it was in use."""
+        link = self.links.pop(key, None)
+        if link:
+            link.do(link.dialler.stop(link._loop.time(), reason=reason))
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return for each link its peer, where it stands and what it counted (times in seconds)."""
+        return [
+            {
+                "peer": str(key),
+                "addresses": list(link.peer.addresses),
+                "address": link.dialler.address,
+                "up": link.dialler.up,
+                "state": link.dialler.state.value,
+                "waiting": link.dialler.session.waiting if link.dialler.session else 0,
+                **msgspec.structs.asdict(link.dialler.counters),
+            }
+            for key, link in self.links.items()
+        ]
 
     def close(self) -> None:
-        """Drop the connection and what waits for it."""
-        self._hang_up()
-        self._waiting.clear()
+        """Say goodbye on all and close them; nobody is told."""
+        for link in self.links.values():
+            link.close()
+        self.links.clear()
 
-    def _dial(self) -> None:
-        address = self.addresses[self._tried % len(self.addresses)]
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
+    # --- for the links --------------------------------------------------------------------------------------
+
+    def socket(self, key: int | str, ipv6: bool) -> zmq.Socket[bytes]:
+        """Return a new socket for a connection to that peer, not yet connected."""
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, LINGER)
+        # with 1, what came just before the end (a goodbye, say) could not be read any more; and nothing is sent before
+        # the connection stands, which is what 1 would be for
+        socket.setsockopt(zmq.IMMEDIATE, 0)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
-        socket.setsockopt(zmq.RCVHWM, QUEUE)
-        socket.setsockopt(zmq.RECONNECT_IVL, 100 + random.randrange(100))
+        socket.setsockopt(zmq.RCVHWM, MESSAGES)
+        socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_BODY + codec.MAX_HEADER)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 5)
         socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 2)
         socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         socket.setsockopt(zmq.TCP_MAXRT, 10_000)
-        if ":" in address.rpartition(":")[0]:
-            socket.setsockopt(zmq.IPV6, 1)
-        self._port = Port(socket, self._heard)
-        self._monitor = Monitor(socket, self._connected, self._broken)
-        socket.connect(f"tcp://{self._source_for(address)}{address}")
-        self._timer = self._loop.call_later(DIAL_LIMIT, self._broken, f"no answer from {address} in {DIAL_LIMIT:g} s")
+        socket.setsockopt(zmq.IPV6, int(ipv6))
+        if self._secure:
+            try:
+                self._secure(socket, key)
+            except BaseException:
+                socket.close(0)
+                raise
+        return socket
 
-    def _source_for(self, address: str) -> str:
+    def source_for(self, address: str) -> str:
+        """Return the part of an endpoint that binds a connection to the adapter on the address's network, or ""."""
         host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
         for adapter in self._adapters:
             if host in adapter.network:
                 return f"[{adapter.ip}]:0;" if adapter.version == 6 else f"{adapter.ip}:0;"
         return ""
 
-    def _heard(self, frames: list[zmq.Frame]) -> None:
-        self.used = self._loop.time()
-        self._on_frames(frames)
+    def _add(self, key: int | str) -> Link:
+        link = Link(self, key, self._find(key))
+        by_address = [(each.dialler.used, other) for other, each in self.links.items() if isinstance(other, str)]
+        if isinstance(key, str) and len(by_address) >= BY_ADDRESS:
+            self.cut(min(by_address)[1], f"more than {BY_ADDRESS} addresses are asked at a time")
+        self.links[key] = link
+        return link
 
-    def _connected(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        assert self._port is not None
-        self.up = True
+
+def why_not(address: str, source: str) -> str:
+    """Return why a connection that failed at once cannot be made, or "" when the other side refused it.
+
+    libzmq does not tell. The kernel does, without sending anything, when a datagram socket is asked the same.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    with system.socket(system.AF_INET6 if ":" in host else system.AF_INET, system.SOCK_DGRAM) as probe:
         try:
-            self._port.send(self._hello())
-            while self._waiting:
-                self._port.send(self._waiting[0])
-                self._waiting.popleft()
-        except zmq.Again:
-            self._broken("the connection broke while it was made")
-            return
-        self._on_up()
-
-    def _broken(self, reason: str) -> None:
-        address = self.addresses[self._tried % len(self.addresses)]
-        was_up = self.up
-        self.up = False
-        self._hang_up()
-        self._tried += 1
-        if not was_up and self._waiting and self._tried % len(self.addresses):
-            self._dial()
-            return
-        self._waiting.clear()
-        self._on_down(f"{address}: {reason}")
-
-    def _hang_up(self) -> None:
-        self.up = False
-        if self._timer:
-            self._timer.cancel()
-        if self._monitor:
-            self._monitor.close()
-        if self._port:
-            self._port.close()
-        self._port = self._monitor = self._timer = None
-
-
-class Links:
-    """All links of a broker, by node number or `host:port`. `closed` hears of each that was closed to make room."""
-
-    def __init__(self, make: Callable[[int | str], Link], closed: Callable[[str, str], None]) -> None:
-        self._make = make
-        self._closed = closed
-        self._links: dict[int | str, Link] = {}
-
-    def send(self, key: int | str, frames: list[Any]) -> None:
-        """Send over the link of that peer, making it when there is none; raises Overloaded when it cannot be taken."""
-        link = self._links.get(key)
-        if link is None:
-            link = self._make(key)
-            if isinstance(key, str):
-                self._make_room()
-            self._links[key] = link
-        link.send(frames)
-
-    def sweep(self, now: float, busy: Collection[int | str]) -> None:
-        """Close the links by address that are idle; those in `busy` are not, an answer is on its way."""
-        for key, link in list(self._links.items()):
-            if isinstance(key, str) and key not in busy and now - link.used >= IDLE:
-                link.close()
-                del self._links[key]
-
-    def _make_room(self) -> None:
-        by_address = [(link.used, key) for key, link in self._links.items() if isinstance(key, str)]
-        if len(by_address) >= BY_ADDRESS:
-            _, oldest = min(by_address)
-            self._links.pop(oldest).close()
-            self._closed(oldest, f"more than {BY_ADDRESS} addresses are asked at a time")
-
-    def greet(self) -> None:
-        """Say hello again on every link that stands."""
-        for link in list(self._links.values()):
-            link.greet()
-
-    def retain(self, addresses: dict[int, tuple[str, ...]]) -> None:
-        """Close the links to nodes that are gone or whose addresses changed."""
-        for key, link in list(self._links.items()):
-            if isinstance(key, int) and addresses.get(key) != link.addresses:
-                link.close()
-                del self._links[key]
-
-    def state(self) -> list[dict[str, Any]]:
-        """Return for each link `{peer, addresses, up}`."""
-        return [
-            {"peer": str(key), "addresses": list(link.addresses), "up": link.up} for key, link in self._links.items()
-        ]
-
-    def close(self) -> None:
-        """Close all."""
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
+            if source:
+                own = source.removesuffix(":0;").strip("[]")
+                try:
+                    probe.bind((own, 0))
+                except OSError as problem:
+                    return f"cannot send from {own}: {problem.strerror}"
+            probe.connect((host, int(port)))
+        except OSError as problem:
+            return str(problem.strerror).lower()
+    return ""
 
 
 def endpoint(address: str, port: int) -> str:

@@ -68,6 +68,7 @@ class Router:
         self.exchange = Exchange(self.counters)
         self.fanout = Fanout(self.counters)
         self._reserved = frozenset(reserved)
+        self._linked: set[int | str] = set()  # nodes that the connection to stands
         self._next_client = 0
         self._sequences: Counter[tuple[str, str]] = Counter()
         self._told: Counter[str] = Counter()
@@ -121,14 +122,25 @@ class Router:
         """The connection to a node stands (again): say what is wanted of it."""
         if isinstance(key, str):
             return []
+        self._linked.add(key)
         self.fanout.unconfirm(key)
         return [self._say(SUBSCRIBE, key, Subscribe(topic)) for topic in self.fanout.wanted(key)]
 
-    def link_down(self, key: int | str, reason: str) -> list[Out]:
-        """The link to a peer broke or could not be made: end what waits for an answer over it."""
+    def link_down(self, key: int | str, reason: str, reached: bool = True) -> list[Out]:
+        """The link to a peer broke or could not be made: end what waits for an answer over it. `reached`: it may have
+        got what it was asked."""
         if isinstance(key, int):
+            self._linked.discard(key)
             self.fanout.unconfirm(key)
-        return self.exchange.link_down(key, reason)
+        return self.exchange.link_down(key, reason, reached)
+
+    def link_closed(self, key: int | str) -> None:
+        """The link to a peer was closed, since nobody used it."""
+        self._linked.discard(key)
+
+    def nodes_wanted(self) -> set[int]:
+        """Return the nodes whose events somebody here wants: the links to them are to be kept."""
+        return self.fanout.nodes() & self.peers.keys()
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> list[Out]:
         """This node's place in a cluster changed: tell every party."""
@@ -149,7 +161,7 @@ class Router:
         not take, and tell which losses and refusals there were."""
         self.exchange.expire(now)
         outs: list[Out] = []
-        for node in sorted(self.fanout.unconfirmed() & self.peers.keys()):
+        for node in sorted(self.fanout.unconfirmed() & self._linked):
             outs += self.link_up(node)
         for caller in self.callers.values():
             outs += self.fanout.room(caller)
@@ -279,7 +291,9 @@ class Router:
 
     def _leave(self, end: End) -> list[Out]:
         unwanted = self.fanout.leave(end)
-        outs = [self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic)) for each in unwanted if each.node]
+        outs = [
+            self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic)) for each in unwanted if each.node in self._linked
+        ]
         return outs + self.exchange.left(end)
 
     def _stranger(self, connection: Connection) -> list[Out]:
@@ -347,7 +361,7 @@ class Router:
         asked = Subscribe(wanted.topic, node)
         if header.topic == UNSUBSCRIBE:
             over = self.fanout.unsubscribe(end, asked)
-            return [self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic))] if over and node else []
+            return [self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic))] if over and node in self._linked else []
         try:
             if node and node not in self.peers:
                 raise Unreachable(f"node {node} is not known to node {self.node.number}")
@@ -357,8 +371,8 @@ class Router:
             problem.details = {"topic": wanted.topic, "node": wanted.node}
             error = Header(Kind.ERROR, header.ids, f"bus@{self.node.number}", topic=SUBSCRIBE)
             return [out(end, error, codec.encode_error(problem))]
-        if first and node:
-            return [self._say(SUBSCRIBE, node, Subscribe(wanted.topic))]
+        if first and node:  # else it is said when the connection stands
+            return [self._say(SUBSCRIBE, node, Subscribe(wanted.topic))] if node in self._linked else []
         if node and (node, wanted.topic) not in self.fanout.confirmed:
             return []
         return [self._subscribed(end, wanted), *self.fanout.welcome(end, asked)]

@@ -33,6 +33,11 @@ def status(node: str | None) -> int:
 _WORDS = {"waiting": "requests that wait for an answer", "callers": "nodes that have dialled this one"}
 
 
+# what a terminal is wide enough for; the JSON has all
+_LINK = ("up", "waiting", "messages_out", "messages_in", "resent", "refused", "lost", "downs", "rtt", "last_reason")
+_COLUMNS = {"links": ("peer", "address", *_LINK), "sessions": ("peer", *_LINK)}
+
+
 def _text(data: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     single = [(_WORDS.get(name, name), value) for name, value in data.items() if not isinstance(value, (dict, list))]
@@ -48,6 +53,6 @@ def _text(data: dict[str, Any]) -> list[Block]:
 
 def _listed(name: str, found: list[Any]) -> list[Block]:
     if found and all(isinstance(item, dict) for item in found):
-        columns = list(dict.fromkeys(key for item in found for key in item))
+        columns = list(_COLUMNS.get(name, dict.fromkeys(key for item in found for key in item)))
         return [f"{name}:", Table(columns, [tuple(item.get(column) for column in columns) for item in found])]
     return [Fields([(_WORDS.get(name, name), found)])]

@@ -16,7 +16,7 @@ from covey import errors
 from covey.bus.broker import Broker, BrokerSettings
 from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
-from covey.bus.messages import NodeInfo, Peer, Role
+from covey.bus.messages import Kind, NodeInfo, Peer, Role
 from covey.bus.service import Request, verb
 from covey.bus.subscription import Subscription
 from real_nodes import free_port
@@ -198,7 +198,7 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: Path) -> None:
                     await until(lambda: waiting(far, 1))
                     watch = await bus.subscribe("bus.peer").__aenter__()
                     two.close()
-                    with pytest.raises(errors.Unreachable, match="closed"):
+                    with pytest.raises(errors.Unreachable, match="its broker ended"):
                         await unanswered
                     assert await now(watch, "state") == "down"
             with pytest.raises(errors.Unreachable, match="refused"):
@@ -216,15 +216,14 @@ def test_a_broker_that_dialled_us_and_is_gone_is_forgotten(folder: Path) -> None
         port = free_port()
 
         def callers() -> list[str]:
-            one._look_for_callers()
             return [caller.node.boot_id for caller in one.router.callers.values()]
 
         async with node(folder, 1, port) as (one, _):
-            for host, boot in (("127.1.0.2", "boot-1"), ("127.1.0.3", "boot-2")):
-                two = Broker(BrokerSettings(f"{folder}/{boot}", (f"{host}/16",), port))
+            for boot in ("boot-1", "boot-2"):
+                two = Broker(BrokerSettings(f"{folder}/{boot}", ("127.1.0.2/16",), port))
                 await two.start()
                 two.configure(NodeInfo(2, "n2", "id2", "c1", "lab", boot), {1: Peer("n1", (f"127.1.0.1:{port}",))})
-                two.links.send(1, [b"", b""])
+                two.links.send(1, Kind.REQUEST, [b"", b""])
                 await until(lambda: callers() == [boot])  # noqa: B023
                 assert [caller.node.number for caller in one.router.callers.values()] == [2]
                 two.close()
@@ -306,5 +305,35 @@ def test_the_socket_is_open_to_all_users_of_the_machine(folder: Path) -> None:
     async def story() -> None:
         async with node(folder):
             assert Path(f"{folder}/0/run/bus.sock").stat().st_mode & 0o777 == 0o666
+
+    run(story())
+
+
+def test_status_tells_what_each_connection_between_nodes_did(folder: Path) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with node(folder, 1, port) as (one, bus), node(folder, 2, port) as (two, far):
+            pair(one, two, port)
+            async with far.serve("greeter", Greeter()):
+                await bus.call("greeter", "greet", node=2, name="y")
+            (link,) = (await bus.call("bus", "status"))["links"]
+            assert (link["peer"], link["up"], link["messages_out"], link["messages_in"]) == ("2", True, 2, 1)
+            (session,) = (await bus.call("bus", "status", node=2))["sessions"]
+            assert (session["peer"], session["up"], session["lost"]) == ("1", True, 0)
+
+    run(story())
+
+
+def test_a_node_that_only_listens_is_told_that_the_other_is_gone(folder: Path) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with node(folder, 1, port) as (one, bus):
+            async with node(folder, 2, port) as (two, far), bus.subscribe("bus.peer") as watch:
+                pair(one, two, port)
+                await far.call("bus", "ping", node=1)
+                await until(lambda: bool(one.router.callers))
+                two.close()
+                event = await anext(watch)
+                assert event.body == {"node": 2, "state": "down", "reason": "its broker ended"}
 
     run(story())

@@ -230,6 +230,7 @@ def confirm(router: Router, topic: str = "app.a") -> list[Out]:
 
 
 def test_a_node_is_asked_once_for_all_who_want_its_events(router: Router) -> None:
+    router.link_up(2)
     assert links(subscribe(router, "x", "app.a", 2)) == [(2, "subscribe", "app.a")]
     assert subscribe(router, "y", "app.a", 2) == []
     (first, second) = confirm(router)
@@ -246,11 +247,14 @@ def test_a_node_is_asked_once_for_all_who_want_its_events(router: Router) -> Non
 
 
 def test_a_node_is_asked_again_after_its_connection_broke(router: Router) -> None:
-    subscribe(router, "x", "app.a", 2)
+    assert links(subscribe(router, "x", "app.a", 2)) == links(router.sweep(0.0)) == []  # nobody is there to hear it
+    assert router.nodes_wanted() == {2}
+    assert links(router.link_up(2)) == [(2, "subscribe", "app.a")]
     assert links(router.sweep(1.0)) == [(2, "subscribe", "app.a")]  # nothing was heard yet
     confirm(router)
     assert links(router.sweep(2.0)) == []
     router.link_down(2, "gone")
+    assert links(router.sweep(3.0)) == []
     assert links(router.link_up(2)) == [(2, "subscribe", "app.a")]
     assert controls(confirm(router)) == [("x", "subscribed")]
     (again,) = from_node(router, 9, welcome=True)

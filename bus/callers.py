@@ -1,0 +1,180 @@
+"""The side that is dialled: one ROUTER on all adapters, and the sessions of the brokers that dialled it.
+
+Who is heard, what is sent again and when it is over is decided by `acceptor.py` and `session.py`; here is the socket.
+A ROUTER drops what it cannot deliver, so that is made an error, which means that the connection is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import zmq
+
+from ..errors import CoveyError
+from . import codec
+from .acceptor import Acceptor
+from .links import LINGER, QUEUE, Context
+from .messages import Kind
+from .port import Port
+from .session import Closed, Deliver, Down, Effect, Transmit
+from .window import MESSAGES
+
+
+class Callers:
+    """All brokers that dialled us. A key stands for one session: it outlives connections, and is never used again.
+
+    `on_frames(key, [header, body], user)` gets each message once and in order; `user` is the proved key of the other
+    side (None without `secure`). `on_down(key, reason)` is called when a session is over, `on_closed(key)` when
+    the other side closed it in good order because it does not need it: what it asked or wanted can be forgotten.
+    `secure(socket)` makes the socket admit only who is trusted.
+    `counters` counts what was refused and lost.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        on_frames: Callable[[bytes, list[zmq.Frame], str | None], None],
+        on_down: Callable[[bytes, str], None],
+        on_closed: Callable[[bytes], None] = lambda key: None,
+        counters: Counter[str] | None = None,
+        on_drained: Callable[[], None] | None = None,
+        secure: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> None:
+        self._context = context
+        self._on_frames = on_frames
+        self._on_down = on_down
+        self._on_closed = on_closed
+        self._on_drained = on_drained
+        self._secure = secure
+        self._acceptor = Acceptor(counters)
+        self._port: Port | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._touching = False
+
+    def listen(self, endpoints: Sequence[str]) -> None:
+        """Bind to each `host:port`; raises CoveyError when one cannot be had."""
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, LINGER)
+        socket.setsockopt(zmq.SNDHWM, QUEUE)
+        socket.setsockopt(zmq.RCVHWM, MESSAGES)
+        socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_BODY + codec.MAX_HEADER)
+        socket.setsockopt(zmq.BACKLOG, 1024)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        socket.setsockopt(zmq.TCP_MAXRT, 10_000)
+        socket.setsockopt(zmq.IPV6, int(any(each.startswith("[") for each in endpoints)))
+        if self._secure:
+            self._secure(socket)
+        for each in endpoints:
+            try:
+                socket.bind(f"tcp://{each}")
+            except zmq.ZMQError as problem:
+                socket.close(0)
+                raise CoveyError(f"cannot listen on {each}: {problem}", "is another daemon using it?") from None
+        self._port = Port(socket, self._heard, self._on_drained)
+
+    def send(self, key: bytes, kind: Kind, frames: list[Any]) -> None:
+        """Send header and body to that broker. Raises Overloaded, and Unreachable when its session is over."""
+        self._do(self._acceptor.send(self._loop.time(), key, kind, frames))
+
+    def end(self, key: bytes, reason: str) -> None:
+        """End a session at once; `on_down` is called when there is one."""
+        self._do(self._acceptor.end(self._loop.time(), key, reason))
+
+    def user(self, key: bytes) -> str | None:
+        """Return the proved key of a caller; None without `secure`, or when its session is over."""
+        accepted = self._acceptor.sessions.get(int.from_bytes(key, "big"))
+        return accepted.user or None if accepted else None
+
+    def state(self) -> dict[bytes, dict[str, Any]]:
+        """Return for each session where it stands and what it counted (times in seconds)."""
+        return {
+            each.key: {
+                "up": each.connection is not None,
+                "waiting": each.session.waiting,
+                **msgspec.structs.asdict(each.session.counters),
+            }
+            for each in self._acceptor.sessions.values()
+        }
+
+    def close(self) -> None:
+        """Say goodbye to all and close; nobody is told."""
+        self._do(self._acceptor.stop(self._loop.time()))
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._port:
+            self._port.close(LINGER)
+            self._port = None
+
+    def _heard(self, frames: list[zmq.Frame]) -> None:
+        if len(frames) < 2:
+            self._acceptor.counters["malformed"] += 1
+            return
+        user = ""
+        if self._secure and len(frames) == 2:  # only what opens a session needs it: a connection's user never changes
+            with suppress(zmq.ZMQError):
+                user = str(frames[1].get("User-Id"))
+        effects = self._acceptor.heard(self._loop.time(), frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
+        self._do(effects)
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        try:
+            for effect in effects:
+                if isinstance(effect, Transmit):
+                    self._transmit(effect.frames)
+                elif isinstance(effect, Deliver):
+                    assert isinstance(effect.key, bytes)
+                    user = self.user(effect.key) if self._secure else None
+                    self._on_frames(effect.key, effect.frames, user)
+                elif isinstance(effect, Down):
+                    assert isinstance(effect.key, bytes)
+                    self._on_down(effect.key, effect.reason)
+                elif isinstance(effect, Closed):
+                    assert isinstance(effect.key, bytes)
+                    self._on_closed(effect.key)
+        finally:
+            self._arm()
+
+    def _transmit(self, frames: list[Any]) -> None:
+        port = self._port
+        if port is None:
+            return
+        try:
+            port.put(frames)
+        except zmq.ZMQError as problem:
+            if problem.errno == zmq.EHOSTUNREACH:
+                self._acceptor.unroutable(frames[0])
+            else:  # it does not read; it asks again for what it misses when it does
+                self._acceptor.counters["sessions_stuck"] += 1
+        if not self._touching:
+            self._touching = True
+            self._loop.call_soon(self._touch)
+
+    def _touch(self) -> None:
+        self._touching = False
+        if self._port:
+            self._port.touched()
+
+    def _arm(self) -> None:
+        deadline = self._acceptor.deadline
+        if deadline is not None and (self._timer is None or deadline < self._armed):
+            if self._timer:
+                self._timer.cancel()
+            self._armed = deadline
+            self._timer = self._loop.call_at(deadline, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._do(self._acceptor.due(self._loop.time()))
