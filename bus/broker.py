@@ -26,6 +26,7 @@ from . import codec
 from .callers import Callers
 from .ends import Out
 from .guard import Guard
+from .inlet import Inlet, content
 from .join_port import JoinPort
 from .links import Links, endpoint, parse_endpoint
 from .messages import (
@@ -41,7 +42,6 @@ from .messages import (
     Peer,
     Role,
 )
-from .port import LARGE, Port
 from .routing import Router
 from .security import Keys, is_key
 from .tap import Taps
@@ -58,8 +58,7 @@ MOST_SOCKETS = 30_000
 SWEEP = 1.0
 """Seconds between the looks for forgotten requests and ended tap leases."""
 
-_NOBLOCK = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+CONTROL = Kind.CONTROL
 _hello_decoder = msgspec.msgpack.Decoder(Hello)
 _inproc_names = itertools.count(1)
 
@@ -121,10 +120,10 @@ class Broker:
             self._refuses if self.guard else None,
         )
         self.join_port: JoinPort | None = None
-        self._ports: dict[str, Port] = {}
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
+        self._started = False
 
     async def start(self) -> None:
         """Bind all sockets; raises OSError-like zmq.ZMQError when an address or the port is taken."""
@@ -133,7 +132,8 @@ class Broker:
         local = self._socket()
         self._bind(local, f"ipc://{run}/bus.sock", self.endpoint)
         (run / "bus.sock").chmod(0o666)  # the kernel's uid decides what a connection may do, not the path
-        self._ports["local"] = Port(local, self._from_local, self._flush)
+        self._local = Inlet(local, self._from_local, self._malformed, self._flush)
+        self._started = True
         if self.settings.adapters:
             self.callers.listen([endpoint(adapter, self.settings.port) for adapter in self.settings.adapters])
             if self.guard:
@@ -154,8 +154,8 @@ class Broker:
         if self.guard:
             self.guard.close()
         self.callers.close()
-        for port in self._ports.values():
-            port.close()
+        if self._started:
+            self._local.close()
         self._watch.close()
         self._outside.term()
 
@@ -188,37 +188,37 @@ class Broker:
 
     # --- what comes in --------------------------------------------------------------------------------------
 
-    def _from_local(self, frames: list[zmq.Frame]) -> None:
-        key = frames[0].bytes
-        header = self._header(frames[1:])
-        if header is None:
+    def _from_local(self, key: bytes, head: bytes, frame: zmq.Frame) -> None:
+        try:
+            header = codec.decode_header(head)
+        except Malformed:
+            self._malformed()
             return
-        frame = frames[2]
-        if header.kind is Kind.CONTROL and header.topic == HELLO:
+        if header.kind is CONTROL:
+            self._control(key, header, frame)
+            return
+        router = self.router
+        body = content(frame)
+        outs = router.from_party(key, header, body, time.monotonic())
+        if self.taps and key in router.parties:
+            self._show("out", header, router.parties[key].source, body, outs)
+        self._outs += outs
+
+    def _control(self, key: bytes, header: Header, frame: zmq.Frame) -> None:
+        if header.topic == HELLO:
             self._hello(key, frame)
             return
-        body = frame if len(frame) >= LARGE else frame.bytes
-        router = self.router
-        if self.taps:
-            party = router.parties.get(key)
-            outs = router.from_party(key, header, body, time.monotonic())
-            if party:
-                self._show("out", header, party.source, body, outs)
-                if key not in router.parties:
-                    self._watch.discard(key)
-        else:
-            outs = router.from_party(key, header, body, time.monotonic())
-            if header.kind is Kind.CONTROL and key not in router.parties:
-                self._watch.discard(key)
-            if header.kind is Kind.CONTROL and header.topic == SUBSCRIBE:
-                self.links.keep(router.nodes_wanted())
-        self._outs += outs
+        self._outs += self.router.from_party(key, header, frame.bytes, time.monotonic())
+        if key not in self.router.parties:  # it said goodbye
+            self._watch.discard(key)
+        if header.topic == SUBSCRIBE:
+            self.links.keep(self.router.nodes_wanted())
 
     def _from_peer(self, key: bytes, frames: list[zmq.Frame], user: str | None) -> None:
         header = self._header(frames)
         if header is None:
             return
-        if header.kind is Kind.CONTROL and header.topic == HELLO:
+        if header.kind is CONTROL and header.topic == HELLO:
             hello = self._decode_hello(frames[1].bytes)
             if hello and hello.node and not self._wrong_node(key, user, hello.node.number, frames[0]):
                 self.router.caller_came(key, hello.node)
@@ -226,7 +226,7 @@ class Broker:
         caller = self.router.callers.get(key)
         if caller and self._wrong_node(key, user, caller.node.number, frames[0]):
             return
-        body = frames[1] if len(frames[1]) >= LARGE else frames[1].bytes
+        body = content(frames[1])
         outs = self.router.from_caller(key, header, body, time.monotonic(), user or "")
         if self.taps:
             self._show("in", header, header.source, body, outs)
@@ -253,10 +253,10 @@ class Broker:
         header = self._header(frames)
         if header is None:
             return
-        if header.kind is Kind.CONTROL and header.topic == HELLO_WANTED:
+        if header.kind is CONTROL and header.topic == HELLO_WANTED:
             self.links.greet()
             return
-        body = frames[1] if len(frames[1]) >= LARGE else frames[1].bytes
+        body = content(frames[1])
         outs = self.router.from_link(key, header, body)
         if self.taps:
             self._show("in", header, header.source, body, outs)
@@ -268,8 +268,11 @@ class Broker:
                 raise Malformed(f"{len(frames)} frames, expected 2")
             return codec.decode_header(frames[0].bytes)
         except Malformed:
-            self.router.counters["malformed"] += 1
+            self._malformed()
             return None
+
+    def _malformed(self) -> None:
+        self.router.counters["malformed"] += 1
 
     def _decode_hello(self, body: bytes) -> Hello | None:
         try:
@@ -311,7 +314,7 @@ class Broker:
 
     def _show(self, direction: str, header: Header, source: str, body: Any, outs: list[Out]) -> None:
         """Show the taps what passed, and the errors that the broker itself answered with."""
-        if header.kind is Kind.CONTROL:
+        if header.kind is CONTROL:
             return
         now, number = time.time(), self.router.node.number
         self.taps.offer(now, number, direction, header, source, body)
@@ -330,16 +333,13 @@ class Broker:
             self._send(outs)
 
     def _send(self, outs: Iterable[Out]) -> None:
-        local = self._ports["local"]
-        send = local.send_frame
+        send_local = self._local.put_three
         again: list[Out] = []
         for out in outs:
             port, key = out.connection
             try:
                 if port == "local":
-                    send(key, _MORE)
-                    send(out.frame, _MORE)
-                    send(out.body, _NOBLOCK, False)
+                    send_local(key, out.frame, out.body)
                 elif port == "peer":
                     self.callers.send(key, out.kind, [out.frame, out.body])
                 elif port == "join":
@@ -351,7 +351,7 @@ class Broker:
                 again += self.router.undeliverable(out, problem)
             except zmq.ZMQError as problem:
                 again += self._unsent(out, problem)
-        local.touched()
+        self._local.touched()
         if again:
             self._send(again)
 

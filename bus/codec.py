@@ -43,7 +43,10 @@ def encode_header(header: Header) -> bytes:
 
     Raises UsageError for text that is no Unicode, TooLarge for a header that no broker would take.
     """
-    frame = _VERSION + _encode(header)
+    try:
+        frame = _VERSION + _encoder.encode(header)
+    except (UnicodeEncodeError, OverflowError):
+        frame = _VERSION + _encode(header)  # raises what it means
     if len(frame) > MAX_HEADER:
         raise TooLarge(
             f"'{header.topic[:40]}' to '{header.destination[:40]}': a header of {len(frame)} bytes, "
@@ -60,7 +63,7 @@ def decode_header(frame: bytes) -> Header:
     if len(frame) > MAX_HEADER:
         raise Malformed(f"a header of {len(frame)} bytes, at most {MAX_HEADER} are allowed")
     try:
-        return _header_decoder.decode(memoryview(frame)[1:])
+        return _header_decoder.decode(frame[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise Malformed(f"a header that does not decode: {problem}") from None
 

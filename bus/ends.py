@@ -78,28 +78,19 @@ class Caller(End):
         self.suffix = f"@{node.number}"
 
 
-class Pending:
-    """The requests of one message on their way: who waits, who must answer, what to say when nobody does."""
+class Pending(msgspec.Struct, eq=False, gc=False):
+    """The requests of one message on their way: who waits, who must answer, what to say when nobody does.
 
-    __slots__ = ("causes", "destination", "expires", "origin", "source", "target", "topic")
+    Two are never the same. The garbage collector does not look at them: an end that leaves lets go of all.
+    """
 
-    def __init__(
-        self,
-        origin: End,
-        target: Connection,
-        source: str,
-        destination: str,
-        topic: str,
-        causes: tuple[str, ...],
-        expires: float,
-    ) -> None:
-        self.origin = origin
-        self.target = target
-        self.source = source
-        self.destination = destination
-        self.topic = topic
-        self.causes = causes
-        self.expires = expires
+    origin: End
+    target: Connection
+    source: str
+    destination: str
+    topic: str
+    causes: tuple[str, ...]
+    expires: float
 
 
 def out(end: End, header: Header, body: bytes = b"") -> Out:

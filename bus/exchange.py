@@ -10,7 +10,7 @@ Odd: the name of a party changes with its node's number; answers to the old name
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import CoveyError, Malformed, NoService, Overloaded, ServiceDied, TooLarge, Unreachable, UsageError
@@ -30,6 +30,8 @@ MAX_ROUTES = 10_000
 
 MAX_CAUSE = 64
 """Characters of a cause that errors of the broker repeat."""
+
+REQUEST = Kind.REQUEST  # looking a member up in its enumeration costs as much as a call
 
 
 class Exchange:
@@ -69,6 +71,7 @@ class Exchange:
             for source in [source for source, party in self._local.items() if party is end]:
                 del self._local[source]
                 self.pending.pop(source, None)
+            end.pending.clear()
         for source, number in self._select(lambda p: p.origin is end):
             self._forget(source, number)
         return self.fail(
@@ -92,7 +95,7 @@ class Exchange:
             lambda p: Unreachable(f"{p.destination} cannot be reached: {reason}", hint),
         )
 
-    def busy_links(self) -> set[Hashable]:
+    def busy_links(self) -> set[int | str]:
         """Return the links over which somebody waits for an answer."""
         targets = {p.target for table in self.pending.values() for p in table.values()}
         return {target.key for target in targets if target.port == "link"}
@@ -115,7 +118,7 @@ class Exchange:
         ids, destination, count = header.ids, header.destination, header.count
         self.counters["requests"] += count
         table = self.pending.get(source)
-        if ids and table and not table.keys().isdisjoint(ids):
+        if table and (ids[0] in table if len(ids) == 1 else not table.keys().isdisjoint(ids)):
             self.counters["malformed"] += 1  # said twice: an error would be taken for the answer to the first
             return []
         try:
@@ -131,7 +134,7 @@ class Exchange:
                     body, compressed = codec.compress(body)
             frame = codec.encode_header(
                 Header(
-                    Kind.REQUEST,
+                    REQUEST,
                     ids,
                     source,
                     destination,
@@ -149,7 +152,7 @@ class Exchange:
                     key,
                 )
             )
-            if window is not None and not window.take(Kind.REQUEST, len(frame) + len(body)):
+            if window is not None and not window.take(REQUEST, len(frame) + len(body)):
                 raise Overloaded(f"'{destination}' does not keep up", "try again later")
         except CoveyError as problem:
             return self._refuse(origin, source, header, problem)
@@ -165,7 +168,7 @@ class Exchange:
             else:
                 table.update(dict.fromkeys(ids, pending))
             origin.waiting += count
-        return [Out(target.connection, Kind.REQUEST, frame, body)]
+        return [Out(target.connection, REQUEST, frame, body)]
 
     def reply(self, connection: Connection, source: str, header: Header, body: Any) -> list[Out]:
         """Pass a reply, an error, or a batch of them, to who waits for it."""

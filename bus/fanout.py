@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import Overloaded, UsageError
 from . import codec
@@ -40,12 +40,10 @@ MAX_CACHED = 10_000
 """Topics whose readers are remembered."""
 
 
-class Last(NamedTuple):
-    """The last event of a source and topic."""
+Last = tuple[Header, Any, int]
+"""The last event of a source and topic: header, body, and the bytes of both."""
 
-    header: Header
-    body: Any
-    size: int
+EVENT = Kind.EVENT
 
 
 class Fanout:
@@ -56,7 +54,7 @@ class Fanout:
 
     def __init__(self, counters: Counter[str]) -> None:
         self.counters = counters
-        self.last: dict[tuple[int, str, str], Last] = {}
+        self.last: dict[tuple[int, str, str], Last] = {}  # the oldest first
         self.last_bytes = 0
         self.confirmed: set[tuple[int, str]] = set()  # what another node has confirmed to us
         self._sources: dict[tuple[int, str], set[str]] = {}  # of what is in `last`
@@ -149,20 +147,21 @@ class Fanout:
         frame = codec.encode_header(header)
         size = len(frame) + len(body)
         topic = header.topic
-        self._keep((node, header.source, topic), Last(header, body, size))
-        outs = []
+        key = (node, header.source, topic)
+        self._keep(key, (header, body, size))
+        outs: list[Out] = []
         for end in self.readers(node, topic):
             if end.missed:
-                end.missed.pop((node, header.source, topic), None)
+                end.missed.pop(key, None)
             window = end.window
             if window is None:
                 outs.append(self._outside(end, header, frame, body))
-            elif window.take(Kind.EVENT, size):
-                outs.append(Out(end.connection, Kind.EVENT, frame, body))
+            elif window.take(EVENT, size):
+                outs.append(Out(end.connection, EVENT, frame, body))
             else:
                 self.lost(end, node, header)
-                continue
-            self.counters["events_delivered"] += header.count
+        if outs:
+            self.counters["events_delivered"] += header.count * len(outs)
         return outs
 
     def lost(self, end: End, node: int, header: Header) -> None:
@@ -206,7 +205,7 @@ class Fanout:
         for (node, topic), found in self._cache.items():
             fitting = {end for (number, name), end in wants if number == node and fits(name, topic)}
             assert set(found) == fitting and len(found) == len(fitting)
-        assert self.last_bytes == sum(each.size for each in self.last.values()) <= MAX_LAST_BYTES
+        assert self.last_bytes == sum(size for _, _, size in self.last.values()) <= MAX_LAST_BYTES
         assert len(self.last) <= MAX_LAST
         kept = {(node, topic, source) for node, source, topic in self.last}
         assert kept == {(*key, source) for key, sources in self._sources.items() for source in sources}
@@ -218,12 +217,13 @@ class Fanout:
         last = self.last.get(key)
         if last is None:
             return True  # too old to be kept: the next event's number tells the gap
-        header = event_header(last.header, welcome=True)
+        header, body, _ = last
+        header = event_header(header, welcome=True)
         frame = codec.encode_header(header)
         if end.window is None:
-            outs.append(self._outside(end, header, frame, last.body))
-        elif end.window.take(Kind.EVENT, len(frame) + len(last.body)):
-            outs.append(Out(end.connection, Kind.EVENT, frame, last.body))
+            outs.append(self._outside(end, header, frame, body))
+        elif end.window.take(EVENT, len(frame) + len(body)):
+            outs.append(Out(end.connection, EVENT, frame, body))
         else:
             return False
         self.counters["events_told_again"] += 1
@@ -243,14 +243,14 @@ class Fanout:
         if old is None:
             self._sources.setdefault((key[0], key[2]), set()).add(key[1])
         else:
-            self.last_bytes -= old.size
+            self.last_bytes -= old[2]
         self.last[key] = last
-        self.last_bytes += last.size
+        self.last_bytes += last[2]
         while self.last_bytes > MAX_LAST_BYTES or len(self.last) > MAX_LAST:
             self._drop(next(iter(self.last)))
 
     def _drop(self, key: tuple[int, str, str]) -> None:
-        self.last_bytes -= self.last.pop(key).size
+        self.last_bytes -= self.last.pop(key)[2]
         sources = self._sources[key[0], key[2]]
         sources.discard(key[1])
         if not sources:

@@ -36,7 +36,7 @@ class Role(enum.IntEnum):
     COMPONENT = 3
 
 
-class Header(msgspec.Struct, array_like=True, frozen=True):
+class Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What brokers route by.
 
     `count` items are in the body: one is the body itself, more are a msgpack array. `ids` pairs each reply with its

@@ -47,6 +47,7 @@ from .names import check_names
 FLOW = frozenset({"requests", "replies", "events", "events_delivered", "events_told_again"})
 """Counters of what went well, in items; all others count losses and refusals."""
 
+REQUEST, REPLY, ERROR, EVENT, CONTROL = Kind  # looking a member up in its enumeration costs as much as a call
 _subscribe_decoder = msgspec.msgpack.Decoder(Subscribe)
 
 
@@ -184,11 +185,11 @@ class Router:
             self.counters["malformed"] += 1
             return []
         kind = header.kind
-        if kind is Kind.REQUEST:
+        if kind is REQUEST:
             return self.exchange.request(party, party.source, party.role, party.uid, header, body, now)
-        if kind is Kind.REPLY or kind is Kind.ERROR:
+        if kind is REPLY or kind is ERROR:
             return self.exchange.reply(party.connection, party.source, header, body)
-        if kind is Kind.EVENT:
+        if kind is EVENT:
             return self._publish(party, header, body)
         if header.topic == READ:
             return self._read(party, header)
@@ -343,7 +344,7 @@ class Router:
             return self.fanout.publish(
                 0,
                 Header(
-                    Kind.EVENT,
+                    EVENT,
                     (),
                     party.source,
                     "",
@@ -411,10 +412,10 @@ class Router:
 def sound(header: Header) -> bool:
     """Whether the numbers of a header fit together."""
     count, ids = header.count, header.ids
-    if header.kind is Kind.CONTROL:
+    if header.kind is CONTROL:
         return count == 1 and len(ids) <= 2 and (not ids or min(ids) >= 0)
     if count == 1:
-        return len(ids) <= 1 and len(header.causes) <= 1 and len(header.request_ids) <= 1 and (not ids or ids[0] >= 0)
+        return (not ids or (ids[0] >= 0 and len(ids) == 1)) and len(header.causes) <= 1 and len(header.request_ids) <= 1
     return (
         1 < count <= codec.MAX_BATCH
         and len(header.causes) in (0, 1, count)

