@@ -50,7 +50,7 @@ class Judge:
         bus = self._home.bus
         value, revision = await read_value(bus, entries.decision_key(definition_id), cluster_id)
         standing, key = entries.standing(value), ""
-        if standing == "gone":
+        if standing in ("gone", "begun"):
             key = str(value.get("key", ""))
         elif standing == "defined":
             node, revision = await read_value(bus, entries.node_key(int(value["number"])), cluster_id)

@@ -134,5 +134,8 @@ LOOK_AGAIN = 1.0
 BROKER_LOOK = 0.3
 """Seconds between two looks whether the broker was restarted and forgot this node: compares two values, asks nobody."""
 
+ANSWER_FIRST = 0.05
+"""Seconds for the answer "erased" to leave an undefined node, before its broker forgets whom it trusted."""
+
 LEFT_TIME = 10.0
 """Seconds for the view to let a node go that is to be undefined."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
+from ...bus.driver import Background
 from ...errors import CoveyError, NodeOnline, NotFound, Refused
 from . import life
 from .daemon import Daemon
@@ -17,7 +18,7 @@ from .entries import undefine
 from .home import Home
 from .lookup import Verdict, ask_verdict, online_members, read_global
 from .places import peer_places, who_knows
-from .settings import LEFT_TIME, WRITE_TIME
+from .settings import ANSWER_FIRST, LEFT_TIME, WRITE_TIME
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Undefiner:
     def __init__(self, home: Home, daemon: Daemon) -> None:
         self._home = home
         self._daemon = daemon
+        self._background = Background()
 
     async def undefine(self, number: int) -> dict[str, Any]:
         """Remove a node from this cluster; return its last definition and whether its own files are gone already."""
@@ -100,16 +102,28 @@ class Undefiner:
         verdict = await ask_verdict(home.bus, who_knows(node, servers, table), cluster_id, node)
         if verdict is None or verdict.standing != "gone":
             return False
-        await self.erase(cluster_id, verdict, "undefined")
+        await self._erase(cluster_id, verdict, "undefined")
+        self._background.start(self._erased_soon(current), "an undefined node's broker is told")
         return True
 
     async def erase(self, cluster_id: str, verdict: Verdict | None, reason: str) -> None:
         """Erase this node's data of a cluster that it is not online in; `verdict` is the proof, if there is one."""
+        current = self._home.clusters.current == cluster_id
+        await self._erase(cluster_id, verdict, reason)
+        await self._erased(current)
+
+    async def _erase(self, cluster_id: str, verdict: Verdict | None, reason: str) -> None:
         home = self._home
-        current = home.clusters.current == cluster_id
         await asyncio.to_thread(home.store.erase_cluster, cluster_id)
         proof = verdict.proof() if verdict else None
         await home.audit("dcm", "local_erased", "done", cluster=cluster_id, reason=reason, proof=proof)
-        await home.reload()
-        if current:
+
+    async def _erased(self, current: bool) -> None:
+        await self._home.reload()
+        if current and self._home.replica is None and self._daemon.machine.state in IDLE:
             self._daemon.feed(life.Undefined())
+
+    async def _erased_soon(self, current: bool) -> None:
+        """Let the answer go first: as soon as the broker knows, it cuts off the member that asked."""
+        await asyncio.sleep(ANSWER_FIRST)
+        await self._erased(current)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import msgspec
 import pytest
 from covey import errors
 from covey.bus.client import Client, connect
+from covey.bus.security import load_keys
+from covey.components.dcm import entries
 from covey.components.dcm.audit import AuditLog
 from covey.components.dcm.definitions import ClusterDefinition, PendingDefine
 from covey.components.dcm.layout import Layout
+from covey.components.dcm.messages import Resolve
 from covey.components.dcm.storage import Store
 from covey.components.dcm.token import Token, parse
 from real_nodes import free_port, story
@@ -24,7 +28,7 @@ def port() -> int:
     return free_port()
 
 
-MODE = "open"
+MODE = "curve"  # unless a test says it
 
 
 def lines(folder: Path, number: int, what: str) -> list[dict[str, Any]]:
@@ -36,9 +40,10 @@ async def states(bus: Client) -> list[str]:
     return [each["state"] for each in (await bus.call("dcm", "node_tokens"))["tokens"]]
 
 
+@pytest.mark.parametrize("mode", ["curve", "open"])
 @story
-async def test_a_node_is_defined_with_its_token_and_only_once(folder: Path, port: int) -> None:
-    async with running(folder, 1, port, mode=MODE) as one, running(folder, 2, port, mode=MODE) as two:
+async def test_a_node_is_defined_with_its_token_and_only_once(folder: Path, port: int, mode: str) -> None:
+    async with running(folder, 1, port, mode=mode) as one, running(folder, 2, port, mode=mode) as two:
         await define_cluster(one)
         made = await two.call("dcm", "node_prepare", ttl=600.0)
         token = parse(made["token"])
@@ -181,3 +186,70 @@ async def test_a_cluster_that_is_gone_is_forgotten_and_one_that_is_there_is_not(
         assert store.clusters().pending == {}
     outcomes = [entry["outcome"] for entry in lines(folder, 2, "node_forget")]
     assert outcomes == ["dcm.node_online", "core.refused", "done", "done"]
+
+
+@story
+async def test_what_an_undefined_node_learns_when_it_comes_back(folder: Path, port: int) -> None:
+    async with running(folder, 1, port, mode=MODE) as one:
+        cluster = await define_cluster(one)
+        async with running(folder, 2, port, mode=MODE) as two:
+            with pytest.raises(errors.TokenNeeded):
+                await one.call("dcm", "node_define", address=f"127.1.0.2:{port}")
+            await define(one, two, 2, port)
+            for bus in (one, two):
+                keys = {number: node["key"] for number, node in (await bus.call("dcm", "local"))["nodes"].items()}
+                assert keys == {number: load_keys(folder / f"n{number}.key").public for number in (1, 2)}
+        await until_state(one, "offline", 2)
+        assert (await one.call("dcm", "node_undefine", number=2, timeout=30))["erased"] is False
+        async with running(folder, 2, port, mode=MODE) as two:
+            await until_phase(two, "undefined")
+            assert not (folder / "n2" / cluster).exists()
+            assert (await two.call("dcm", "node_verdict"))["scenario"] == 2
+    (erased,) = lines(folder, 2, "local_erased")
+    assert erased["with"]["proof"]["said_by"] == f"127.1.0.1:{port + 1}"
+
+
+@story
+async def test_a_copied_disk_with_its_key_is_a_clone(folder: Path, port: int) -> None:
+    async with running(folder, 1, port, mode=MODE) as one, running(folder, 2, port, mode=MODE) as two:
+        await define_cluster(one)
+        await define(one, two, 2, port)
+        shutil.copytree(folder / "n2", folder / "n3", ignore=shutil.ignore_patterns("run"))
+        async with running(folder, 3, port, "{value: machine-2}", mode=MODE) as copy:  # the disk alone: another key
+            status = await until_phase(copy, "failed")
+            assert "was defined" in status["reason"]
+            with pytest.raises(errors.KeyChanged):
+                await copy.call("dcm", "node_online")
+        shutil.copy(folder / "n2.key", folder / "n3.key")
+        async with running(folder, 3, port, "{value: machine-2}", mode=MODE) as copy:
+            status = await until_phase(copy, "failed")
+            assert "clone" in status["reason"]
+        assert (await two.call("dcm", "cluster_status"))["node_state"] == "online"
+        assert (await one.call("dcm", "cluster_status"))["view"]["members"] == [1, 2]
+
+
+@story
+async def test_a_stranger_at_the_door_is_refused_and_written_down(folder: Path, port: int) -> None:
+    """A node of another cluster asks for what is not its own: by the join port, with its own proved key."""
+    async with running(folder, 1, port, mode=MODE) as one, running(folder, 2, port, mode=MODE) as two:
+        cluster = await define_cluster(one)
+        await define_cluster(two)
+        definition = "d" * 32
+        async with connect(folder / "n1", name="tests", component=True) as part:
+            await part.call("registry", "txn", **entries.begin(definition, "a" * 64))
+        place = f"127.1.0.1:{port + 1}#{load_keys(folder / 'n1.key').public}"
+        with pytest.raises(errors.Denied):
+            await two.call("dcm", "verdict", node=place, cluster_id=cluster, definition_id=definition)
+        with pytest.raises(errors.Denied):
+            body = msgspec.msgpack.encode(Resolve("t", cluster, definition))
+            await two.call("dcm", "join_message", node=place, body=body)
+        with pytest.raises(errors.BadArguments):
+            await two.call("dcm", "join_message", node=place, body=b"nonsense")
+        with pytest.raises(errors.CoveyError):
+            await two.call("dcm", "node_undefine", node=place, number=1, timeout=2)
+        with pytest.raises(errors.Denied):
+            await one.call("dcm", "join_message", body=b"by a local party")
+        refused = (await one.call("dcm", "node_tokens"))["refused"]
+        assert (refused["refused_not_yours"], refused["refused_malformed"]) == (2, 1)
+    written = lines(folder, 1, "join_refused")
+    assert {entry["with"]["key"] for entry in written} == {load_keys(folder / "n2.key").public}
