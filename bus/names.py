@@ -41,7 +41,7 @@ def check_names(
             )
         if role < Role.OPERATOR:
             raise Denied(f"serving '{name}' needs the role operator", "see security.roles in the node's YAML")
-        if role < Role.COMPONENT and (name in reserved or name.startswith(("controller.", "client-"))):
+        if role < Role.COMPONENT and (name in reserved or name.startswith(("controller.", "client-", "join-"))):
             raise Denied(f"the name '{name}' is reserved for covey's own components")
         for holder in parties:
             if holder is party or holder in replaced or not (holder.name == name or name in holder.services):

@@ -54,14 +54,15 @@ def load_or_fail(file: str) -> Any:
 
 @command.verb("check", examples=["covey config check n1.yaml", "covey config check n1.yaml -o json"])
 @_file
-@unbuilt_option("--deep", is_flag=True, spec="14.1", summary="Check files, keys, ports and peers too.")
+@unbuilt_option("--deep", is_flag=True, spec="14.1", summary="Check files, ports and peers too.")
 @unbuilt_option("--fix", is_flag=True, spec="14.1", summary="Repair what has only one repair.")
 def check(file: str) -> int:
     """Check a node's YAML file without starting anything.
 
-    It is the code that `covey node start` runs, so a file that passes here does not fail there for its content. Each
-    finding has FILE:LINE:COLUMN, a code (`covey explain CODE`), the line, what is allowed and a suggestion. Exit code
-    10 when there is an error; warnings alone give 0.
+    It is the code that `covey node start` runs, so a file that passes here does not fail there for its content. The key
+    file is looked at, too: that it is there, whole, and nobody else's to read. Each finding has FILE:LINE:COLUMN, a
+    code (`covey explain CODE`), the line, what is allowed and a suggestion. Exit code 10 when there is an error;
+    warnings alone give 0.
     """
     from ..config import check_node, render_all
 

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -111,8 +112,15 @@ def until_told(main: Coroutine[Any, Any, None]) -> None:
     loop.run(guarded())
 
 
+def raise_file_limit() -> None:
+    """Allow this process as many open files as the system lets it: each connection is one, a stranger's as well."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def broker(config: Any, told: socket.socket) -> None:
     """The broker alone: nothing may hold its loop. Says through `told` that it listens, or why not."""
+    raise_file_limit()
 
     async def main() -> None:
         try:

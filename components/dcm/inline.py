@@ -16,7 +16,15 @@ from ...bus.client import connect
 from ...bus.loop import run
 from ...errors import CoveyError
 from ...plugins.manager import PluginManager
-from .child import broker_settings, causes, last_words, run_component, run_dcm, set_up_logging
+from .child import (
+    broker_settings,
+    causes,
+    last_words,
+    raise_file_limit,
+    run_component,
+    run_dcm,
+    set_up_logging,
+)
 from .processes import Exit
 
 log = logging.getLogger(__name__)
@@ -89,5 +97,6 @@ def run_inline(config: Any) -> int:
         await run_node(config, shutdown)
 
     set_up_logging("node")
+    raise_file_limit()
     run(main())
     return 0

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from covey import errors
+from covey.bus.security import make_keys
 
 GOOD = """\
 node:
@@ -40,6 +41,36 @@ def test_all_findings_at_once(covey, tmp_path) -> None:  # type: ignore[no-untyp
     assert {"code", "severity", "file", "line", "column", "message", "hint"} == set(findings[0])
     assert f"{file}:2:3: error[config.unknown_key]" in covey("config", "check", str(file)).stdout
     assert covey("config", "show", str(file)).exit_code == 10
+
+
+def test_the_key_file_is_checked_where_a_start_would_need_it(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file, key = tmp_path / "n1.yaml", tmp_path / "n1.key"
+    file.write_text(GOOD.replace("{mode: open}", "{key: {file: n1.key}}"))
+
+    def found() -> tuple[int, list[tuple[str, int, int]]]:
+        answer = covey("config", "check", str(file), "-o", "json")
+        return answer.exit_code, [
+            (one["code"], one["line"], one["column"]) for one in json.loads(answer.stdout)["data"]
+        ]
+
+    assert found() == (10, [("security.key_missing", 7, 24)])
+    assert "covey node init" in covey("config", "check", str(file)).stdout
+    assert not key.exists()
+    started = covey("node", "start", str(file))
+    assert started.exit_code == 10
+    assert "security.key_missing" in started.stderr
+    make_keys(key)
+    assert found() == (0, [])
+    key.chmod(0o640)
+    assert found() == (10, [("security.key_mode", 7, 24)])
+    assert f"chmod 600 {key}" in covey("config", "check", str(file)).stdout
+    assert covey("node", "start", str(file)).exit_code == 10
+    key.chmod(0o600)
+    key.write_text(key.read_text().replace("secret: ", "secret: x"))
+    assert found() == (10, [("security.key_malformed", 7, 24)])
+    file.write_text(GOOD.replace("{mode: open}", "{mode: open, key: {file: n1.key}}"))
+    assert found() == (0, [])
+    assert covey("explain", "security.key_mode").exit_code == 0
 
 
 CARD = """
