@@ -22,7 +22,7 @@ from typing import Any
 
 import zmq
 from bus_extra import idle, taps
-from bus_systems import SYSTEMS, Failed, events, requests, running
+from bus_systems import COMPARED, SYSTEMS, Failed, events, requests, running
 
 ROWS = {
     "round_trip": "round trip, one request at a time, microseconds (less is better)",
@@ -31,7 +31,6 @@ ROWS = {
     "taps": "requests per second with a tap, as part of those without",
     "idle": "CPU of a broker that nobody asks, as part of one CPU",
 }
-COMPARED = ("round_trip", "pipelined", "events")
 FIGURE = {"round_trip": "p50", "pipelined": "rate", "events": "rate"}
 
 GOALS = [
@@ -89,7 +88,7 @@ def compare(names: list[str], said: argparse.Namespace, failed: dict[str, str], 
     What fails once is left out in all rounds and explained in `failed`.
     """
     rows = [row for row in COMPARED if row in said.only]
-    results: Results = {row: {name: [] for name in names} for row in rows}
+    results: Results = {row: {name: [] for name in names if row in SYSTEMS[name].rows} for row in rows}
     for number in range(1, said.rounds + 1):
         for name in names if number % 2 else names[::-1]:
             began, since = time.monotonic(), busy()
@@ -142,7 +141,7 @@ def summed(results: Results) -> dict[str, Any]:
             },
             "ratios": {
                 against: ratios(systems, figure, against)
-                for against in ("limit", "nats", "redis", "mosquitto", "covey-2")
+                for against in ("limit", "bare", "nats", "redis", "mosquitto", "covey-2")
                 if systems.get(against)
             },
         }
@@ -163,7 +162,7 @@ def text(found: dict[str, Any], said: argparse.Namespace) -> str:
     for row, result in found["rows"].items():
         if row not in COMPARED:
             continue
-        against = [name for name in ("limit", "nats", "redis", "mosquitto") if name in result["ratios"]]
+        against = [name for name in ("limit", "bare", "nats", "redis", "mosquitto") if name in result["ratios"]]
         lines += ["", ROWS[row].format(in_flight=said.in_flight)]
         figures = ("p50", "p99") if row == "round_trip" else ("rate",)
         lines.append(

@@ -24,6 +24,9 @@ from bus_common import Shared
 from covey.bus.broker import BrokerSettings
 
 HERE = Path(__file__).parent
+COMPARED = ("round_trip", "pipelined", "events")
+"""Rows that compare systems."""
+
 LIMIT = 60.0
 """Seconds within which a party must answer."""
 
@@ -150,6 +153,12 @@ def limit(stack: ExitStack, folder: Path, uvloop: bool) -> Started:
     return Started("bus_limit.py", lambda role: said, servers, frozenset({"service"}))
 
 
+def bare(stack: ExitStack, folder: Path, uvloop: bool) -> Started:
+    """Covey's shape with everything left out."""
+    said = {"endpoint": f"ipc://{folder}/bare", "uvloop": uvloop}
+    return Started("bus_bare.py", lambda role: said, [started(stack, "bus_bare.py", "broker", said)])
+
+
 def nats(stack: ExitStack, folder: Path, uvloop: bool) -> Started:
     port = free_port()
     daemon(stack, port, "nats-server", "-a", "127.0.0.1", "-p", str(port))
@@ -183,6 +192,7 @@ class System(NamedTuple):
     start: Callable[[ExitStack, Path, bool], Started]
     missing: Callable[[], str]
     """Why it cannot be measured here; empty: it can."""
+    rows: tuple[str, ...] = COMPARED
 
 
 def _needs(program: str, package: str) -> Callable[[], str]:
@@ -209,6 +219,7 @@ SYSTEMS = {
     "covey-2": System("covey, two nodes", covey_two, _needs_events_of_nodes),
     "covey-2-curve": System("covey, two nodes, CURVE", covey_curve, _needs_curve),
     "limit": System("libzmq in C", limit, lambda: ""),
+    "bare": System("bare Python", bare, lambda: "", ("round_trip",)),
     "nats": System("NATS, nats-py", nats, _needs("nats-server", "nats")),
     "redis": System("Redis, redis-py", redis, _needs("redis-server", "redis")),
     "mosquitto": System("Mosquitto, paho", mosquitto, _needs("mosquitto", "paho")),

@@ -16,6 +16,7 @@ import msgspec
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
+from .routing import FLOW
 from .service import verb
 from .tap import Condition, Record
 
@@ -90,6 +91,7 @@ def _status(broker: Broker) -> dict[str, Any]:
         "last_events": len(router.fanout.last),
         "last_events_bytes": router.fanout.last_bytes,
         "counters": dict(sorted(router.counters.items())),
+        "losses": {name: count for name, count in sorted(router.counters.items()) if count and name not in FLOW},
     }
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket as sockets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,7 +25,7 @@ import zmq
 from ..errors import ConnectionLost, CoveyError, Malformed, NameTaken, NoDaemon, Timeout, UsageError
 from . import codec
 from .batch import Outbox
-from .deadlines import Deadlines
+from .calls import Calls
 from .messages import (
     GOODBYE,
     HELLO,
@@ -64,8 +63,6 @@ SEND_QUEUE = 1000
 encode_item = codec.encode_item
 _welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 _subscribe_decoder = msgspec.msgpack.Decoder(Subscribe)
-_list_decoder = msgspec.msgpack.Decoder(list[Any])
-_any_decoder = msgspec.msgpack.Decoder()
 
 Party = TypeVar("Party", bound="Client")
 
@@ -79,8 +76,6 @@ class Client:
         self._endpoint = endpoint
         self._wished = name
         self._component = component
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._number = random.randrange(1 << 31)  # a restarted party must not take an answer to its old self
         self._sequences: dict[str, int] = {}
         self._hellos: deque[asyncio.Future[None] | None] = deque()
         self._read = self._read_bytes = 0  # since the first welcome on this connection
@@ -93,7 +88,7 @@ class Client:
 
     async def open(self) -> None:
         """Connect and wait for the broker's welcome; raises NoDaemon, NameTaken, Denied."""
-        loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
         for option, value in (
@@ -105,7 +100,7 @@ class Client:
             socket.setsockopt(option, value)
         self._port = Port(socket, self._heard, self._drained)
         self._outbox = Outbox(self._port)
-        self._deadlines = Deadlines(loop, self._calls, self._late)
+        self._calls = Calls()
         self._serving = Serving(self._outbox)
         self._subscriptions = Subscriptions(self._say)
         self._monitor = None if self._endpoint.startswith("inproc:") else Monitor(socket, self._up, self._down)
@@ -136,9 +131,8 @@ class Client:
             return
         self._closed = True
         await self._serving.close()
-        self._fail_calls("this connection was closed")
+        self._calls.close()
         self._subscriptions.close()
-        self._deadlines.close()
         with suppress(zmq.ZMQError):
             self._outbox.control(GOODBYE, b"")
         self._outbox.close()
@@ -170,10 +164,8 @@ class Client:
         topic = f"{service}.{verb}"
         destination = service if node is None else f"{service}@{node}"
         item = self._encode(topic, arguments)
-        alone = not self._calls
-        number = self._number = self._number + 1
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls[number] = future
+        alone = not len(self._calls)
+        number, answer = self._calls.begin(timeout)
         try:
             self._outbox.add(
                 Kind.REQUEST,
@@ -187,10 +179,9 @@ class Client:
                 timeout,
                 now=alone,
             )
-            self._deadlines.add(number, timeout)
-            return await future
+            return await answer
         except BaseException as problem:
-            self._calls.pop(number, None)
+            self._calls.drop(number)
             if type(problem) is TimeoutError:
                 raise Timeout(
                     f"{destination} did not answer '{verb}' within {timeout:g} s", "it may still happen"
@@ -336,47 +327,18 @@ class Client:
     def _handle(self, header: Header, body: bytes | memoryview) -> None:
         kind = header.kind
         if kind is Kind.REPLY:
-            self._replies(header, body)
+            self._calls.replies(header, body)
         elif kind is Kind.REQUEST:
             self._serving.take(header, body)
         elif kind is Kind.EVENT:
             self._subscriptions.take(header, body)
         elif kind is Kind.ERROR:
-            self._errors(header, body)
+            if header.ids:
+                self._calls.errors(header, body)
+            else:
+                self._refused(header, codec.decode_error(codec.unpack_body(body, header.compressed)))
         else:
             self._controlled(header, body)
-
-    def _replies(self, header: Header, body: bytes | memoryview) -> None:
-        ids = header.ids
-        try:
-            data = codec.unpack_body(body, header.compressed)
-            try:
-                results = [_any_decoder.decode(data)] if header.count == 1 else _list_decoder.decode(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-                raise Malformed(f"an answer that does not decode: {problem}") from None
-            if len(results) != len(ids):
-                raise Malformed(f"{len(results)} answers to {len(ids)} requests")
-        except Malformed as problem:
-            for number in ids:
-                self._fail(number, Malformed(problem.message))
-            return
-        pop = self._calls.pop
-        for number, result in zip(ids, results, strict=True):
-            future = pop(number, None)
-            if future is not None and not future.done():
-                future.set_result(result)
-
-    def _errors(self, header: Header, body: bytes | memoryview) -> None:
-        if not header.ids:
-            self._refused(header, codec.decode_error(codec.unpack_body(body, header.compressed)))
-            return
-        try:
-            items = codec.split_items(codec.unpack_body(body, header.compressed), len(header.ids))
-            problems = [codec.decode_error(item) for item in items]
-        except Malformed as problem:
-            problems = [Malformed(problem.message) for _ in header.ids]
-        for number, error in zip(header.ids, problems, strict=True):
-            self._fail(number, error)
 
     def _refused(self, header: Header, problem: CoveyError) -> None:
         """Handle what the broker says about something that is no request."""
@@ -400,7 +362,7 @@ class Client:
         elif header.topic == SUBSCRIBED:
             self._subscriptions.confirm(_subscribe_decoder.decode(body))
         elif header.topic == HELLO_WANTED and (self._counting or not self._hellos):
-            self._fail_calls("the broker was restarted")
+            self._calls.fail_all("the broker was restarted")
             self._begin()
 
     def _begin(self) -> None:
@@ -432,24 +394,7 @@ class Client:
         if reason == "connection closed":
             self._lost = True
             self._outbox.forget()
-            self._fail_calls("the broker went away")
-
-    def _late(self, number: int) -> None:
-        future = self._calls.pop(number)
-        if not future.done():
-            future.set_exception(TimeoutError())
-
-    def _fail(self, number: int, problem: CoveyError) -> None:
-        future = self._calls.pop(number, None)
-        if future is not None and not future.done():
-            future.set_exception(problem)
-
-    def _fail_calls(self, reason: str) -> None:
-        for number in list(self._calls):
-            self._fail(
-                number,
-                ConnectionLost(f"{reason} before it answered", "read before you ask again: it may have happened"),
-            )
+            self._calls.fail_all("the broker went away")
 
 
 @asynccontextmanager

@@ -110,9 +110,9 @@ class Fanout:
         """Return the topics that somebody here wants of another node."""
         return sorted(topic for number, topic in self._readers if number == node)
 
-    def unconfirmed(self) -> set[int]:
-        """Return the nodes that have not confirmed all that is wanted of them."""
-        return {key[0] for key in self._readers if key[0] and key not in self.confirmed}
+    def unconfirmed(self) -> list[tuple[int, str]]:
+        """Return what is wanted of other nodes, by node and topic, and not confirmed."""
+        return sorted(key for key in self._readers if key[0] and key not in self.confirmed)
 
     def nodes(self) -> set[int]:
         """Return the other nodes of which something is wanted."""
@@ -150,12 +150,14 @@ class Fanout:
         key = (node, header.source, topic)
         self._keep(key, (header, body, size))
         outs: list[Out] = []
+        outside: tuple[bytes, Any] | None = None
         for end in self.readers(node, topic):
             if end.missed:
                 end.missed.pop(key, None)
             window = end.window
             if window is None:
-                outs.append(self._outside(end, header, frame, body))
+                outside = outside or _outside(header, frame, body)
+                outs.append(Out(end.connection, EVENT, *outside))
             elif window.take(EVENT, size):
                 outs.append(Out(end.connection, EVENT, frame, body))
             else:
@@ -221,22 +223,13 @@ class Fanout:
         header = event_header(header, welcome=True)
         frame = codec.encode_header(header)
         if end.window is None:
-            outs.append(self._outside(end, header, frame, body))
+            outs.append(Out(end.connection, EVENT, *_outside(header, frame, body)))
         elif end.window.take(EVENT, len(frame) + len(body)):
             outs.append(Out(end.connection, EVENT, frame, body))
         else:
             return False
         self.counters["events_told_again"] += 1
         return True
-
-    def _outside(self, end: End, header: Header, frame: bytes, body: Any) -> Out:
-        """Return an event for another node: compressed when that helps."""
-        if len(body) > codec.COMPRESS_ABOVE and not header.compressed:
-            packed, smaller = codec.compress(body)
-            if smaller:
-                frame = codec.encode_header(event_header(header, compressed=True))
-                return Out(end.connection, Kind.EVENT, frame, packed)
-        return Out(end.connection, Kind.EVENT, frame, body)
 
     def _keep(self, key: tuple[int, str, str], last: Last) -> None:
         old = self.last.pop(key, None)
@@ -271,6 +264,15 @@ class Fanout:
     @staticmethod
     def _wants(end: End, node: int, topic: str) -> bool:
         return (node, topic) in end.wants or any((node, pattern) in end.wants for pattern in _patterns(topic))
+
+
+def _outside(header: Header, frame: bytes, body: Any) -> tuple[bytes, Any]:
+    """Return an event as it leaves the node: compressed when that helps."""
+    if not header.compressed:
+        body, smaller = codec.compress(body)
+        if smaller:
+            frame = codec.encode_header(event_header(header, compressed=True))
+    return frame, body
 
 
 def fits(pattern: str, topic: str) -> bool:

@@ -161,8 +161,9 @@ class Router:
         not take, and tell which losses and refusals there were."""
         self.exchange.expire(now)
         outs: list[Out] = []
-        for node in sorted(self.fanout.unconfirmed() & self._linked):
-            outs += self.link_up(node)
+        for node, topic in self.fanout.unconfirmed():
+            if node in self._linked:
+                outs.append(self._say(SUBSCRIBE, node, Subscribe(topic)))
         for caller in self.callers.values():
             outs += self.fanout.room(caller)
         changed = {

@@ -1,9 +1,9 @@
 """Events as async iterators.
 
 The broker tells the last event of each source and topic when a subscription begins (`Event.welcome`), and again where
-some were lost: that one is then news like any other, behind a gap. Each source numbers what it publishes on a topic, so a gap is seen and told as `missed`. A reader's
-queue is bounded in events and bytes; of what finds no room, the last event of each source and topic is kept and told
-when the rest is read.
+some were lost: that one is then news like any other, behind a gap. Each source numbers what it publishes on a topic, so
+a gap is seen and told as `missed`. A reader's queue is bounded in events and bytes; of what finds no room, the last
+event of each source and topic is kept and told when the rest is read.
 
 Knows no socket: `say` sends a control message. Events wait as the bytes they came in, and are decoded, a batch in one
 go, when they are read.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import CoveyError, UsageError
 from .connection import Session, answer
 from .names import node_number
 from .output import Block
@@ -42,6 +43,7 @@ def command(target: str, count: int) -> int:
             "node": session.bus.node.number if number is None else number,
             "rtt_ms": times,
             "route": _route(session, service, number),
+            "lost": await _lost(session, number),
         }
 
     return answer(ask, _text)
@@ -55,9 +57,24 @@ def _route(session: Session, service: str, number: int | None) -> list[str]:
     return [*hops, f"{service}@{here if number is None else number}"]
 
 
+async def _lost(session: Session, number: int | None) -> dict[str, dict[str, int]]:
+    """Return what the brokers on the way have lost or refused since they started, by kind; those that say nothing are
+    left out."""
+    here = session.bus.node.number
+    found = {}
+    for node in dict.fromkeys((here, here if number is None else number)):
+        with suppress(CoveyError):
+            found[f"broker@{node}"] = (await session.call("bus", "status", node=node))["losses"]
+    return found
+
+
 def _text(data: dict[str, Any]) -> list[Block]:
     times = data["rtt_ms"]
     lines: list[Block] = [f"{data['service']}@{data['node']}: {time:.3f} ms" for time in times]
     if len(times) > 1:
         lines.append(f"min {min(times):.3f}, mean {sum(times) / len(times):.3f}, max {max(times):.3f} ms")
+    for broker, losses in data["lost"].items():
+        if losses:
+            told = ", ".join(f"{name} {count}" for name, count in losses.items())
+            lines.append(f"{broker} has lost or refused since its start: {told}")
     return [*lines, "way: " + " > ".join(data["route"])]

@@ -261,6 +261,25 @@ def test_a_node_is_asked_again_after_its_connection_broke(router: Router) -> Non
     assert head(again).welcome
 
 
+def test_only_what_was_not_confirmed_is_asked_for_again(router: Router) -> None:
+    router.link_up(2)
+    for topic in ("app.a", "app.b"):
+        subscribe(router, "x", topic, 2)
+    confirm(router, "app.a")
+    assert links(router.sweep(1.0)) == [(2, "subscribe", "app.b")]
+    assert (2, "app.a") in router.fanout.confirmed
+    router.link_down(2, "gone")
+    assert links(router.sweep(2.0)) == []
+
+
+def test_an_event_is_compressed_once_for_all_nodes(router: Router) -> None:
+    for key, number in (("p", 2), ("q", 3)):
+        router.caller_came(key, NodeInfo(number))
+        router.from_caller(key, *subscribing("app.a"), 0.0)
+    one, other = publish(router, "app.a", body=b"x" * 9000)
+    assert one.frame is other.frame and one.body is other.body
+
+
 def test_nobody_speaks_for_another_node(router: Router) -> None:
     subscribe(router, "x", "app.a", 2)
     header = event("app.a", source="dcm@3")

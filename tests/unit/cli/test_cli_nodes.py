@@ -126,6 +126,11 @@ def test_ping(covey, nodes) -> None:  # type: ignore[no-untyped-def]
     assert found["route"] == ["client-1", "broker@1", "broker@3", "dcm@3"]
     assert nodes.options[-1]["node"] == 3
     assert covey("ping", "dcm").stdout.splitlines()[-1] == "way: client-1 > broker@1 > dcm@1"
+    nodes.answers["bus", "status"] = {"losses": {"events_dropped": 4, "no_target": 1}}
+    line = "broker@3 has lost or refused since its start: events_dropped 4, no_target 1"
+    assert line in covey("ping", "dcm@3").stdout.splitlines()
+    nodes.answers["bus", "status"] = {"losses": {}}
+    assert "lost" not in covey("ping", "dcm@3").stdout
 
 
 @pytest.mark.parametrize("typed", ["@1", "dcm@"])

@@ -38,7 +38,15 @@ PLUGIN = {
     "reason": "import: no such module",
 }
 GRAPHS = {"text": "functions: …", "dot": "digraph covey {\n}", "functions": {}, "data": {}}
-STATUS = {"waiting": 0, "node": {"number": 1}, "parties": [{"name": "dcm", "pid": 7}], "callers": [2, 3], "links": []}
+STATUS = {
+    "waiting": 0,
+    "node": {"number": 1},
+    "parties": [{"name": "dcm", "pid": 7, "queue": 3, "services": ["dcm"], "events_dropped": 9}],
+    "callers": [2, 3],
+    "links": [{"peer": "2", "address": "a:1", "up": True, "waiting": 1, "rtt": 0.5, "last_reason": "", "idle": 3.0}],
+    "counters": {"requests": 12, "events_dropped": 9},
+    "losses": {"events_dropped": 9},
+}
 
 
 @pytest.fixture
@@ -81,7 +89,15 @@ def full(bus: Any) -> Any:
         ("components --dot", ["digraph covey {"], GRAPHS),
         (
             "bus status",
-            ["requests that wait for an answer  0", "  number  1", "dcm   7", "nodes that have dialled this one  2, 3"],
+            [
+                "requests that wait for an answer  0",
+                "  number  1",
+                "dcm   dcm       7    3      9",
+                "nodes that have dialled this one  2, 3",
+                "2     a:1      yes  1        0.5  -",
+                "  requests  12",
+                "  events_dropped  9",
+            ],
             STATUS,
         ),
     ],
