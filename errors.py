@@ -234,7 +234,7 @@ class KeyExists(Refused):
 
 
 class NoCurve(CoveyError):
-    """This libzmq cannot encrypt: built without CURVE, or older than 4.3.5. `pip install -U pyzmq` brings a good one."""
+    """This libzmq cannot encrypt: no CURVE in it, or older than 4.3.5. `pip install -U pyzmq` brings a good one."""
 
     code = "security.no_curve"
 
@@ -432,8 +432,9 @@ class TokenNeeded(Refused):
 
 
 class TokenRefused(Refused):
-    """The other node does not accept the join token. It was used, has expired, or is of another node or key; which, only
-    the audit log of the node that refused tells. `covey node prepare` there makes a new one. Nothing was changed."""
+    """The other node does not accept the join token. It was used, has expired, or is of another node or key; which,
+    only the audit log of the node that refused tells. `covey node prepare` there makes a new one. Nothing was changed.
+    """
 
     code = "dcm.token_refused"
 

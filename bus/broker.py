@@ -276,6 +276,8 @@ class Broker:
 
     def _decode_hello(self, body: bytes) -> Hello | None:
         try:
+            if len(body) > codec.MAX_HEADER:
+                raise msgspec.DecodeError("too long")
             return _hello_decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.router.counters["malformed"] += 1

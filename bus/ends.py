@@ -12,7 +12,7 @@ import msgspec
 
 from . import codec
 from .messages import Header, Kind, NodeInfo, Role
-from .window import Window
+from .window import BYTES, MESSAGES, Window
 
 
 class Connection(NamedTuple):
@@ -36,10 +36,10 @@ class End:
     """What is known of one connection.
 
     `waiting` counts its requests that wait for an answer, `wants` is what it subscribed to (node and topic), `missed`
-    whose last events it did not get, `dropped` how many events in all.
+    whose last events it did not get, `dropped` how many events in all, `unsent` how many errors and the like.
     """
 
-    __slots__ = ("connection", "dropped", "missed", "waiting", "wants", "window")
+    __slots__ = ("connection", "dropped", "missed", "unsent", "waiting", "wants", "window")
 
     def __init__(self, connection: Connection, window: Window | None = None) -> None:
         self.connection = connection
@@ -48,6 +48,7 @@ class End:
         self.wants: set[tuple[int, str]] = set()
         self.missed: dict[tuple[int, str, str], None] = {}
         self.dropped = 0
+        self.unsent = 0
 
 
 class Party(End):
@@ -93,9 +94,16 @@ class Pending(msgspec.Struct, eq=False, gc=False):
     expires: float
 
 
-def out(end: End, header: Header, body: bytes = b"") -> Out:
-    """Return a message of the broker's own, which is sent whether or not there is room: such are small, and few."""
+def out(end: End, header: Header, body: bytes = b"") -> list[Out]:
+    """Return a message of the broker's own, which is sent whether or not there is room: such are small, and few.
+
+    Nothing, when the window is full twice over: that party asks and asks and never reads.
+    """
     frame = codec.encode_header(header)
-    if end.window is not None:
-        end.window.sent(len(frame) + len(body))
-    return Out(end.connection, header.kind, frame, body)
+    window = end.window
+    if window is not None:
+        if window.messages >= 2 * MESSAGES or window.bytes >= 2 * BYTES:
+            end.unsent += header.count
+            return []
+        window.sent(len(frame) + len(body))
+    return [Out(end.connection, header.kind, frame, body)]

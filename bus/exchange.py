@@ -220,12 +220,12 @@ class Exchange:
         try:
             frame = codec.encode_header(answer)
         except TooLarge as problem:
-            return [self.error(origin, ids, pending.source, pending.topic, (), problem)]
+            return self.error(origin, ids, pending.source, pending.topic, (), problem)
         if window is not None and not window.take(header.kind, len(frame) + len(body)):
-            return [self.no_room(origin, answer)]
+            return self.no_room(origin, answer)
         return [Out(origin.connection, header.kind, frame, body)]
 
-    def no_room(self, origin: End, answer: Header) -> Out:
+    def no_room(self, origin: End, answer: Header) -> list[Out]:
         """Return what is said instead of an answer that cannot be sent."""
         self.counters["replies_refused"] += answer.count
         problem = Overloaded("the answer found no room: this party does not read", "read faster, or ask for less")
@@ -236,12 +236,12 @@ class Exchange:
         failed: dict[Pending, list[int]] = {}
         for source, number in which:
             failed.setdefault(self._forget(source, number), []).append(number)
-        outs = []
+        outs: list[Out] = []
         for pending, ids in failed.items():
             pending.origin.waiting -= len(ids)
             self.counters["requests_failed"] += len(ids)
             told = problem(pending)
-            outs.append(self.error(pending.origin, tuple(ids), pending.source, pending.topic, pending.causes, told))
+            outs += self.error(pending.origin, tuple(ids), pending.source, pending.topic, pending.causes, told)
         return outs
 
     def error(
@@ -252,7 +252,7 @@ class Exchange:
         topic: str,
         causes: tuple[str, ...],
         problem: CoveyError,
-    ) -> Out:
+    ) -> list[Out]:
         """Return an answer of the broker's own to each of the requests; it is always sent."""
         count = max(len(ids), 1)
         source = f"bus@{self.node.number}"
@@ -266,7 +266,7 @@ class Exchange:
             self.counters["notes_dropped"] += header.count
             return []
         self.counters["requests_overloaded" if isinstance(problem, Overloaded) else "no_target"] += header.count
-        return [self.error(origin, header.ids, source, header.topic[:MAX_TOPIC], header.causes, problem)]
+        return self.error(origin, header.ids, source, header.topic[:MAX_TOPIC], header.causes, problem)
 
     def _target(self, origin: End, header: Header) -> End:
         destination = header.destination

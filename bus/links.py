@@ -2,8 +2,8 @@
 
 When to dial, what is sent again and when it is over is decided by `dialler.py` and `session.py`; here are the sockets:
 one DEALER per connection, never used for a second one, so that nothing of an old connection can follow. libzmq's own
-reconnection is off, its monitor tells when the connection stands or breaks. A dial starts from the local adapter that
-shares the address's network when there is one.
+reconnection never comes to pass, its monitor tells when the connection stands or breaks. A dial starts from the local
+adapter that shares the address's network when there is one.
 
 Links by address are for a question or two (a define, a node that is nowhere listed): there are at most so many, and a
 link that was closed is forgotten. Those to nodes are remembered with what they counted.
@@ -36,6 +36,9 @@ QUEUE = 3 * MESSAGES
 
 LINGER = 500
 """Milliseconds a closed connection may still take to say goodbye."""
+
+NEVER = 3600_000
+"""Milliseconds until libzmq would connect again; the socket of a broken connection is closed long before."""
 
 BY_ADDRESS = 64
 """Links by address at a time; for one more, the one that was quiet longest is closed."""
@@ -309,13 +312,13 @@ class Links:
         """Return a new socket for a connection to that peer, not yet connected."""
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, LINGER)
-        # with 1, what came just before the end (a goodbye, say) could not be read any more; and nothing is sent before
-        # the connection stands, which is what 1 would be for
+        # what came just before the end, a goodbye say, must still be read: with IMMEDIATE 1, and with the reconnection
+        # off (-1), libzmq throws it away with the pipe. Nothing is sent before the connection stands in any case
         socket.setsockopt(zmq.IMMEDIATE, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, NEVER)
         socket.setsockopt(zmq.SNDHWM, QUEUE)
         socket.setsockopt(zmq.RCVHWM, MESSAGES)
         socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_BODY + codec.MAX_HEADER)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 5)

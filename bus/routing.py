@@ -84,13 +84,13 @@ class Router:
         except CoveyError as problem:
             self.counters["hello_refused"] += 1
             end = party or End(Connection("local", key))
-            return [out(end, Header(Kind.ERROR, topic=HELLO), codec.encode_error(problem))]
+            return out(end, Header(Kind.ERROR, topic=HELLO), codec.encode_error(problem))
         outs: list[Out] = []
         for old in replaced:
             outs += self.party_gone(old.connection.key, "the same process connected anew")
         if party is not None:
             self.exchange.serves(party, hello.services)
-            return [*outs, self._welcome(party)]
+            return outs + self._welcome(party)
         if not hello.name:
             self._next_client += 1
         name = hello.name or f"client-{self._next_client}"
@@ -98,7 +98,7 @@ class Router:
         self.exchange.joined(party)
         self.exchange.serves(party, hello.services)
         told = {"party": name, "state": "joined", "reason": "", "pid": pid}
-        return [self._welcome(party), *outs, *self.event(PARTY_TOPIC, told)]
+        return self._welcome(party) + outs + self.event(PARTY_TOPIC, told)
 
     def party_gone(self, key: Hashable, reason: str) -> list[Out]:
         """A party died or said goodbye: end all that waited for it, and all that it wanted."""
@@ -125,7 +125,7 @@ class Router:
             return []
         self._linked.add(key)
         self.fanout.unconfirm(key)
-        return [self._say(SUBSCRIBE, key, Subscribe(topic)) for topic in self.fanout.wanted(key)]
+        return [each for topic in self.fanout.wanted(key) for each in self._say(SUBSCRIBE, key, Subscribe(topic))]
 
     def link_down(self, key: int | str, reason: str, reached: bool = True) -> list[Out]:
         """The link to a peer broke or could not be made: end what waits for an answer over it. `reached`: it may have
@@ -154,7 +154,7 @@ class Router:
         for party in self.parties.values():
             party.source = f"{party.name}@{node.number}"
             self.exchange.joined(party)
-            outs.append(self._welcome(party))
+            outs += self._welcome(party)
         return outs
 
     def sweep(self, now: float) -> list[Out]:
@@ -164,9 +164,11 @@ class Router:
         outs: list[Out] = []
         for node, topic in self.fanout.unconfirmed():
             if node in self._linked:
-                outs.append(self._say(SUBSCRIBE, node, Subscribe(topic)))
+                outs += self._say(SUBSCRIBE, node, Subscribe(topic))
         for caller in self.callers.values():
             outs += self.fanout.room(caller)
+        for party in self.parties.values():
+            self._count_unsent(party)
         changed = {
             name: count for name, count in self.counters.items() if name not in FLOW and count != self._told[name]
         }
@@ -209,7 +211,7 @@ class Router:
         if not sound(header):
             self.counters["malformed"] += 1
         elif header.kind is Kind.REQUEST:
-            if header.source.endswith(caller.suffix):
+            if header.source.endswith(caller.suffix) and len(header.source) <= MAX_TOPIC:
                 role, uid = header.role, header.uid
                 return self.exchange.request(caller, header.source, role, uid, header, body, now, proved)
             self.counters["forged_source"] += 1
@@ -272,7 +274,7 @@ class Router:
             self.counters["events_delivered"] -= header.count
             self.fanout.lost(end, 0 if number == self.node.number else number, header)
         elif lost.kind is Kind.REPLY and end:
-            return [self.exchange.no_room(end, header)]
+            return self.exchange.no_room(end, header)
         else:
             self.counters["undeliverable"] += header.count
         return []
@@ -306,21 +308,28 @@ class Router:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _leave(self, end: End) -> list[Out]:
+        self._count_unsent(end)
         unwanted = self.fanout.leave(end)
-        outs = [
-            self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic)) for each in unwanted if each.node in self._linked
-        ]
+        outs: list[Out] = []
+        for each in unwanted:
+            if each.node in self._linked:
+                outs += self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic))
         return outs + self.exchange.left(end)
+
+    def _count_unsent(self, end: End) -> None:
+        if end.unsent:
+            self.counters["answers_unsent"] += end.unsent
+            end.unsent = 0
 
     def _stranger(self, connection: Connection) -> list[Out]:
         self.counters["strangers"] += 1
-        return [out(End(connection), Header(Kind.CONTROL, topic=HELLO_WANTED))]
+        return out(End(connection), Header(Kind.CONTROL, topic=HELLO_WANTED))
 
-    def _welcome(self, party: Party) -> Out:
+    def _welcome(self, party: Party) -> list[Out]:
         body = msgspec.msgpack.encode(Welcome(party.name, self.node))
         return out(party, Header(Kind.CONTROL, topic=WELCOME), body)
 
-    def _say(self, topic: str, node: int, body: Subscribe) -> Out:
+    def _say(self, topic: str, node: int, body: Subscribe) -> list[Out]:
         header = Header(Kind.CONTROL, topic=topic)
         return out(End(Connection("link", node)), header, msgspec.msgpack.encode(body))
 
@@ -365,7 +374,7 @@ class Router:
         except (Denied, UsageError, TooLarge) as problem:
             self.counters["publish_refused"] += header.count
             topic = f"event {topic[:MAX_TOPIC]}"
-            return [self.exchange.error(party, (), party.source, topic, header.causes[:1], problem)]
+            return self.exchange.error(party, (), party.source, topic, header.causes[:1], problem)
 
     def _subscription(self, end: Party | Caller, header: Header, body: Any) -> list[Out]:
         try:
@@ -377,21 +386,21 @@ class Router:
         asked = Subscribe(wanted.topic, node)
         if header.topic == UNSUBSCRIBE:
             over = self.fanout.unsubscribe(end, asked)
-            return [self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic))] if over and node in self._linked else []
+            return self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic)) if over and node in self._linked else []
         try:
             if node and node not in self.peers:
                 raise Unreachable(f"node {node} is not known to node {self.node.number}")
             first = self.fanout.subscribe(end, asked, MAX_FORWARDED if isinstance(end, Caller) else MAX_SUBSCRIPTIONS)
         except CoveyError as problem:
             self.counters["subscribe_refused"] += 1
-            problem.details = {"topic": wanted.topic, "node": wanted.node}
+            problem.details = {"topic": wanted.topic[: 2 * MAX_TOPIC], "node": wanted.node}
             error = Header(Kind.ERROR, header.ids, f"bus@{self.node.number}", topic=SUBSCRIBE)
-            return [out(end, error, codec.encode_error(problem))]
+            return out(end, error, codec.encode_error(problem))
         if first and node:  # else it is said when the connection stands
-            return [self._say(SUBSCRIBE, node, Subscribe(wanted.topic))] if node in self._linked else []
+            return self._say(SUBSCRIBE, node, Subscribe(wanted.topic)) if node in self._linked else []
         if node and (node, wanted.topic) not in self.fanout.confirmed:
             return []
-        return [self._subscribed(end, wanted), *self.fanout.welcome(end, asked)]
+        return self._subscribed(end, wanted) + self.fanout.welcome(end, asked)
 
     def _confirmed(self, node: int, body: Any) -> list[Out]:
         """Another node says that our subscription stands: tell those who wait for that."""
@@ -404,9 +413,9 @@ class Router:
         if not waiting or (node, topic) in self.fanout.confirmed:
             return []
         self.fanout.confirmed.add((node, topic))
-        return [self._subscribed(end, Subscribe(topic, node)) for end in waiting]
+        return [each for end in waiting for each in self._subscribed(end, Subscribe(topic, node))]
 
-    def _subscribed(self, end: End, wanted: Subscribe) -> Out:
+    def _subscribed(self, end: End, wanted: Subscribe) -> list[Out]:
         return out(end, Header(Kind.CONTROL, topic=SUBSCRIBED), msgspec.msgpack.encode(wanted))
 
 

@@ -327,13 +327,16 @@ def test_status_tells_what_each_connection_between_nodes_did(folder: Path) -> No
 def test_a_node_that_only_listens_is_told_that_the_other_is_gone(folder: Path) -> None:
     async def story() -> None:
         port = free_port()
-        async with node(folder, 1, port) as (one, bus):
-            async with node(folder, 2, port) as (two, far), bus.subscribe("bus.peer") as watch:
-                pair(one, two, port)
-                await far.call("bus", "ping", node=1)
-                await until(lambda: bool(one.router.callers))
-                two.close()
-                event = await anext(watch)
-                assert event.body == {"node": 2, "state": "down", "reason": "its broker ended"}
+        async with (
+            node(folder, 1, port) as (one, bus),
+            node(folder, 2, port) as (two, far),
+            bus.subscribe("bus.peer") as watch,
+        ):
+            pair(one, two, port)
+            await far.call("bus", "ping", node=1)
+            await until(lambda: bool(one.router.callers))
+            two.close()
+            event = await anext(watch)
+            assert event.body == {"node": 2, "state": "down", "reason": "its broker ended"}
 
     run(story())

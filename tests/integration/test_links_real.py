@@ -26,10 +26,10 @@ HOST = "127.1.0.1"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fifth of the real times."""
-    monkeypatch.setattr(session, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(session, "SILENT", 1.0)
-    monkeypatch.setattr(dialler, "SILENT", 1.0)
+    """Shorter than the real times."""
+    monkeypatch.setattr(session, "HEARTBEAT", 0.4)
+    monkeypatch.setattr(session, "SILENT", 2.0)
+    monkeypatch.setattr(dialler, "SILENT", 2.0)
     monkeypatch.setattr(dialler, "DIAL_LIMIT", 0.5)
 
 
@@ -168,8 +168,8 @@ def test_a_stalled_way_is_told_on_both_sides_in_time_and_traffic_resumes(ways: t
                 one.send(f"a{number}")
                 two.answer(f"b{number}")
             await until(lambda: one.downs and two.gone)
-            assert one.downs[0][0] - stalled < 2.0  # the limit, a look, and a busy machine
-            assert two.gone[0][0] - stalled < 2.0
+            assert one.downs[0][0] - stalled < 4.0  # the limit, a look, and a busy machine
+            assert two.gone[0][0] - stalled < 4.0
             assert one.downs[0][2], "it may have happened"
             proxy.heal()
             one.send("again")
@@ -193,7 +193,7 @@ def test_a_refusal_is_told_at_once_and_nothing_happened() -> None:
             await until(lambda: one.downs)
             _, reason, reached = one.downs[0]
             assert "connection refused" in reason and not reached
-            assert monotonic() - begun < 0.5
+            assert monotonic() - begun < 1.0
             await proxy.listen()
             one.send("a1")
             await until(lambda: two.heard == [b"hello", b"a1"])
@@ -212,7 +212,7 @@ def test_a_peer_that_died_is_told_at_once_and_found_again() -> None:
         two.die()
         await until(lambda: one.downs)
         assert "refused" in one.downs[0][1] and one.downs[0][2]
-        assert monotonic() - died < 0.9  # not by silence
+        assert monotonic() - died < 1.9  # not by silence
         three = End()
         three.callers.listen([f"{HOST}:{port}"])
         one.send("a1")

@@ -76,4 +76,4 @@ class Proxy:
                 sink.write(data)
                 await sink.drain()
         await self._open[way].wait()  # a stalled way does not pass on that it ended, either
-        sink.transport.abort()
+        sink.close()

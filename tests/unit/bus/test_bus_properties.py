@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from bus_router import HOME, PEERS, head
@@ -10,7 +11,7 @@ from covey.bus.ends import Connection, Out
 from covey.bus.messages import READ, SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBE, Header, Hello, Kind, NodeInfo, Role, Subscribe
 from covey.bus.routing import Router, sound
 from covey.errors import Overloaded
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import msgpack
@@ -213,7 +214,9 @@ def asker(connection: Connection, source: str) -> tuple[Connection, str | None]:
 
 
 TestTalk = Talk.TestCase
-TestTalk.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestTalk.settings = settings(
+    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -235,8 +238,10 @@ def test_random_bytes_never_get_as_far_as_to_raise(data: bytes, port: str) -> No
     router.check_invariants()
 
 
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_batches_of_any_size_are_answered_in_any_grouping(sizes: list[int], random: Any) -> None:
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers())
+def test_batches_of_any_size_are_answered_in_any_grouping(sizes: list[int], seed: int) -> None:
+    random = Random(seed)
     router = Router()
     router.hello("a", Hello(), Role.ADMIN, 0, 1)
     router.hello("s", Hello("store", True, ("store",)), Role.COMPONENT, 0, 2)

@@ -9,6 +9,7 @@ from covey import errors
 from covey.bus import exchange, names
 from covey.bus.messages import GOODBYE, READ, Header, Hello, Kind, NodeInfo, Role
 from covey.bus.routing import FLOW, Router, sound
+from covey.bus.window import BYTES, MESSAGES
 
 
 @pytest.fixture
@@ -244,3 +245,19 @@ def test_a_link_that_breaks_ends_what_waits_on_it_and_nothing_else(router: Route
     (failed,) = router.link_down(2, "connection refused")
     assert isinstance(problems(failed)[0], errors.Unreachable)
     assert router.parties["a"].waiting == 1
+
+
+def test_who_asks_and_asks_and_never_reads_fills_no_memory(router: Router) -> None:
+    window = router.parties["a"].window
+    assert window
+    causes = ("c" * 15_000,)
+    for number in range(3 * MESSAGES):
+        router.from_party("a", Header(Kind.REQUEST, (number,), "", "nobody", "t", causes=causes), b"", 0.0)
+    assert window.bytes <= 2 * BYTES + 20_000
+    router.sweep(0.0)
+    assert router.counters["answers_unsent"] > MESSAGES
+    sent = window.bytes
+    for _ in range(3 * MESSAGES):
+        router.hello("a", Hello(), Role.ADMIN, 0, 100)
+        router.from_party("a", *subscribing("*" * 10_000), 0.0)
+    assert window.messages <= 2 * MESSAGES and window.bytes <= max(sent, 2 * BYTES + 20_000)
