@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,13 +172,17 @@ class Node:
         return {pid: name for pid, name in _sessions(self.pid) if name}
 
     def _gone(self, seconds: float = 5.0) -> None:
+        """Wait until no process of the daemon is left; those that stay are ended, and named in an AssertionError."""
+        strays: dict[int, str] = {}
         until = time.monotonic() + seconds
-        while left := self.processes():
+        while (left := self.processes()) and time.monotonic() < until + seconds:
             if time.monotonic() > until:
+                strays |= left
                 for pid in left:
-                    os.kill(pid, signal.SIGKILL)
-                raise AssertionError(f"{self.name} ended and left processes behind: {left}")
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+        assert not strays, f"{self.name} ended and left processes behind: {strays}"
 
     def last_words(self, lines: int = 30) -> str:
         """Return the end of the daemon's log, for messages."""

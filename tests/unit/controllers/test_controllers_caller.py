@@ -266,14 +266,17 @@ def test_a_call_that_computes_without_end_is_told_from_one_that_waits(
     release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caller_module, "SPIN_TIME", 0.2)
-    monkeypatch.setattr(caller_module, "SPIN_SHARE", 0.1)  # a busy machine gives little of its time
+    monkeypatch.setattr(caller_module, "SPIN_SHARE", 0.02)  # a busy machine gives little of its time
     monkeypatch.setattr(caller_module, "LOOK", 0.01)
 
     def waits() -> None:
         release.wait()
 
+    rounds: list[threading.Event] = []
+
     def spins() -> None:
-        while not release.is_set():
+        enough = rounds[-1]
+        while not (release.is_set() or enough.is_set()):
             pass  # spinning
 
     async def spins_on_the_loop() -> None:
@@ -287,6 +290,7 @@ def test_a_call_that_computes_without_end_is_told_from_one_that_waits(
             await asyncio.sleep(0.01)
         assert not told.done()
         for method in (spins, spins_on_the_loop):
+            rounds.append(threading.Event())
             other = Caller("gpu", HOME)
             with pytest.raises(Timeout):
                 await other.call(method, deadline=0.05)
@@ -295,6 +299,7 @@ def test_a_call_that_computes_without_end_is_told_from_one_that_waits(
                     await other.call(method, deadline=0.05)
             found = await asyncio.wait_for(other.spun(), 20)
             assert found.startswith(f"{method.__name__} computes without an end") and HERE.name in found
+            rounds[-1].set()  # they would take the time of those that come next
         told.cancel()
 
     run(story)
