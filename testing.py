@@ -56,7 +56,7 @@ security: {security}
 isolation: {isolation}
 """
 
-MODE = "open"
+MODE = "curve"
 """How the nodes of a cluster speak with each other, unless a test says it."""
 
 # the daemon itself asks to die with its parent, then is what `covey node start` is

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from ...errors import (
     Refused,
     TokenNeeded,
     UsageError,
+    from_wire,
 )
 from . import define as member
 from . import entries, newcomer
@@ -137,7 +139,7 @@ class Definer:
                 inputs.put_nowait(member.Undone())
         except CoveyError as why:
             if isinstance(effect, member.Tell):
-                inputs.put_nowait(member.PeerFailed(why))
+                inputs.put_nowait(member.PeerFailed(_in_plain_words(why, machine.request.address)))
             else:
                 sure = isinstance(why, _SURE) and not isinstance(why, NoQuorum)
                 inputs.put_nowait(member.RegistryFailed(why, sure))
@@ -353,6 +355,13 @@ def _without(transaction: str) -> Callable[[Clusters], Clusters]:
         return msgspec.structs.replace(now, pending=kept)
 
     return changed
+
+
+def _in_plain_words(why: CoveyError, address: str) -> CoveyError:
+    """Return an error with the new node named as the person did, not by join port and key."""
+    host = re.escape(address.rpartition(":")[0])
+    said = re.sub(rf"dcm@{host}:\d+(#[0-9a-f]*)?", f"the new node at {address}", why.message)
+    return from_wire(why.code, said, why.hint, why.details)
 
 
 def _finished(effect: member.Finish) -> NodeDefinition:
