@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ..errors import Denied
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
 from .routing import FLOW
-from .service import verb
+from .service import Request, verb
 from .tap import Condition, Record
 
 MOST_RECORDS = 1000
@@ -43,8 +44,22 @@ class BrokerService:
         self._broker.configure(info, peers)
 
     @verb()
-    def tap_attach(self, *, filter: list[Condition] = [], payload: bool = False) -> dict[str, Any]:  # noqa: B006
-        """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it."""
+    def tap_attach(
+        self,
+        request: Request,
+        *,
+        filter: list[Condition] = [],  # noqa: B006
+        payload: bool = False,
+    ) -> dict[str, Any]:
+        """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it.
+
+        `payload` needs the role admin: join tokens and other people's values are in what passes.
+        """
+        if payload and request.role < Role.ADMIN:
+            raise Denied(
+                f"a tap with payload needs the role admin, you have {request.role.name.lower()}",
+                "without --payload it shows who talks with whom about what",
+            )
         return {
             "tap": self._broker.taps.attach(filter, payload, time.monotonic()),
             "node": self._broker.router.node.number,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-import itertools
 import operator
+import secrets
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -178,19 +178,21 @@ class Taps:
 
     def __init__(self) -> None:
         self._taps: dict[int, Tap] = {}
-        self._numbers = itertools.count(1)
 
     def __bool__(self) -> bool:
         return bool(self._taps)
 
     def attach(self, conditions: list[Condition], payload: bool, now: float) -> int:
-        """Add a tap and return its number; raises UsageError for a bad filter, Overloaded when there are too many."""
+        """Add a tap and return its number, by which only its reader can fetch: nobody else can guess it.
+
+        Raises UsageError for a bad filter, Overloaded when there are too many.
+        """
         self.sweep(now)
         if len(self._taps) >= MAX_TAPS:
             raise Overloaded(f"{MAX_TAPS} taps are attached to this broker already", "end one of them")
         if len(conditions) > MAX_CONDITIONS:
             raise UsageError(f"a filter of {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
-        number = next(self._numbers)
+        number = secrets.randbits(53)
         self._taps[number] = Tap(conditions, payload, now)
         return number
 
