@@ -74,7 +74,7 @@ def test_a_reader_that_is_gone_loses_its_tap() -> None:
     number = taps.attach([], False, 0.0)
     taps.sweep(tap.LEASE + 0.1)
     assert not taps
-    with pytest.raises(errors.NotFound, match="no tap 1"):
+    with pytest.raises(errors.NotFound, match=f"no tap {number}"):
         taps.get(number)
 
 
