@@ -28,9 +28,15 @@ class Calls:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._number = random.randrange(1 << 31)  # a restarted party must not take an answer to its old self
         self._deadlines = Deadlines(self._loop, self._waiting, self._late)
+        self._answered = 0  # calls that ended with the last message
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a call made now is likely to stay alone in its turn: none waits, and no crowd was just answered."""
+        return not self._waiting and self._answered <= 1
 
     def begin(self, timeout: float) -> tuple[int, asyncio.Future[Any]]:
         """Return a number, and what will be its answer within `timeout` seconds."""
@@ -46,6 +52,7 @@ class Calls:
     def replies(self, header: Header, body: bytes | memoryview) -> None:
         """Give each of these answers to who waits for it."""
         ids = header.ids
+        self._answered = len(ids)
         try:
             data = codec.unpack_body(body, header.compressed)
             try:

@@ -164,7 +164,7 @@ class Client:
         topic = f"{service}.{verb}"
         destination = service if node is None else f"{service}@{node}"
         item = self._encode(topic, arguments)
-        alone = not len(self._calls)
+        alone = self._calls.quiet
         number, answer = self._calls.begin(timeout)
         try:
             self._outbox.add(
