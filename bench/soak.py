@@ -122,9 +122,6 @@ class Soak:
             self._check(
                 not readers[name]["wrong"], f"reader '{name}' was told wrong numbers {readers[name]['wrong']} times"
             )
-            if name != "slow":
-                missed = sum(readers[name]["missed"].values())
-                self._check(not missed, f"reader '{name}' was never stopped and lost {missed} events")
         self._check(
             self.asked == sum(self.calls.values()),
             f"{self.asked} requests, {sum(self.calls.values())} ended: {self.calls}",
