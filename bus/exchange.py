@@ -31,6 +31,9 @@ MAX_ROUTES = 10_000
 MAX_CAUSE = 64
 """Characters of a cause that errors of the broker repeat."""
 
+MOST_CAUSES = 3000
+"""Characters of all causes that an answer of the broker's own repeats; with more its header could be too long."""
+
 REQUEST = Kind.REQUEST  # looking a member up in its enumeration costs as much as a call
 
 
@@ -256,6 +259,8 @@ class Exchange:
         """Return an answer of the broker's own to each of the requests; it is always sent."""
         count = max(len(ids), 1)
         source = f"bus@{self.node.number}"
+        if sum(map(len, causes)) > MOST_CAUSES:
+            causes = ()
         header = Header(Kind.ERROR, ids, source, destination, topic, count, causes=causes)
         return out(end, header, codec.join_items([codec.encode_error(problem)] * count))
 

@@ -211,9 +211,10 @@ class Router:
         if not sound(header):
             self.counters["malformed"] += 1
         elif header.kind is Kind.REQUEST:
-            if header.source.endswith(caller.suffix) and len(header.source) <= MAX_TOPIC:
+            source = header.source
+            if source.endswith(caller.suffix) and source.count("@") == 1 and len(source) <= MAX_TOPIC:
                 role, uid = header.role, header.uid
-                return self.exchange.request(caller, header.source, role, uid, header, body, now, proved)
+                return self.exchange.request(caller, source, role, uid, header, body, now, proved)
             self.counters["forged_source"] += 1
         elif header.kind is Kind.CONTROL and header.topic in (SUBSCRIBE, UNSUBSCRIBE):
             return self._subscription(caller, header, body)
