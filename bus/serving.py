@@ -41,20 +41,21 @@ class Serving:
         self._deadlines = Deadlines(self._loop, self._tasks, self._late)
 
     def take(self, header: Header, body: bytes | memoryview) -> None:
-        """Handle the requests of one message; raises Malformed for one that is none."""
-        body = codec.unpack_body(body, header.compressed)
+        """Handle the requests of one message. One that cannot be opened is answered too, and not logged: anybody may
+        send it."""
         name = header.destination.partition("@")[0]
         service = self.services.get(name)
         try:
             if service is None:
                 raise NoService(f"no service '{name}' here any more")
             verb = service.find(header)
+            found = verb.read(codec.unpack_body(body, header.compressed), header.count)
         except CoveyError as problem:
             self._refuse(header, problem)
             return
         request_of = requests_of(header) if verb.wants_request else None
         try:
-            for index, arguments in enumerate(verb.read(body, header.count)):
+            for index, arguments in enumerate(found):
                 if isinstance(arguments, CoveyError):
                     self._answer(header, index, arguments)
                     continue
