@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ..errors import Denied
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
 from .routing import FLOW
-from .service import verb
+from .service import Request, verb
 from .tap import Condition, Record
 
 MOST_RECORDS = 1000
@@ -43,25 +44,37 @@ class BrokerService:
         self._broker.configure(info, peers)
 
     @verb()
-    def tap_attach(self, *, filter: list[Condition] = [], payload: bool = False) -> dict[str, Any]:  # noqa: B006
-        """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it."""
+    def tap_attach(
+        self,
+        request: Request,
+        *,
+        filter: list[Condition] = [],  # noqa: B006
+        payload: bool = False,
+    ) -> dict[str, Any]:
+        """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it.
+
+        `payload` needs the role admin: a body may hold what is nobody else's business, a join token say.
+        """
+        if payload and request.role < Role.ADMIN:
+            has = request.role.name.lower()
+            raise Denied(f"seeing what is in the messages needs the role admin, you have {has}", "leave payload out")
         return {
-            "tap": self._broker.taps.attach(filter, payload, time.monotonic()),
+            "tap": self._broker.taps.attach(filter, payload, time.monotonic(), request.source),
             "node": self._broker.router.node.number,
         }
 
     @verb()
-    async def tap_next(self, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
+    async def tap_next(self, request: Request, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
         """Return what matched since the last fetch, waiting up to `wait` seconds for the first record."""
-        found = self._broker.taps.get(tap)
+        found = self._broker.taps.get(tap, request.source)
         records = await found.take(MOST_RECORDS, min(max(wait, 0.0), LONGEST_WAIT), time.monotonic())
         return {"records": _plain(records), "counters": found.counters()}
 
     @verb()
-    def tap_detach(self, *, tap: int) -> dict[str, Any]:
+    def tap_detach(self, request: Request, *, tap: int) -> dict[str, Any]:
         """End a tap; returns its last counters, and the records that still waited, as far as they fit."""
-        records = self._broker.taps.get(tap).take_now(MOST_RECORDS)
-        return {"records": _plain(records), "counters": self._broker.taps.detach(tap)}
+        records = self._broker.taps.get(tap, request.source).take_now(MOST_RECORDS)
+        return {"records": _plain(records), "counters": self._broker.taps.detach(tap, request.source)}
 
 
 def _status(broker: Broker) -> dict[str, Any]:
