@@ -17,13 +17,16 @@ from ..errors import CoveyError, InternalError, NoService, Overloaded, Timeout
 from . import codec
 from .batch import Outbox
 from .deadlines import Deadlines
-from .messages import Header, Kind
-from .service import Request, Service, Verb, current_cause, requests_of
+from .messages import Header, Kind, Role
+from .service import Request, Service, Verb, current_cause, requests_of, role_of
 
 log = logging.getLogger(__name__)
 
 MAX_SERVED = 1000
 """Requests one party works on at a time; more are refused with `bus.overloaded`."""
+
+_SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 0.75, Role.ADMIN: 0.75, Role.COMPONENT: 1.0}
+"""How much of that may be taken when another comes of that role: people do not keep components from working."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 """Types of results that nobody need look at twice to see that they are not to be waited for."""
@@ -93,8 +96,9 @@ class Serving:
                 self._start(header, index, lambda: result)
 
     def _start(self, header: Header, index: int, work: Callable[[], Awaitable[Any]]) -> None:
-        if len(self._tasks) >= MAX_SERVED:
-            refusal = Overloaded(f"{header.destination} works on {MAX_SERVED} requests already", "try again later")
+        most = int(MAX_SERVED * _SHARES[role_of(header)])
+        if len(self._tasks) >= most:
+            refusal = Overloaded(f"{header.destination} works on {most} requests already", "try again later")
             self._answer(header, index, refusal)
             return
         number = next(self._numbers)
