@@ -105,7 +105,8 @@ class Router:
         party = self.parties.pop(key, None)
         if party is None:
             return []
-        self.fanout.end_source(party.name)
+        if party.published:
+            self.fanout.end_source(party.name)
         told = {"party": party.name, "state": "gone", "reason": reason, "pid": party.pid}
         return [*self._leave(party), *self.event(PARTY_TOPIC, told)]
 
@@ -352,6 +353,7 @@ class Router:
             if not 0 < len(topic) <= MAX_TOPIC:
                 raise UsageError(f"the topic of an event has 1 to {MAX_TOPIC} characters")
             self.counters["events"] += header.count
+            party.published = True
             return self.fanout.publish(
                 0,
                 Header(
