@@ -1,4 +1,4 @@
-"""A process that ended with thousands of connections held up the broker for seconds: each was searched for everywhere."""
+"""A process that ended with thousands of connections held up the broker for seconds: each was searched for."""
 
 from __future__ import annotations
 
