@@ -53,30 +53,28 @@ class BrokerService:
     ) -> dict[str, Any]:
         """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it.
 
-        `payload` needs the role admin: join tokens and other people's values are in what passes.
+        `payload` needs the role admin: a body may hold what is nobody else's business, a join token say.
         """
         if payload and request.role < Role.ADMIN:
-            raise Denied(
-                f"a tap with payload needs the role admin, you have {request.role.name.lower()}",
-                "without --payload it shows who talks with whom about what",
-            )
+            has = request.role.name.lower()
+            raise Denied(f"seeing what is in the messages needs the role admin, you have {has}", "leave payload out")
         return {
-            "tap": self._broker.taps.attach(filter, payload, time.monotonic()),
+            "tap": self._broker.taps.attach(filter, payload, time.monotonic(), request.source),
             "node": self._broker.router.node.number,
         }
 
     @verb()
-    async def tap_next(self, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
+    async def tap_next(self, request: Request, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
         """Return what matched since the last fetch, waiting up to `wait` seconds for the first record."""
-        found = self._broker.taps.get(tap)
+        found = self._broker.taps.get(tap, request.source)
         records = await found.take(MOST_RECORDS, min(max(wait, 0.0), LONGEST_WAIT), time.monotonic())
         return {"records": _plain(records), "counters": found.counters()}
 
     @verb()
-    def tap_detach(self, *, tap: int) -> dict[str, Any]:
+    def tap_detach(self, request: Request, *, tap: int) -> dict[str, Any]:
         """End a tap; returns its last counters, and the records that still waited, as far as they fit."""
-        records = self._broker.taps.get(tap).take_now(MOST_RECORDS)
-        return {"records": _plain(records), "counters": self._broker.taps.detach(tap)}
+        records = self._broker.taps.get(tap, request.source).take_now(MOST_RECORDS)
+        return {"records": _plain(records), "counters": self._broker.taps.detach(tap, request.source)}
 
 
 def _status(broker: Broker) -> dict[str, Any]:

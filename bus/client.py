@@ -314,10 +314,11 @@ class Client:
             self._handle(header, body)
         except (CoveyError, msgspec.MsgspecError) as problem:
             log.warning("dropped a message about '%.40s': %s", header.topic, problem)
-        self._read += 1
-        self._read_bytes += len(frames[0]) + len(body)
-        if self._read - self._said >= READ_MESSAGES or self._read_bytes - self._said_bytes >= READ_BYTES:
-            self._say_read()
+        finally:  # whatever it was, it takes no room any more
+            self._read += 1
+            self._read_bytes += len(frames[0]) + len(body)
+            if self._read - self._said >= READ_MESSAGES or self._read_bytes - self._said_bytes >= READ_BYTES:
+                self._say_read()
 
     def _say_read(self) -> None:
         self._said, self._said_bytes = self._read, self._read_bytes

@@ -53,9 +53,9 @@ class End:
 
 class Party(End):
     """A local process end on the bus. `pid` 0: in the broker's own process. `pending` is what it waits for, by id;
-    `source` its name on the wire."""
+    `source` its name on the wire, `sources` all it ever had; `published` and `served`: it did so once."""
 
-    __slots__ = ("name", "pending", "pid", "role", "services", "source", "uid")
+    __slots__ = ("name", "pending", "pid", "published", "role", "served", "services", "source", "sources", "uid")
 
     def __init__(self, connection: Connection, name: str, role: Role, uid: int, pid: int, number: int) -> None:
         super().__init__(connection, Window())
@@ -64,6 +64,8 @@ class Party(End):
         self.uid = uid
         self.pid = pid
         self.source = f"{name}@{number}"
+        self.sources: list[str] = []
+        self.served = self.published = False
         self.services: tuple[str, ...] = ()
         self.pending: dict[int, Pending] = {}
 

@@ -25,11 +25,18 @@ LONGEST_BUDGET = 24 * 3600.0
 MAX_WAITING = 10_000
 """Requests of one party, or of one peer, that wait for an answer."""
 
+MOST_LOOKS = 1_500
+"""Messages that wait for a service when a request of one who may only look is refused: the rest of its window is for
+others."""
+
 MAX_ROUTES = 10_000
 """Destinations whose target is remembered. More than that is a client that makes up addresses."""
 
 MAX_CAUSE = 64
 """Characters of a cause that errors of the broker repeat."""
+
+MOST_CAUSES = 3000
+"""Characters of all causes that an answer of the broker's own repeats; with more its header could be too long."""
 
 REQUEST = Kind.REQUEST  # looking a member up in its enumeration costs as much as a call
 
@@ -49,6 +56,8 @@ class Exchange:
     def joined(self, party: Party) -> None:
         """A party came, or got another name with its node's number."""
         self._local[party.source] = party
+        if party.source not in party.sources:
+            party.sources.append(party.source)
         self.pending[party.source] = party.pending
 
     def serves(self, party: Party, services: tuple[str, ...]) -> None:
@@ -56,6 +65,7 @@ class Exchange:
         for service in party.services:
             self.services.pop(service, None)
         party.services = services
+        party.served = party.served or bool(services)
         self.services |= dict.fromkeys(services, party)
         self._routes.clear()
 
@@ -68,12 +78,16 @@ class Exchange:
         """An end is gone: forget what it asked, and end what it was asked."""
         if isinstance(end, Party):
             self.serves(end, ())
-            for source in [source for source, party in self._local.items() if party is end]:
-                del self._local[source]
-                self.pending.pop(source, None)
+            for source in end.sources:
+                if self._local.get(source) is end:
+                    del self._local[source]
+                    self.pending.pop(source, None)
             end.pending.clear()
-        for source, number in self._select(lambda p: p.origin is end):
-            self._forget(source, number)
+            if not end.served:
+                return []  # nobody asked it anything: thousands that end at once are not to be searched for
+        else:
+            for source, number in self._select(lambda p: p.origin is end):
+                self._forget(source, number)
         return self.fail(
             self._select(lambda p: p.target == end.connection),
             lambda p: ServiceDied(
@@ -152,7 +166,9 @@ class Exchange:
                     key,
                 )
             )
-            if window is not None and not window.take(REQUEST, len(frame) + len(body)):
+            if window is not None and (
+                (not role and window.messages >= MOST_LOOKS) or not window.take(REQUEST, len(frame) + len(body))
+            ):
                 raise Overloaded(f"'{destination}' does not keep up", "try again later")
         except CoveyError as problem:
             return self._refuse(origin, source, header, problem)
@@ -256,6 +272,8 @@ class Exchange:
         """Return an answer of the broker's own to each of the requests; it is always sent."""
         count = max(len(ids), 1)
         source = f"bus@{self.node.number}"
+        if sum(map(len, causes)) > MOST_CAUSES:
+            causes = ()
         header = Header(Kind.ERROR, ids, source, destination, topic, count, causes=causes)
         return out(end, header, codec.join_items([codec.encode_error(problem)] * count))
 

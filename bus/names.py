@@ -14,6 +14,9 @@ SERVICE_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,62}\Z")
 MAX_PARTIES = 4000
 """Of one node. Each is a connection and a file descriptor."""
 
+_SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 0.75, Role.ADMIN: 0.9, Role.COMPONENT: 1.0}
+"""How much of that may be taken when another comes of that role: a component that is started anew finds room."""
+
 MAX_SERVICES = 100
 """Of one party."""
 
@@ -26,8 +29,9 @@ def check_names(
     `party` is what it is known as. Raises NameTaken, Denied, UsageError, Overloaded.
     """
     parties = list(parties)
-    if party is None and len(parties) >= MAX_PARTIES:
-        raise Overloaded(f"{MAX_PARTIES} parties are on this bus already", "end some of them")
+    most = int(MAX_PARTIES * _SHARES[role])
+    if party is None and len(parties) >= most:
+        raise Overloaded(f"{most} parties are on this bus already", "end some of them")
     if party and hello.name not in ("", party.name):
         raise NameTaken(f"this connection is '{party.name}' already and cannot become '{hello.name}'")
     if len(hello.services) > MAX_SERVICES:

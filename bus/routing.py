@@ -105,7 +105,8 @@ class Router:
         party = self.parties.pop(key, None)
         if party is None:
             return []
-        self.fanout.end_source(party.name)
+        if party.published:
+            self.fanout.end_source(party.name)
         told = {"party": party.name, "state": "gone", "reason": reason, "pid": party.pid}
         return [*self._leave(party), *self.event(PARTY_TOPIC, told)]
 
@@ -211,9 +212,10 @@ class Router:
         if not sound(header):
             self.counters["malformed"] += 1
         elif header.kind is Kind.REQUEST:
-            if header.source.endswith(caller.suffix) and len(header.source) <= MAX_TOPIC:
+            source = header.source
+            if source.endswith(caller.suffix) and source.count("@") == 1 and len(source) <= MAX_TOPIC:
                 role, uid = header.role, header.uid
-                return self.exchange.request(caller, header.source, role, uid, header, body, now, proved)
+                return self.exchange.request(caller, source, role, uid, header, body, now, proved)
             self.counters["forged_source"] += 1
         elif header.kind is Kind.CONTROL and header.topic in (SUBSCRIBE, UNSUBSCRIBE):
             return self._subscription(caller, header, body)
@@ -351,6 +353,7 @@ class Router:
             if not 0 < len(topic) <= MAX_TOPIC:
                 raise UsageError(f"the topic of an event has 1 to {MAX_TOPIC} characters")
             self.counters["events"] += header.count
+            party.published = True
             return self.fanout.publish(
                 0,
                 Header(

@@ -17,13 +17,16 @@ from ..errors import CoveyError, InternalError, NoService, Overloaded, Timeout
 from . import codec
 from .batch import Outbox
 from .deadlines import Deadlines
-from .messages import Header, Kind
-from .service import Request, Service, Verb, current_cause, requests_of
+from .messages import Header, Kind, Role
+from .service import Request, Service, Verb, current_cause, requests_of, role_of
 
 log = logging.getLogger(__name__)
 
 MAX_SERVED = 1000
 """Requests one party works on at a time; more are refused with `bus.overloaded`."""
+
+_SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 0.75, Role.ADMIN: 0.75, Role.COMPONENT: 1.0}
+"""How much of that may be taken when another comes of that role: people do not keep components from working."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 """Types of results that nobody need look at twice to see that they are not to be waited for."""
@@ -41,20 +44,21 @@ class Serving:
         self._deadlines = Deadlines(self._loop, self._tasks, self._late)
 
     def take(self, header: Header, body: bytes | memoryview) -> None:
-        """Handle the requests of one message; raises Malformed for one that is none."""
-        body = codec.unpack_body(body, header.compressed)
+        """Handle the requests of one message. One that cannot be opened is answered too, and not logged: anybody may
+        send it."""
         name = header.destination.partition("@")[0]
         service = self.services.get(name)
         try:
             if service is None:
                 raise NoService(f"no service '{name}' here any more")
             verb = service.find(header)
+            found = verb.read(codec.unpack_body(body, header.compressed), header.count)
         except CoveyError as problem:
             self._refuse(header, problem)
             return
         request_of = requests_of(header) if verb.wants_request else None
         try:
-            for index, arguments in enumerate(verb.read(body, header.count)):
+            for index, arguments in enumerate(found):
                 if isinstance(arguments, CoveyError):
                     self._answer(header, index, arguments)
                     continue
@@ -92,8 +96,9 @@ class Serving:
                 self._start(header, index, lambda: result)
 
     def _start(self, header: Header, index: int, work: Callable[[], Awaitable[Any]]) -> None:
-        if len(self._tasks) >= MAX_SERVED:
-            refusal = Overloaded(f"{header.destination} works on {MAX_SERVED} requests already", "try again later")
+        most = int(MAX_SERVED * _SHARES[role_of(header)])
+        if len(self._tasks) >= most:
+            refusal = Overloaded(f"{header.destination} works on {most} requests already", "try again later")
             self._answer(header, index, refusal)
             return
         number = next(self._numbers)

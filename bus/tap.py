@@ -3,15 +3,15 @@
 A tap is asked for and leased: its filter runs here, before anything is copied, and what matched waits in a bounded ring
 until its reader fetches it. `matched = fetched + dropped + waiting` holds at every moment; a slow reader only makes
 `dropped` grow. With no tap attached the broker pays one test of an empty dict a message. A tap never shows its own
-fetching.
+fetching. A tap is its reader's alone. Bodies are for administrators: a join token passes in one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fnmatch
+import itertools
 import operator
-import secrets
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,7 +97,8 @@ class Record(msgspec.Struct, frozen=True):
 class Tap:
     """One reader's view: its filter, its ring and its counters."""
 
-    def __init__(self, conditions: list[Condition], payload: bool, now: float) -> None:
+    def __init__(self, conditions: list[Condition], payload: bool, now: float, owner: str = "") -> None:
+        self.owner = owner
         tests = [condition.compiled() for condition in conditions]
         self._tests = [test for test in tests if test[0] not in _OF_MESSAGE]
         self._header_tests = [
@@ -178,33 +179,31 @@ class Taps:
 
     def __init__(self) -> None:
         self._taps: dict[int, Tap] = {}
+        self._numbers = itertools.count(1)
 
     def __bool__(self) -> bool:
         return bool(self._taps)
 
-    def attach(self, conditions: list[Condition], payload: bool, now: float) -> int:
-        """Add a tap and return its number, by which only its reader can fetch: nobody else can guess it.
-
-        Raises UsageError for a bad filter, Overloaded when there are too many.
-        """
+    def attach(self, conditions: list[Condition], payload: bool, now: float, owner: str = "") -> int:
+        """Add a tap and return its number; raises UsageError for a bad filter, Overloaded when there are too many."""
         self.sweep(now)
         if len(self._taps) >= MAX_TAPS:
             raise Overloaded(f"{MAX_TAPS} taps are attached to this broker already", "end one of them")
         if len(conditions) > MAX_CONDITIONS:
             raise UsageError(f"a filter of {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
-        number = secrets.randbits(53)
-        self._taps[number] = Tap(conditions, payload, now)
+        number = next(self._numbers)
+        self._taps[number] = Tap(conditions, payload, now, owner)
         return number
 
-    def get(self, number: int) -> Tap:
-        """Return a tap; raises NotFound when it was taken off (its lease ended)."""
-        if number not in self._taps:
+    def get(self, number: int, owner: str = "") -> Tap:
+        """Return a tap; raises NotFound when it was taken off (its lease ended), or is another's."""
+        if number not in self._taps or self._taps[number].owner != owner:
             raise NotFound(f"no tap {number} is attached to this broker", "its lease ended; attach again")
         return self._taps[number]
 
-    def detach(self, number: int) -> dict[str, int]:
+    def detach(self, number: int, owner: str = "") -> dict[str, int]:
         """Take a tap off and return its last counters."""
-        counters = self.get(number).counters()
+        counters = self.get(number, owner).counters()
         del self._taps[number]
         return counters
 
