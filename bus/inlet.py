@@ -45,6 +45,8 @@ class Inlet(Port):
 
     def _receive(self) -> bool:
         receive = self._recv
+        if self._rest:
+            return self._skip()
         try:
             identity = receive(_NOBLOCK)
         except zmq.Again:
@@ -53,8 +55,7 @@ class Inlet(Port):
         body = receive(_NOBLOCK, False) if header.more else header
         try:
             if body is header or body.more:
-                while body.more:
-                    body = receive(_NOBLOCK, False)
+                self._rest = body.more
                 self._on_malformed()
             else:
                 self._on_message(identity, header.bytes, body)  # type: ignore[arg-type]

@@ -3,15 +3,18 @@
 One socket on the port above the peer port, open to any key, with small messages, few sessions and a bounded appetite.
 What may be said is `join_gate.py`, sessions are as on the peer port. Knows no router: what passes goes to `on_ask`.
 
-Odd: ZeroMQ cannot close one connection of a socket, so when strangers hold too many of them the whole socket is opened
-anew. Whoever is in the middle of something dials again and goes on.
+Odd: ZeroMQ cannot close one connection of a socket, so when strangers hold too many of them, or the process grew much
+meanwhile (from whatever cause: it costs little), the whole socket is opened anew. Whoever is in the middle of something
+dials again and goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -25,6 +28,10 @@ from .zap import Arrivals
 
 LIMITS = Limits(frame=4096, sending=100, receiving=100, sessions=64, rate=500.0, burst=1000.0)
 """Of the join port: bytes of a frame, messages in libzmq's queues, sessions, raw messages a second and at once."""
+
+MOST_MEMORY = 256 * 1024 * 1024
+"""Bytes that this process may grow while the port is open. libzmq keeps a message until its last frame is there, and
+one without a last frame for ever; nothing bounds that but closing the socket."""
 
 MOST_OPEN = 512
 """Connections at a time, in the middle of their handshake or idle. A flood shall not take all file descriptors."""
@@ -52,6 +59,7 @@ class JoinPort:
         self._counters: Counter[str] = Counter()  # what strangers do wrong in their sessions is theirs alone
         self._callers: Callers | None = None
         self._arrivals: Arrivals | None = None
+        self._grown_from = 0
         self.renewed = 0
         """Times the port was opened anew."""
 
@@ -73,6 +81,7 @@ class JoinPort:
             self._close_arrivals()
             raise
         self._callers = callers
+        self._grown_from = resident()
 
     def close(self) -> None:
         """Close; sessions are told."""
@@ -93,6 +102,9 @@ class JoinPort:
                 pass  # the old socket is not quite gone, or another program was faster: the next sweep tries again
         elif self._arrivals is not None and self._arrivals.open > MOST_OPEN:
             self._guard.refused("join_full")
+            self.close()
+        elif resident() > self._grown_from + MOST_MEMORY:
+            self._guard.refused("join_memory")
             self.close()
 
     def send(self, session: bytes, kind: Kind, frame: bytes, body: Any) -> None:
@@ -137,3 +149,8 @@ class JoinPort:
         if self._arrivals:
             self._arrivals.close()
             self._arrivals = None
+
+
+def resident() -> int:
+    """Return how many bytes of memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

@@ -21,6 +21,11 @@ DRAIN = 200
 DRAIN_TIME = 0.005
 """Seconds after which a drain stops, too: a message may be a batch of a hundred requests."""
 
+MOST_FRAMES = 16
+"""Of a message; none has so many. The rest is thrown away as it is read, `SKIP` frames at a time."""
+
+SKIP = 1000
+
 TICK = 1.0
 """Seconds between the looks that repair a lost wake-up."""
 
@@ -54,6 +59,8 @@ class Port:
         self._loop = asyncio.get_running_loop()
         self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._again = False
+        self._rest = False
+        """Whether the rest of a message with too many frames is being thrown away."""
         self.draining = False
         """Whether messages are being handled: `on_drained` comes after that."""
         self._closed = False
@@ -155,18 +162,35 @@ class Port:
     def _receive(self) -> bool:
         """Handle one message; False when there is none."""
         receive = self._recv
+        if self._rest:
+            return self._skip()
         try:
             frame = receive(_NOBLOCK, False)
         except zmq.Again:
             return False
         frames = [frame]
         while frame.more:
+            if len(frames) > MOST_FRAMES:
+                self._rest = True
+                break
             frame = receive(_NOBLOCK, False)
             frames.append(frame)
         try:
             self._on_frames(frames)
         except Exception as problem:
             self._loop.call_exception_handler({"message": "a message could not be handled", "exception": problem})
+        return True
+
+    def _skip(self) -> bool:
+        """Throw away some more of a message with too many frames: millions at once would hold the loop."""
+        receive = self._recv
+        try:
+            for _ in range(SKIP):
+                if not receive(_NOBLOCK, False).more:
+                    self._rest = False
+                    break
+        except zmq.Again:
+            return False
         return True
 
 

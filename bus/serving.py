@@ -7,6 +7,7 @@ one timer of `Deadlines`. Whatever a verb does, whoever asked gets exactly one a
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import traceback
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MAX_SERVED = 1000
 """Requests one party works on at a time; more are refused with `bus.overloaded`."""
+
+_MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that are no bug of a verb: the machine has no room, or its disk is broken."""
 
 _SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 0.75, Role.ADMIN: 0.75, Role.COMPONENT: 1.0}
 """How much of that may be taken when another comes of that role: people do not keep components from working."""
@@ -149,7 +153,10 @@ class Serving:
         self._outbox.add(kind, header.source, header.topic, item, header.ids[index], cause)
 
 
-def _bug(header: Header, problem: Exception) -> InternalError:
+def _bug(header: Header, problem: Exception) -> CoveyError:
+    if isinstance(problem, OSError) and problem.errno in _MACHINES:
+        log.error("%s failed: %s", header.topic, problem)
+        return CoveyError(f"'{header.topic}' failed: {problem}", "the machine refused it: make room there, ask again")
     log.error("%s failed", header.topic, exc_info=problem)
     frames = traceback.extract_tb(problem.__traceback__)
     where = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def write(
         with file.open("x") as opened:
             opened.write(text)
     except OSError as why:
+        if not isinstance(why, FileExistsError):
+            with suppress(OSError):  # a part of it may be there, and would be in the way of the next attempt
+                file.unlink(missing_ok=True)
         raise CoveyError(f"{file} cannot be written: {why.strerror}") from None
     try:
         public = make_keys(key).public if curve else ""
