@@ -29,7 +29,7 @@ MAX_SERVED = 1000
 _MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that are no bug of a verb: the machine has no room, or its disk is broken."""
 
-_SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 0.75, Role.ADMIN: 0.75, Role.COMPONENT: 1.0}
+_SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 1.0, Role.ADMIN: 1.0, Role.COMPONENT: 1.5}
 """How much of that may be taken when another comes of that role: people do not keep components from working."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})

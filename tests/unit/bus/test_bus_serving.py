@@ -210,7 +210,7 @@ def test_a_party_works_on_so_many_requests_and_refuses_more(monkeypatch: pytest.
 
     @story
     async def busy(place: Place) -> None:
-        place.ask("wait", {"key": "a"}, {"key": "b"}, {"key": "c"}, role=Role.COMPONENT)
+        place.ask("wait", {"key": "a"}, {"key": "b"}, {"key": "c"}, role=Role.ADMIN)
         assert [(number, kind) for number, kind, _ in place.answers] == [(3, Kind.ERROR)]
         assert place.errors() == [errors.Overloaded]
         place.ask("put", {"key": "d"}, ids=(4,))  # what need not wait takes no place
