@@ -1,8 +1,8 @@
 """Millions of messages through one broker: does its memory stay flat, and is every message delivered or reported?
 
 Requests, their replies, and events of two publishers, all parties processes of their own. One of three readers is
-stopped for a part of the time, twice; it may lose events, but must learn how many, and nobody else may lose any. Exit
-code 1 when an account does not add up or the broker's memory grew.
+stopped for a part of the time, twice. Who loses events, for whatever reason, must learn how many. Exit code 1 when an
+account does not add up or, in a run long enough to tell, the broker's memory grew.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ STOPS = [(0.05, 0.15), (0.4, 0.6)]
 
 SETTLED = 0.25
 """Part of all messages after which memory must stay as it is: everything has happened once by then."""
+
+TELLING = 900_000
+"""Messages from which on memory is judged: in fewer, not even the slow reader's window is full."""
 
 GROWTH = 8.0
 """Megabytes that the broker's memory may go above what it was until then: the heap is never quite still."""
@@ -139,6 +142,8 @@ class Soak:
         return {"readers": readers, "calls": dict(self.calls), "published": self.sent, "counters": counters}
 
     def _check_memory(self) -> None:
+        if sum(self.sent.values()) + 2 * self.asked < TELLING:
+            return
         settled = [size for part, size in self.samples if part < SETTLED]
         after = [size for part, size in self.samples if part >= SETTLED]
         self._check(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from groups_world import storm
 
-SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "25"))
+SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "15"))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import pytest
 from links_scripts import SCRIPTS
 from links_world import storm
 
+SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "12"))
 
-@pytest.mark.parametrize("seed", range(24))
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_storm(seed: int) -> None:
     storm(seed, 25.0)
 

@@ -129,16 +129,16 @@ def test_what_is_told_adds_up_to_what_was_counted_and_is_not_much() -> None:
     counters: Counter[str] = Counter()
     refusals = Refusals(counters)
     told: list[Refusal] = []
-    for step in range(10_000):  # 1000 s of ten strangers a second, each from elsewhere with another key
+    for step in range(2000):  # 200 s of ten strangers a second, each from elsewhere with another key
         told += refusals.note(step / 10, "unknown_key", f"10.0.{step % 200}.{step % 7}", f"{step:064x}")
         told += refusals.due(step / 10)
         assert len(refusals._kinds) <= KINDS + 1
-    assert len(told) <= TOLD_BURST + 1000 * 0.2 + 1
-    now = 1000.0
+    assert len(told) <= TOLD_BURST + 200 * 0.2 + 1
+    now = 200.0
     while len(told) < 5000 and any(held for _, held in refusals._kinds.values()):
         now += 1.0
         told += refusals.due(now)
-    assert sum(one.count for one in told) == counters["refused_unknown_key"] == 10_000
+    assert sum(one.count for one in told) == counters["refused_unknown_key"] == 2000
 
 
 def test_a_flood_of_one_kind_does_not_hide_another() -> None:
