@@ -166,7 +166,7 @@ def test_an_online_node_is_undefined_in_order(kept: Kept) -> None:
     assert done.code == 0
     assert done.data["erased"]
     assert cluster_folders(second) == []
-    assert second.call("dcm", "cluster_status")["node_state"] == "undefined"
+    second.wait("the node to be undefined", lambda status: status["node_state"] == "undefined")  # it answers first
     (view,) = first.call("liveness", "views", last=1)
     assert (list(view["members"]), list(view["left"])) == ([1], [2])
     assert first.covey("-o", "json", "node", "show", "n2").code == 4
