@@ -17,56 +17,56 @@ class Unbuilt:
     """Verbs of the DCM that are to come. They take any arguments."""
 
     @verb(Role.ADMIN)
-    def node_move(self, **_arguments: Any) -> None:
+    def node_move(self, /, **_arguments: Any) -> None:
         """Move this node to another of its clusters."""
         _refuse("moving a node to another cluster", "7.2")
 
     @verb(Role.ADMIN)
-    def node_modify(self, **_arguments: Any) -> None:
+    def node_modify(self, /, **_arguments: Any) -> None:
         """Change a node's name and other attributes."""
         _refuse("changing a node's definition", "4")
 
     @verb(Role.ADMIN)
-    def cluster_undefine(self, **_arguments: Any) -> None:
+    def cluster_undefine(self, /, **_arguments: Any) -> None:
         """Remove a cluster from all its nodes."""
         _refuse("undefining a cluster", "4")
 
     @verb(Role.ADMIN)
-    def cluster_modify(self, **_arguments: Any) -> None:
+    def cluster_modify(self, /, **_arguments: Any) -> None:
         """Rename a cluster or change its settings."""
         _refuse("changing a cluster's definition", "4")
 
     @verb(Role.ADMIN)
-    def cluster_balance(self, **_arguments: Any) -> None:
+    def cluster_balance(self, /, **_arguments: Any) -> None:
         """Move nodes between clusters by rule or schedule."""
         _refuse("balancing clusters", "7.3")
 
     @verb(Role.ADMIN)
-    def registry_define_server(self, **_arguments: Any) -> None:
+    def registry_define_server(self, /, **_arguments: Any) -> None:
         """Make a node a registry server."""
         _refuse("defining a registry server", "4, 9.5")
 
     @verb(Role.ADMIN)
-    def registry_undefine_server(self, **_arguments: Any) -> None:
+    def registry_undefine_server(self, /, **_arguments: Any) -> None:
         """Make a registry server a client again."""
         _refuse("undefining a registry server", "4, 9.5")
 
     @verb(Role.ADMIN)
-    def registry_online(self, **_arguments: Any) -> None:
+    def registry_online(self, /, **_arguments: Any) -> None:
         """Start the registry server of a node."""
         _refuse("starting a registry server alone", "4")
 
     @verb(Role.ADMIN)
-    def registry_offline(self, **_arguments: Any) -> None:
+    def registry_offline(self, /, **_arguments: Any) -> None:
         """Stop the registry server of a node."""
         _refuse("stopping a registry server alone", "4")
 
     @verb(Role.ADMIN)
-    def plugin_block(self, **_arguments: Any) -> None:
+    def plugin_block(self, /, **_arguments: Any) -> None:
         """Keep a plugin from being used, with a note why."""
         _refuse("blocking a plugin", "12.5")
 
     @verb(Role.ADMIN)
-    def plugin_unblock(self, **_arguments: Any) -> None:
+    def plugin_unblock(self, /, **_arguments: Any) -> None:
         """Let a blocked plugin be used again."""
         _refuse("unblocking a plugin", "12.5")

@@ -522,7 +522,7 @@ def test_a_stranger_that_never_stops_does_not_hold_up_the_peers(folder: Path) ->
 
             flooding = asyncio.ensure_future(flood())
             try:
-                await asyncio.sleep(0.5)
+                await until(lambda: one.broker.join_port._counters["malformed"] >= 100)  # type: ignore[union-attr]
                 before = one.broker.join_port._counters["malformed"]  # type: ignore[union-attr]
                 began = asyncio.get_running_loop().time()
                 for _ in range(50):
