@@ -286,6 +286,12 @@ class NotPrimary(NoQuorum):
     code = "registry.not_primary"
 
 
+class RequestExpired(CoveyError):
+    """A write was tried again so late that nobody remembers whether it was done. Read, then decide."""
+
+    code = "registry.request_expired"
+
+
 class Damaged(NoQuorum):
     """A file of this server's copy is damaged. The message names the path and the position; it was not read on."""
 

@@ -90,7 +90,8 @@ def load(folder: Path, cluster_id: str) -> tuple[Loaded, Scan | None]:
     base = snapshot.index if snapshot else 0
     entries = tuple(record for record in found.entries if record.index > base)
     promised = max(hard_state.epoch, entries[-1].epoch if entries else 0, snapshot.epoch if snapshot else 0)
-    return Loaded(identity, promised, snapshot, entries, (), tuple(repaired)), found
+    sound = Loaded(identity, promised, snapshot=snapshot, entries=entries, repaired=tuple(repaired))
+    return sound, found
 
 
 def _read_identity(folder: Path, cluster_id: str, damaged: list[Damage]) -> Identity | None:

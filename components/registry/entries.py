@@ -1,4 +1,4 @@
-"""What a log entry says: five kinds of body, packed into records. Pure.
+"""What a log entry says: seven kinds of body, packed into records. Pure.
 
 Knows no state: what an entry does is the store's affair. An entry carries `time`, milliseconds of log time: the
 proposer adds the time that passed while it reigned to the time of the entry before, so log time never goes back, knows
@@ -55,8 +55,37 @@ class Committed(msgspec.Struct, frozen=True, array_like=True):
     keep: int
 
 
-Body = Founded | Reigned | WritesOpened | Transacted | Committed
-KINDS: dict[type[Any], int] = {Founded: 1, Reigned: 2, WritesOpened: 3, Transacted: 4, Committed: 5}
+class Configured(msgspec.Struct, frozen=True, array_like=True):
+    """The registry servers from here on, in force as soon as the entry stands in a log. It also writes the server
+    list's key, so everybody who watches that learns it.
+
+    `voters` count for majorities; `learners` are being filled and become voters by an entry of their own; `stopped`
+    are voters or learners whose server process an operator put offline.
+    """
+
+    voters: tuple[int, ...]
+    learners: tuple[int, ...] = ()
+    stopped: tuple[int, ...] = ()
+
+
+class Noted(msgspec.Struct, frozen=True, array_like=True):
+    """The copy of `server` is damaged in its life `life`. Committed without counting that server, and only what holds
+    this entry refills it: so nothing that the lost copy had voted for or acknowledged can be missed."""
+
+    server: int
+    life: int
+
+
+Body = Founded | Reigned | WritesOpened | Transacted | Committed | Configured | Noted
+KINDS: dict[type[Any], int] = {
+    Founded: 1,
+    Reigned: 2,
+    WritesOpened: 3,
+    Transacted: 4,
+    Committed: 5,
+    Configured: 6,
+    Noted: 7,
+}
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(tuple[int, body])  # type: ignore[valid-type]
     for body, kind in KINDS.items()

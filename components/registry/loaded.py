@@ -42,6 +42,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     identity: Identity | None = None
     promised: int = 0
+    voted_for: int = 0  # in the promised epoch; 0: nobody
+    committed: int = 0  # all up to here is known to be committed; what follows may still be cut
     snapshot: Record | None = None
     entries: tuple[Record, ...] = ()  # after the snapshot, in order, without a gap
     damaged: tuple[Damage, ...] = ()

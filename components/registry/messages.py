@@ -37,6 +37,7 @@ class Leading(Message, frozen=True):
     primary: int
     phase: Phase
     writable: bool
+    index: int = 0  # how far the log was committed when this was said; no change of its own, only `Transact.since`
 
 
 class FindPrimary(Message, frozen=True):
@@ -138,6 +139,10 @@ class NoRoom(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Leaving(msgspec.Struct, frozen=True):
+    """This server is about to stop in order: if it is the primary, it hands over to the best of the others."""
+
+
 class ServersChanged(msgspec.Struct, frozen=True):
     """The local configuration lists other registry servers now (the agent asks these)."""
 
@@ -167,7 +172,9 @@ class Transact(msgspec.Struct, frozen=True):
 
     Answered with `{revision, succeeded}` when durable. The same `id` again is not applied again and gets the same
     answer; an empty id is no id. With `system` it is a component's own and needs a primary only, not open writes
-    (SPEC 5.4: a lone server with a new identity must be able to boot).
+    (SPEC 5.4: a lone server with a new identity must be able to boot). `since` is an index that was committed before
+    the id was first used, 0: not known. When answers to ids younger than that were forgotten meanwhile, a retry is
+    refused with `registry.request_expired` rather than perhaps applied twice.
     """
 
     id: str
@@ -175,6 +182,7 @@ class Transact(msgspec.Struct, frozen=True):
     then: tuple[Operation, ...] = ()
     otherwise: tuple[Operation, ...] = ()
     system: bool = False
+    since: int = 0
 
 
 class Get(msgspec.Struct, frozen=True):
@@ -217,4 +225,27 @@ class Status(msgspec.Struct, frozen=True):
     """How this copy stands: phase, incarnation, revision, primary, servers, damage."""
 
 
-Question = Transact | AppendSystem | Get | List | Watch | ListSystem | Status
+class ChangeServers(msgspec.Struct, frozen=True):
+    """Change the registry servers by one: `define` a defined node as server, `undefine` one, `start` or `stop` one.
+
+    Answered with `{index, servers, learners, stopped}` when the first entry of the change is committed; a server that
+    was defined is a learner until its copy is level, then a voter, by itself. What is so already is answered at once.
+    """
+
+    id: str
+    change: Literal["define", "undefine", "start", "stop"]
+    server: int
+    forced: bool = False
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Make another server the primary; `to` 0: the best of them. Answered with `{primary, epoch}` when it reigns."""
+
+    to: int = 0
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """The whole state as the record of a snapshot, made by the primary now. Answered with its bytes."""
+
+
+Question = Transact | AppendSystem | Get | List | Watch | ListSystem | Status | ChangeServers | HandOver | Backup

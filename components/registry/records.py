@@ -22,15 +22,16 @@ DIGEST_BYTES = 16
 START = bytes(DIGEST_BYTES)  # what the first entry of a log is chained to
 
 # kinds below 32 are log entries (entries.py names them), the others are about files
-SEGMENT, BATCH, SNAPSHOT, IDENTITY, HARD_STATE, MARK = range(32, 38)
+SEGMENT, BATCH, SNAPSHOT, IDENTITY, HARD_STATE, MARK, CUT, COMMITTED = range(32, 40)
 SEED = {
     SEGMENT: b"segment",
     SNAPSHOT: b"snapshot",
     IDENTITY: b"identity",
     HARD_STATE: b"hard-state",
     MARK: b"mark",
+    CUT: b"cut",
+    COMMITTED: b"committed",
 }
-_NO_VOTE = msgspec.msgpack.encode({"voted_for": None})
 
 
 class BadRecord(Exception):
@@ -68,9 +69,25 @@ def encode(kind: int, epoch: int, index: int, payload: bytes, previous: bytes) -
     return b"".join((head, payload, digest_of(previous, head, payload)))
 
 
-def encode_hard_state(promised: int) -> bytes:
-    """Return the hard-state file: the newest epoch this server promised to, and its vote in it (none was asked yet)."""
-    return encode(HARD_STATE, promised, 0, _NO_VOTE, SEED[HARD_STATE])
+def encode_hard_state(promised: int, voted_for: int = 0) -> bytes:
+    """Return the hard-state file: the newest epoch this server promised to, and whom it voted for in it (0: nobody)."""
+    payload = msgspec.msgpack.encode({"voted_for": voted_for or None})
+    return encode(HARD_STATE, promised, 0, payload, SEED[HARD_STATE])
+
+
+def decode_vote(hard_state: Record) -> int:
+    """Return whom a hard state's record says was voted for, 0: nobody."""
+    return int(msgspec.msgpack.decode(hard_state.payload)["voted_for"] or 0)
+
+
+def encode_cut(index: int, epoch: int, chain: bytes) -> bytes:
+    """Return the record that gives up all entries behind `index`; `epoch` and `chain` are those of that entry."""
+    return encode(CUT, epoch, index, chain, SEED[CUT])
+
+
+def encode_committed(index: int) -> bytes:
+    """Return the record that says that all entries up to `index` are committed: what may be read after a restart."""
+    return encode(COMMITTED, 0, index, b"", SEED[COMMITTED])
 
 
 def digest(record: bytes) -> bytes:

@@ -40,6 +40,18 @@ class Settings(msgspec.Struct, frozen=True):
     room_seconds: float = 1.0  # seconds until a full disk is tried again: costs it one small write and one sync
     asker_seconds: float = 5.0  # seconds after its last question that a node is told of changes unasked
 
+    # --- several servers ---
+    beat: float = 0.2  # seconds between two heartbeats of the primary; five fit into the shortest election timeout
+    election_low: float = 1.0  # seconds without the primary after which a server stands for election: at least …
+    election_high: float = 2.0  # … and less than; drawn anew each time, so that two seldom stand at once
+    down_low: float = 0.02  # the same when the link to the primary was seen to close: its process is dead, so hurry
+    down_high: float = 0.15
+    append_bytes: int = 1 * MIB  # bytes of entries in one message to another server; at least one entry
+    append_window: int = 4 * MIB  # bytes of entries on their way to one server, unanswered
+    part_bytes: int = 256 * KIB  # bytes of a snapshot in one message
+    learner_lag: int = 100  # entries that a learner may lack to become a voter
+    hand_over: float = 2.0  # seconds that a hand-over may take before the primary goes on as before
+
     # --- the disk ---
     segment_bytes: int = 8 * MIB  # bytes after which a new log file begins; trimming removes whole files
 
