@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ class ServerEngine:
         if recovered.damaged and disk:
             disk.close()
             disk = None
-        return cls(bus, RegistryMachine(node, recovered, settings), disk)
+        return cls(bus, RegistryMachine(node, recovered, settings, Random()), disk)
 
     async def run(self) -> None:
         """Start the machine and serve; raises what the disk or the machine raised."""

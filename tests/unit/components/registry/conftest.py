@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ class Kit:
         """Return a machine on what a pretended disk holds (nothing but the first entry, if none is given)."""
         settings = settings or Settings()
         written = disk if disk is not None else [[self.founded()]]
-        return RegistryMachine(1, recover(loaded_from(written), settings), settings)
+        return RegistryMachine(1, recover(loaded_from(written), settings), settings, Random(1))
 
 
 class Writer:
@@ -60,7 +61,7 @@ class Writer:
         assert disk is not None, loaded.damaged
         self.disk, self.settings = disk, settings
         recovered = recover(loaded, settings)
-        self.store, self.chain = recovered.store, recovered.chain
+        self.store, self.chain = rebuilt(loaded), recovered.chain
 
     def encode(self, count: int, size: int = 40) -> list[bytes]:
         """Make the records of `count` more transactions and apply them."""
@@ -89,8 +90,11 @@ def rebuilt(loaded: Loaded) -> Store:
     assert not loaded.damaged, loaded.damaged
     recovered = recover(loaded, Settings())
     assert not recovered.damaged, recovered.damaged
-    recovered.store.check_invariants()
-    return recovered.store
+    store = recovered.store
+    for index in range(store.index + 1, recovered.log.last + 1):  # what a primary would commit
+        store.apply(recovered.log.entry(index))
+    store.check_invariants()
+    return store
 
 
 class Run:

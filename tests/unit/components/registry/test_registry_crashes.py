@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(tmp_path: Path, kit
     folder = kit.found(tmp_path)
     disk, loaded = Disk.open(folder, CLUSTER, settings)
     assert disk is not None
-    machine = RegistryMachine(1, recover(loaded, settings), settings)
+    machine = RegistryMachine(1, recover(loaded, settings), settings, Random(1))
     run = type(new_run())(machine, [])
     run.step()
     run.step(messages.GroupFormed())

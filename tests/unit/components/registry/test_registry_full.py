@@ -223,7 +223,7 @@ def test_a_registry_that_starts_on_a_full_disk_waits_for_room(
         run.now += 1.0
         run.step()
     run.sync()
-    assert run.machine.phase == "reads" and run.machine.epoch == 2
+    assert run.machine.phase == "reads" and run.machine.epoch >= 2
     run.step(messages.GroupFormed())
     refuse(run)
     assert REASON in run.machine.closed_because
@@ -232,4 +232,4 @@ def test_a_registry_that_starts_on_a_full_disk_waits_for_room(
     run.sync()
     assert run.machine.writable and run.machine.closed_because == ""
     after = new_run([list(records_of) for records_of in disk]).open()
-    assert after.machine.epoch == 3
+    assert after.machine.epoch == run.machine.epoch + 1
