@@ -18,10 +18,10 @@ from ...bus.messages import PARTY_TOPIC, Role
 from ...bus.service import Request, verb
 from ...errors import CoveyError, Denied, ReservedKey
 from . import messages
-from .disk import folder_of
 from .engine import Engine
 from .forward import ForwardEngine
 from .keys import check_key, check_users
+from .layout import folder_of
 from .messages import SERVICE, Comparison, Consistency, Operation
 from .server import ServerEngine
 

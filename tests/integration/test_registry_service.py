@@ -17,7 +17,7 @@ from covey.bus.client import Client, connect
 from covey.bus.context import ComponentContext, Local
 from covey.bus.messages import NodeInfo, Peer
 from covey.components.registry import create, segments
-from covey.components.registry.disk import folder_of
+from covey.components.registry.layout import folder_of
 from covey.components.registry.service import main
 from real_nodes import free_port, story
 

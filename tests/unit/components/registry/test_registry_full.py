@@ -73,9 +73,6 @@ def test_what_found_no_room_leaves_no_trace(
             with pytest.raises(NoRoom, match=r"log-0+"):
                 one.disk.append(batch)
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
-        if segment_bytes == 1 and room == 200:  # the head of a new segment fits, and stays: it says nothing
-            before["synced"] = after["synced"]
-            del after[max(name for name in after if name.startswith("log-"))]
         assert after == before
     assert rebuild(load(folder, kit.cluster)[0]).index == index
     one.disk.append(batch)
