@@ -24,7 +24,8 @@ class Local(msgspec.Struct, frozen=True):
     """The node's local configuration as the DCM's verb `local` gives it (SPEC 3.2).
 
     `folder` is the current cluster's folder; `nodes` maps the number of each known node to its definition
-    `{number, name, id, definition_id, addresses, port, …}`; `settings` are the node's YAML sections.
+    `{number, name, id, definition_id, addresses, port, …}`; `settings` are the node's YAML sections. `servers` are the
+    registry servers that vote, `learners` those being filled, `stopped` those of both that an operator put offline.
     """
 
     state_dir: str
@@ -38,6 +39,13 @@ class Local(msgspec.Struct, frozen=True):
     servers: tuple[int, ...]
     nodes: dict[int, dict[str, Any]] = {}
     settings: dict[str, Any] = {}
+    learners: tuple[int, ...] = ()
+    stopped: tuple[int, ...] = ()
+
+    @property
+    def registry_servers(self) -> tuple[int, ...]:
+        """The nodes that run a registry server, the voters first: `servers` and `learners` that nobody stopped."""
+        return tuple(node for node in (*self.servers, *self.learners) if node not in self.stopped)
 
 
 class ComponentContext:

@@ -71,6 +71,17 @@ class Driver:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def stopped(self) -> bool:
+        """Nothing is fed any more."""
+        return self._stopped
+
+    def refuse(self, problem: CoveyError) -> None:
+        """Answer everybody who still waits with this error: the machine will not."""
+        for answer in list(self._asked.values()):
+            if not answer.done():
+                answer.set_exception(problem)
+
     async def failed(self) -> None:
         """Wait until the machine fails, and raise its exception."""
         await self._failed

@@ -15,7 +15,7 @@ from . import life
 from .daemon import Daemon
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name, plain
 from .home import Home, new_id
-from .settings import CONTROL_TIME
+from .settings import CONTROL_TIME, STATUS_TIME
 from .undefining import Undefiner
 
 
@@ -97,14 +97,28 @@ class ClusterVerbs:
 
     @verb(Role.OPERATOR)
     async def cluster_offline(self, request: Request) -> list[dict[str, Any]]:
-        """Ask every defined node to go offline; return what each said. The registry servers go last."""
+        """Ask every defined node to go offline; return what each said. The registry servers go last, one by one.
+
+        A node leaves in order while the registry takes its leaving; so the primary goes last but for this node.
+        """
         async with self._audited(request, "cluster_offline"):
             here = self._home.here()
-            servers = [number for number in here.servers.servers if number != here.node.number]
-            first = [n for n in sorted(here.nodes.nodes) if n not in here.servers.servers and n != here.node.number]
+            own, primary = here.node.number, await self._primary()
+            others = [number for number in here.servers.all if number not in (own, primary)]
+            servers = [*others, *([primary] if primary not in (0, own) else [])]
+            first = [number for number in sorted(here.nodes.nodes) if number not in (*servers, own)]
             said = await self._control("node_offline", first, wait=True)
-            said += await self._control("node_offline", servers, wait=True)
-            return said + await self._control("node_offline", [here.node.number])
+            for number in servers:
+                if number in here.nodes.nodes:
+                    said += await self._control("node_offline", [number], wait=True)
+            return said + await self._control("node_offline", [own])
+
+    async def _primary(self) -> int:
+        """Return the node of the primary registry server, 0 when nobody can say."""
+        try:
+            return int((await self._home.bus.call("registry", "status", timeout=STATUS_TIME))["primary"] or 0)
+        except CoveyError:
+            return 0
 
     async def _control(self, what: str, numbers: Iterable[int], **arguments: Any) -> list[dict[str, Any]]:
         async def one(number: int) -> dict[str, Any]:

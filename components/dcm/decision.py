@@ -62,10 +62,10 @@ def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: 
                 f"which is online at {', '.join(old.endpoints())}",
                 "give one of the two machines an identity of its own: `node: {identity: generated}`",
             )
-        if old.number in looked.servers.servers:
+        if old.number in looked.servers.all:
             raise Refused(
                 f"the id {prepared.id!r} is that of {old.name} ({old.number}), a registry server",
-                "take it off the server list with `covey registry undefine-server` first",
+                f"take it off the server list with `covey registry undefine-server {old.number}` first",
             )
     others = [entry.definition for entry in looked.nodes if entry not in found]
     _trust(request, prepared, looked, others)

@@ -360,7 +360,7 @@ def fitting(replica: Replica) -> Replica:
         else msgspec.structs.replace(node, addresses=node.addresses[:COMMIT_ADDRESSES])
         for number, node in replica.nodes.nodes.items()
     }
-    needed = dict.fromkeys([*replica.servers.servers, replica.node.number])
+    needed = dict.fromkeys([*replica.servers.all, replica.node.number])
     room = COMMIT_BYTES - len(msgspec.msgpack.encode(msgspec.structs.replace(replica, nodes=NodeTable({}))))
     kept: dict[int, NodeDefinition] = {}
     for number in [*needed, *(number for number in sorted(nodes) if number not in needed)]:

@@ -41,11 +41,30 @@ class NodeDefinition(msgspec.Struct, frozen=True):
 
 
 class ServerList(msgspec.Struct, frozen=True):
-    """The registry server nodes in order, with the primary marked, as of `revision` of the global configuration."""
+    """The registry server nodes in order, with the primary marked, as of `revision` of the global configuration.
+
+    `servers` vote; `learners` are servers that are being filled; those of both that an operator stopped are `stopped`.
+    """
 
     servers: tuple[int, ...] = ()
     primary: int | None = None
     revision: int = 0
+    learners: tuple[int, ...] = ()
+    stopped: tuple[int, ...] = ()
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every node that was defined as a registry server."""
+        return (*self.servers, *self.learners)
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """The nodes that run a registry server."""
+        return tuple(number for number in self.all if number not in self.stopped)
+
+    def same_nodes(self, other: ServerList) -> bool:
+        """Whether another list names the same nodes in the same parts."""
+        return (self.servers, self.learners, self.stopped) == (other.servers, other.learners, other.stopped)
 
 
 class NodeTable(msgspec.Struct, frozen=True):

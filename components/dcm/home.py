@@ -120,8 +120,8 @@ class Home:
 
     @property
     def server(self) -> bool:
-        """Whether this node is a registry server of its current cluster."""
-        return self.replica is not None and self.replica.node.number in self.replica.servers.servers
+        """Whether this node runs a registry server of its current cluster."""
+        return self.replica is not None and self.replica.node.number in self.replica.servers.running
 
     def definition_in(self, cluster_id: str) -> NodeDefinition | None:
         """Return this node's local definition of a cluster, whether current or not. Blocks."""
@@ -143,6 +143,8 @@ class Home:
             "definition_id": "",
             "boot_id": self.boot_id,
             "servers": [],
+            "learners": [],
+            "stopped": [],
             "primary_server": None,
             "nodes": {},
             "settings": self.settings,
@@ -159,6 +161,8 @@ class Home:
             "node_id": replica.node.id,
             "definition_id": replica.node.definition_id,
             "servers": list(replica.servers.servers),
+            "learners": list(replica.servers.learners),
+            "stopped": list(replica.servers.stopped),
             "primary_server": replica.servers.primary,
             "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
         }
@@ -181,6 +185,8 @@ class Home:
                     self.clusters = await asyncio.to_thread(self.store.commit_cluster, new.cluster, point=False)
                 self.replica = new
             await self.tell_broker()
+            if not new.servers.same_nodes(old.servers):  # the registry's component changes what it is here
+                await self.bus.publish("dcm.local", {"servers": plain(new.servers)})
             return changed
 
     async def reload(self) -> None:
@@ -227,7 +233,8 @@ def _another_key(node: NodeDefinition, cluster: ClusterDefinition, curve: bool) 
 
 def servers_from(value: Any, revision: int) -> ServerList:
     """Return the server list that the registry holds at /cluster/servers."""
-    return ServerList(tuple(value["servers"]), value.get("primary"), revision)
+    learners, stopped = tuple(value.get("learners", ())), tuple(value.get("stopped", ()))
+    return ServerList(tuple(value["servers"]), value.get("primary"), revision, learners, stopped)
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -36,6 +36,6 @@ def by_join_port(place: str) -> bool:
 
 def who_knows(node: NodeDefinition, servers: ServerList, table: NodeTable) -> list[str]:
     """Return the join places of all other nodes, the registry servers' first."""
-    numbers: Iterable[int] = dict.fromkeys([*servers.servers, *sorted(table.nodes)])
+    numbers: Iterable[int] = dict.fromkeys([*servers.all, *sorted(table.nodes)])
     others = [table.nodes[number] for number in numbers if number in table.nodes and number != node.number]
     return [place for other in others for place in join_places(other)]

@@ -119,6 +119,9 @@ WRITE_TIME = 5.0
 TELL_TIME = 3.0
 """Seconds for one message between two DCMs and its answer: a dial takes up to 2 s."""
 
+SERVERS_TIME = 20.0
+"""Seconds for one change of the registry servers to be committed: a primary that goes hands over first."""
+
 STATUS_TIME = 2.0
 """Seconds for a component of this node to say how it is."""
 

@@ -59,7 +59,7 @@ def cluster_status(
 ) -> dict[str, Any]:
     """Return INTERFACES `cluster status` as this node sees it; None stands for a component that did not answer."""
     view = (liveness or {}).get("view")
-    servers = list(replica.servers.servers) if replica else []
+    servers = list(replica.servers.all) if replica else []
     shown = {**CLOSED, "servers": [{"number": number, "state": "offline"} for number in servers]}
     if registry is not None:
         shown.update({key: registry[key] for key in (*shown, "closed_because", "tolerates") if key in registry})

@@ -42,26 +42,6 @@ class Unbuilt:
         _refuse("balancing clusters", "7.3")
 
     @verb(Role.ADMIN)
-    def registry_define_server(self, /, **_arguments: Any) -> None:
-        """Make a node a registry server."""
-        _refuse("defining a registry server", "4, 9.5")
-
-    @verb(Role.ADMIN)
-    def registry_undefine_server(self, /, **_arguments: Any) -> None:
-        """Make a registry server a client again."""
-        _refuse("undefining a registry server", "4, 9.5")
-
-    @verb(Role.ADMIN)
-    def registry_online(self, /, **_arguments: Any) -> None:
-        """Start the registry server of a node."""
-        _refuse("starting a registry server alone", "4")
-
-    @verb(Role.ADMIN)
-    def registry_offline(self, /, **_arguments: Any) -> None:
-        """Stop the registry server of a node."""
-        _refuse("stopping a registry server alone", "4")
-
-    @verb(Role.ADMIN)
     def plugin_block(self, /, **_arguments: Any) -> None:
         """Keep a plugin from being used, with a note why."""
         _refuse("blocking a plugin", "12.5")

@@ -42,10 +42,13 @@ class Undefiner:
         entry = found.entry(number)
         if entry is None:
             raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
-        if number in found.servers.servers:
-            last = " the last" if len(found.servers.servers) == 1 else " a"
+        if number in found.servers.all:
+            last = found.servers.servers == (number,)
             raise Refused(
-                f"node {number} is{last} registry server", "`covey registry undefine-server` first, if there are more"
+                f"node {number} is {'the last' if last else 'a'} registry server",
+                f"`covey registry define-server` another node first, then `covey registry undefine-server {number}`"
+                if last
+                else f"`covey registry undefine-server {number}` first",
             )
         if number == home.here().node.number:
             raise NodeOnline(

@@ -22,15 +22,15 @@ from .definitions import split_endpoint
 from .dependencies import Graphs
 from .home import Home, new_id
 from .plugin_list import PluginList, Told
+from .servers import ServerVerbs
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
 from .token import parse
-from .trusting import TrustVerbs
 from .unbuilt import Unbuilt
 from .undefining import IDLE
 
 
-class Verbs(TrustVerbs, Unbuilt):
+class Verbs(ServerVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(self, home: Home, daemon: Daemon, definer: Definer, plugins: PluginList, graphs: Graphs) -> None:

@@ -1,16 +1,17 @@
-"""The engine of a node without a registry server: hands each call to the primary's node, over fail-overs.
+"""The engine that every node's callers meet: its own copy answers if it can, else the primary's, over fail-overs.
 
-Knows no key and keeps no copy. Each call goes to the primary that the agent's machine follows, with one request id for
-all its tries, so a write that was applied before the answer was lost is not applied again. It is tried again while
-its budget lasts; when no primary has been known for `PATIENCE` seconds, `NoQuorum` comes at once and names who was
-asked. What was read as stale may come from any listed server, but from a server all the same: this node has no copy.
+Knows no key. Who leads is the agent's machine's affair (`agent.py`); on a registry server's node the own copy
+(`server.py`) stands behind this and is asked first. A call that only a primary can answer goes to the node that leads,
+with one request id for all its tries, so a write that was applied before the answer was lost is not applied again. It
+is tried again while its budget lasts; when no primary has been known for `PATIENCE` seconds, `NoQuorum` comes at once
+and says why. A call that another node's registry handed on is answered by the own copy or not at all: whoever handed
+it on finds the next one, so no call goes in circles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,12 +19,13 @@ import msgspec
 
 from ...bus.client import Client
 from ...bus.driver import Background, Driver, Outbox
-from ...bus.machine import Address, Effect, Publish, Received, Send
+from ...bus.machine import Address, Effect, Message, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
 from ...errors import (
     ConnectionLost,
     CoveyError,
+    Damaged,
     NoQuorum,
     NoService,
     NotPrimary,
@@ -32,24 +34,24 @@ from ...errors import (
     Unreachable,
 )
 from . import messages
-from .agent import AgentMachine
-from .messages import SERVICE, AnyMessage, Question
+from .agent import AgentMachine, CopyClosed, CopySaid, OthersKnown
+from .calls import Call, new_request_id
+from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
+from .peers import PeerMessage
+from .server import ServerEngine
 from .settings import Settings
 
 log = logging.getLogger(__name__)
-_messages = msgspec.msgpack.Decoder(AnyMessage)
+_messages = msgspec.msgpack.Decoder(AnyMessage | PeerMessage)
 
 PATIENCE = 2.0
 """Seconds without a known primary after which a call is refused at once: a fail-over takes less."""
 
-MARGIN = 0.25
-"""Seconds of the budget left unused, so that the caller hears our reason and not its own timeout."""
-
-DEFAULT_BUDGET = 10.0
-"""Seconds for a call that names none."""
-
 FIND_TIME = 2.0
 """Seconds a server may take to say who leads; the machine has asked again by then."""
+
+TABLE_TIME = 0.5
+"""Seconds for the primary to say how all servers are; else this node shows what it knows of them."""
 
 PAUSE = 0.05
 """Seconds between two tries of one call."""
@@ -60,23 +62,15 @@ GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 IN_DOUBT = (ServiceDied, ConnectionLost, Unreachable)
 """After these a write may have been carried out: its link or its server went away while it was on its way."""
 
-VERBS: dict[type[Any], str] = {
-    messages.Get: "get",
-    messages.List: "ls",
-    messages.Watch: "watch",
-    messages.ListSystem: "system",
-    messages.Status: "status",
-    messages.Transact: "txn",
-}
-
 
 class ForwardEngine:
-    """The agent at work."""
+    """The registry as one node's callers see it. `own` is this node's copy, on a registry server."""
 
     def __init__(
         self, bus: Client, node: int, servers: Iterable[int], cluster_id: str, settings: Settings | None = None
     ) -> None:
         self.machine = AgentMachine(node, tuple(servers), settings)
+        self.own: ServerEngine | None = None
         self._bus = bus
         self._cluster_id = cluster_id
         self._driver = Driver(self.machine, self._perform)
@@ -97,62 +91,114 @@ class ForwardEngine:
             self._driver.stop()
             await self._background.close()
 
-    async def ask(self, question: Question, request: Request) -> Any:
-        """Have the primary answer; raises its error, or NoQuorum."""
-        verb = VERBS.get(type(question))
-        if verb is None:
-            raise NotPrimary(
-                f"node {self.machine.node} runs no registry server, so it cannot append system entries",
-                f"node {self.machine.known.primary or 'nobody'} leads",
-            )
-        call = _Call(self, verb, question, request)
-        if isinstance(question, messages.Status):
-            return await self._of_anyone(call) or self._silence()
-        if getattr(question, "consistency", "") == "stale":
-            answer = await self._of_anyone(call)
-            if answer is None:
-                raise NoQuorum(
-                    f"no registry server answers, and this node has no copy of its own; asked: {self._asked()}",
-                    "stale reads need a registry server too; ask on a registry server's node",
-                )
-            return answer
-        return await self._linear(call)
+    @property
+    def known(self) -> Leading:
+        """Who leads, as far as this node knows."""
+        return self.machine.known
 
-    async def hear(self, body: bytes, request: Request) -> bytes | None:
-        """Take a message of another node's registry; an agent has no answer to any."""
-        self._driver.feed(Received(Address(request.service, request.node), _messages.decode(body), request.cause))
-        return None
+    @property
+    def index(self) -> int:
+        """The newest index that this node knows to be committed, 0: none."""
+        return max(self.machine.index, self.own.index if self.own else 0)
+
+    async def ask(self, question: Question, request: Request) -> Any:
+        """Answer a question from where it can be answered; raises CoveyError."""
+        handed_on = request.service == SERVICE and request.node != self.machine.node
+        if self.own is None and (handed_on or isinstance(question, messages.AppendSystem)):
+            raise NotPrimary(
+                f"node {self.machine.node} runs no registry server",
+                f"node {self.known.primary or 'nobody'} leads",
+                primary=self.known.primary,
+            )
+        if self.own is not None and (handed_on or isinstance(question, messages.AppendSystem)):
+            return await self.own.ask(question, request)
+        if isinstance(question, messages.Status):
+            return await self._status(question, request)
+        if getattr(question, "consistency", "") == "stale":
+            return await self._stale(question, request)
+        return await self._linear(question, request)
+
+    def hear(self, body: bytes, request: Request) -> bytes | None:
+        """Take a message of another node's registry; return the answer to one that asks who leads."""
+        message = _messages.decode(body)
+        if isinstance(message, Leading):
+            self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+        elif self.own is not None:
+            self.own.hear(message, request)
+        return msgspec.msgpack.encode(self._said()) if isinstance(message, FindPrimary) else None
+
+    def _said(self) -> Leading:
+        """What this node tells others of who leads; a server says it of itself while it leads."""
+        said = self.own.machine.leading if self.own is not None else self.known
+        return said if said.primary else self.known
 
     async def reach(self, *phases: str) -> None:
         """Wait until the primary is in one of these phases."""
-        while self.machine.known.phase not in phases:
+        while self.known.phase not in phases or not self.known.primary:
             await self._changed.wait()
 
-    def listed(self, servers: Iterable[int]) -> None:
-        """The local configuration lists these servers now."""
+    def listed(self, servers: Iterable[int], others: Iterable[int] = ()) -> None:
+        """The local configuration lists these servers now, and these other nodes."""
         if tuple(servers) != self.machine.servers:
             self._driver.feed(messages.ServersChanged(tuple(servers)))
+        self._driver.feed(OthersKnown(tuple(others)))
+
+    # --- the own copy ---
+
+    def copy_said(self, leading: Leading) -> None:
+        """The own copy says who leads."""
+        self._driver.feed(CopySaid(leading))
+
+    def copy_opened(self, own: ServerEngine) -> None:
+        """This node has a copy from now on."""
+        self.own = own
+
+    def copy_closed(self) -> None:
+        """The own copy answers no more: calls go to others."""
+        self.own = None
+        self._driver.feed(CopyClosed())
 
     # --- one call ---
 
-    async def _linear(self, call: _Call) -> Any:
-        doubt: CoveyError | None = None
+    async def _linear(self, question: Any, request: Request) -> Any:
+        """Take a call to whoever leads, until it is answered or its time is over."""
+        if isinstance(question, messages.Transact | messages.ChangeServers):
+            question = self._stamped(question)
+        call = Call(self._bus, self._cluster_id, question, request)
         while True:
-            primary = await self._primary(call, doubt)
+            primary = await self._primary(call)
             try:
+                if primary == self.machine.node and self.own is not None:
+                    return await self.own.ask(question, request)
                 return await call.to(primary)
             except GONE as problem:
-                doubt = problem if isinstance(problem, IN_DOUBT) and call.verb == "txn" else doubt
-                self._unanswered(primary, problem)
-                if self.machine.known.primary == primary and not isinstance(problem, ServiceDied | NoService):
-                    self._driver.feed(messages.PeerDown(primary))
-                await asyncio.sleep(min(PAUSE, max(call.left, 0.0)))
+                if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
+                    call.doubt = problem
+                await self._try_again(call, primary, problem)
+                if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
+                    return {"primary": self.known.primary, "epoch": self.known.epoch}
 
-    async def _primary(self, call: _Call, doubt: CoveyError | None) -> int:
+    def _stamped(self, question: Any) -> Any:
+        """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
+        several = len(self.machine.servers) > 1 or self.own is None
+        changed: dict[str, Any] = {"id": new_request_id()} if several and not question.id else {}
+        if isinstance(question, messages.Transact) and several:
+            changed["since"] = self.index
+        return msgspec.structs.replace(question, **changed) if changed else question
+
+    async def _try_again(self, call: Call, primary: int, problem: CoveyError) -> None:
+        self._unanswered(primary, problem)
+        if self.known.primary == primary != self.machine.node and not isinstance(problem, ServiceDied | NoService):
+            self._driver.feed(messages.PeerDown(primary))
+        await asyncio.sleep(min(PAUSE, max(call.left, 0.0)))
+
+    async def _primary(self, call: Call) -> int:
         """Wait for a primary; raise when none comes, or when the call's time is over."""
         while call.left > 0:
             if self.machine.following:
-                return self.machine.known.primary
+                return self.known.primary
+            if self._hopeless:
+                break
             waited = asyncio.get_running_loop().time() - (self.machine.searching_since or 0.0)
             if waited >= PATIENCE:
                 break
@@ -161,31 +207,84 @@ class ForwardEngine:
                     await self._changed.wait()
             except TimeoutError:
                 pass
-        if doubt:
-            raise Timeout(
-                f"'{call.verb}' was not answered: {doubt.message}", "it may have been done: read, then decide"
-            )
-        raise NoQuorum(f"no primary registry server answers; asked: {self._asked()}", "covey registry status says more")
+        if call.doubt and call.changing:
+            why = call.doubt.message if isinstance(call.doubt, CoveyError) else str(call.doubt)
+            raise Timeout(f"'{call.verb}' was not answered: {why}", "it may have been done: read, then decide")
+        raise self._nobody()
 
-    async def _of_anyone(self, call: _Call) -> Any:
-        """Return what the first server that answers says, the primary first; None when none does."""
-        for server in dict.fromkeys((self.machine.known.primary, *self.machine.servers)):
-            if server:
+    @property
+    def _hopeless(self) -> bool:
+        """The own copy is damaged, and there is no other server from which it could be filled."""
+        alone = not set(self.machine.servers) - {self.machine.node}
+        return self.own is not None and bool(self.own.machine.damaged) and alone
+
+    def _nobody(self) -> CoveyError:
+        """Why no primary answers, as an error."""
+        if self.own is None:
+            return NoQuorum(
+                f"no primary registry server answers; asked: {self._asked()}", "covey registry status says more"
+            )
+        own = self.own.machine
+        if self._hopeless:
+            return own.damaged[0].error()
+        return NoQuorum(
+            f"no primary registry server is known to node {own.node}: {own.closed_because}",
+            "what may be old: --consistency stale; covey registry status says more",
+        )
+
+    # --- what any server can answer ---
+
+    async def _stale(self, question: Any, request: Request) -> Any:
+        call, own_problem = Call(self._bus, self._cluster_id, question, request), None
+        if self.own is not None:
+            try:
+                return await self.own.ask(question, request)
+            except (Damaged, NotPrimary) as problem:
+                own_problem = problem
+        answer = await self._of_anyone(call)
+        if answer is not None:
+            return answer
+        raise own_problem or NoQuorum(
+            f"no registry server answers, and this node has no copy of its own; asked: {self._asked()}",
+            "stale reads need a registry server too; ask on a registry server's node",
+        )
+
+    async def _status(self, question: Any, request: Request) -> Any:
+        call = Call(self._bus, self._cluster_id, question, request)
+        if self.own is None:
+            return await self._of_anyone(call) or self._silence()
+        found: dict[str, Any] = await self.own.ask(question, request)
+        known = self.known
+        primary = known.primary
+        if primary and primary != self.machine.node:
+            found |= {"primary": primary, "epoch": known.epoch, "phase": known.phase, "writable": known.writable}
+            # only the primary knows how the others are
+            try:
+                async with asyncio.timeout(TABLE_TIME):
+                    told = await call.to(primary)
+                found |= {name: told[name] for name in ("servers", "tolerates")}
+            except (CoveyError, TimeoutError) as problem:
+                log.debug("node %d does not say how the servers are: %s", primary, problem)
+        return found
+
+    async def _of_anyone(self, call: Call) -> Any:
+        """Return what the first other server that answers says, the primary first; None when none does."""
+        for server in dict.fromkeys((self.known.primary, *self.machine.servers)):
+            if server not in (0, self.machine.node):
                 try:
                     return await call.to(server)
-                except (*GONE, Timeout) as problem:
+                except (*GONE, Timeout, Damaged) as problem:
                     self._unanswered(server, problem)
         return None
 
     def _silence(self) -> dict[str, Any]:
         """Return the status when no server answers: what nobody said is null."""
-        known = self.machine.known
         return {
             "phase": "offline",
             "writable": False,
             "closed_because": f"no registry server answers; asked: {self._asked()}",
             "incarnation": None,
-            "epoch": known.epoch,
+            "epoch": self.known.epoch,
             "revision": None,
             "primary": None,
             "servers": [
@@ -209,7 +308,7 @@ class ForwardEngine:
     # --- the machine's orders ---
 
     def _perform(self, effect: Effect) -> None:
-        if isinstance(effect, Send) and isinstance(effect.message, messages.FindPrimary):
+        if isinstance(effect, Send) and isinstance(effect.message, FindPrimary):
             self._background.start(self._find(effect), "find the primary")
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
@@ -220,7 +319,7 @@ class ForwardEngine:
             self._changed = asyncio.Event()
 
     async def _find(self, effect: Send) -> None:
-        """Ask a server who leads. As a call: its answer comes back on the way of the question, also to a node that the
+        """Ask a node who leads. As a call: its answer comes back on the way of the question, also to a node that the
         others do not know at these addresses (a new place, or a copy of another node that must be told so)."""
         body = msgspec.msgpack.encode(effect.message)
         node = effect.to.node
@@ -230,43 +329,14 @@ class ForwardEngine:
             log.debug("node %d does not say who leads: %s", node, problem)  # the machine asks again
             return
         if answer is not None:
-            self._driver.feed(Received(Address(SERVICE, node), _messages.decode(answer)))
+            found: Message = _messages.decode(answer)
+            self._driver.feed(Received(Address(SERVICE, node), found))
 
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:
             async for event in events:
                 if event.body["state"] == "down" and not event.welcome:
-                    self._driver.feed(messages.PeerDown(event.body["node"]))
-
-
-class _Call:
-    """One call of a client on its way to a server: the same request id, and less time, at each try."""
-
-    def __init__(self, engine: ForwardEngine, verb: str, question: Any, request: Request) -> None:
-        self.verb = verb
-        self._bus, self._cluster_id = engine._bus, engine._cluster_id
-        self._request = request
-        self._arguments = msgspec.structs.asdict(question)
-        self._id = self._arguments.pop("id", "")
-        if verb == "txn" and not self._id:
-            self._id = f"agent-{secrets.token_hex(8)}"
-        self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)
-
-    @property
-    def left(self) -> float:
-        """Seconds left."""
-        return self._end - self._loop.time()
-
-    async def to(self, node: int) -> Any:
-        """Ask the registry of a node."""
-        return await self._bus.call(
-            SERVICE,
-            self.verb,
-            node=node,
-            timeout=max(self.left, 0.01),
-            request_id=self._id,
-            cause=self._request.cause,
-            cluster=self._cluster_id,
-            **self._arguments,
-        )
+                    node = event.body["node"]
+                    self._driver.feed(messages.PeerDown(node))
+                    if self.own is not None:
+                        self.own.peer_down(node)

@@ -16,6 +16,7 @@ from ...bus.machine import Message
 
 Phase = Literal["offline", "stale", "reads", "writes"]
 Consistency = Literal["linear", "stale"]
+Change = Literal["define", "undefine", "start", "stop"]
 SERVICE = "registry"
 LEADING_TOPIC = "registry.leading"
 PHASE_TOPIC = "registry.phase"
@@ -233,7 +234,7 @@ class ChangeServers(msgspec.Struct, frozen=True):
     """
 
     id: str
-    change: Literal["define", "undefine", "start", "stop"]
+    change: Change
     server: int
     forced: bool = False
 

@@ -1,14 +1,16 @@
 """The engine of a registry server: this node's copy, its machine, its disk.
 
-Knows the bus only to carry messages and events. The machine runs on the loop, the log is written by one thread
-(`writer.py`), a snapshot is written by another while the log goes on. An error of the disk or of the machine ends
-`run`, and with it the component; a disk that is full only closes the writes.
+Knows the bus only to carry messages. The machine runs on the loop, the log is written by one thread (`writer.py`), a
+snapshot is written by another while the log goes on. An error of the disk or of the machine ends `run`, and with it
+the component; a disk that is full only closes the writes. A copy that is damaged or was never filled has no disk until
+its machine orders the first bytes: those are a whole new copy, and make one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,38 +19,61 @@ import msgspec
 
 from ...bus.client import Client
 from ...bus.driver import Background, Driver, Outbox
-from ...bus.machine import Address, Effect, Notify, Persist, Persisted, Publish, Received, Send
-from ...bus.messages import PEER_TOPIC
+from ...bus.machine import Address, Effect, Message, Notify, Persist, Persisted, Publish, Received, Send
 from ...bus.service import Request
+from ...errors import NotPrimary
 from . import messages, records
 from .disk import Disk
 from .machine import RegistryMachine
-from .messages import AnyMessage, Question
+from .messages import LEADING_TOPIC, Leading, Question
 from .recovery import recover
 from .settings import Settings
 from .writer import Writer
 
 log = logging.getLogger(__name__)
-_messages = msgspec.msgpack.Decoder(AnyMessage)
+
+HAND_OVER = 1.0
+"""Seconds that a primary which ends in order waits for another to take over: an election takes less."""
 
 
 class ServerEngine:
-    """One copy at work. Made by `open`, which loads the files; `run` serves until cancelled, then `close`."""
+    """One copy at work. Made by `open`, which loads the files; `run` serves until cancelled, then `close`.
 
-    def __init__(self, bus: Client, machine: RegistryMachine, disk: Disk | None) -> None:
+    `leads(leading)` is called with each change of what the copy knows of who leads.
+    """
+
+    def __init__(
+        self,
+        bus: Client,
+        machine: RegistryMachine,
+        disk: Disk | None,
+        leads: Callable[[Leading], None],
+        refill: Callable[[bytes, bytes, int], Disk],
+        gen: int = 0,
+    ) -> None:
         self.machine = machine
-        self._bus = bus
+        self._leads = leads
+        self._refill = refill
         self._disk = disk
+        self._gen = gen  # of the copy on the disk
         self._driver = Driver(machine, self._perform)
         self._background = Background()
         self._outbox = Outbox(bus)
-        self._writer = Writer(disk, self._persisted, self._trimmed, self._refused) if disk else None
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer = self._writing(disk) if disk else None
+        self._refilling: list[Persist] | None = None  # what was ordered while a new copy is being made
         self._snapshot = 0
-        self._changed = asyncio.Event()
+        self._moved = asyncio.Event()
 
     @classmethod
     async def open(
-        cls, bus: Client, folder: Path, cluster_id: str, node: int, settings: Settings | None = None
+        cls,
+        bus: Client,
+        folder: Path,
+        cluster_id: str,
+        node: int,
+        settings: Settings | None = None,
+        leads: Callable[[Leading], None] = lambda _: None,
     ) -> ServerEngine:
         """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so."""
         settings = settings or Settings()
@@ -61,39 +86,57 @@ class ServerEngine:
         if recovered.damaged and disk:
             disk.close()
             disk = None
-        return cls(bus, RegistryMachine(node, recovered, settings, Random()), disk)
+
+        def refill(hard_state: bytes, snapshot: bytes, gen: int) -> Disk:
+            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen)
+
+        machine = RegistryMachine(node, recovered, settings, Random())
+        return cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
 
     async def run(self) -> None:
         """Start the machine and serve; raises what the disk or the machine raised."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._driver.failed())
             tasks.create_task(self._outbox.post())
-            tasks.create_task(self._hear_peers())
-            if self._writer:
-                tasks.create_task(self._writer.failed())
+            tasks.create_task(self._broken())
             self._driver.feed()
+
+    async def leave(self) -> None:
+        """Say that this server is about to end, and give a primary the time to hand over. Others must hear it still."""
+        if len(self.machine.voters) < 2 or self._driver.stopped:
+            return
+        self._driver.feed(messages.Leaving())
+        try:
+            async with asyncio.timeout(HAND_OVER):
+                while self.machine.leading.primary == self.machine.node:
+                    await self._moved.wait()
+        except TimeoutError:
+            log.info("no other server took over within %g s", HAND_OVER)
 
     async def close(self) -> None:
         """Stop the machine, finish what was ordered from the disk, give up the files."""
         self._driver.stop()
+        self._driver.refuse(NotPrimary("the registry server of this node ended", in_doubt=True))
         await self._background.close()
         if self._writer:
             await self._writer.close()
 
+    @property
+    def index(self) -> int:
+        """How far this copy knows the log to be committed."""
+        return self.machine.store.index
+
     async def ask(self, question: Question, request: Request) -> Any:
-        """Answer from this copy; raises CoveyError."""
+        """Answer from this copy; raises CoveyError, NotPrimary when the primary must be asked."""
         return await self._driver.ask(question, request.cause)
 
-    async def hear(self, body: bytes, request: Request) -> bytes | None:
-        """Take a message of another node's registry; return the answer to one that asks who leads."""
-        message = _messages.decode(body)
+    def hear(self, message: Message, request: Request) -> None:
+        """Take a message of another node's registry."""
         self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
-        return msgspec.msgpack.encode(self.machine.leading) if isinstance(message, messages.FindPrimary) else None
 
-    async def reach(self, *phases: str) -> None:
-        """Wait until the copy is in one of these phases."""
-        while self.machine.phase not in phases:
-            await self._changed.wait()
+    def peer_down(self, node: int) -> None:
+        """The link to a node was lost."""
+        self._driver.feed(messages.PeerDown(node))
 
     def group_formed(self) -> None:
         """This server is a member of `sys.registry`."""
@@ -103,15 +146,64 @@ class ServerEngine:
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Persist):
-            assert self._writer is not None, "a damaged copy writes nothing"
-            self._writer.write(effect.number, effect.data)
+            self._persist(effect)
+        elif isinstance(effect, Notify) and effect.what == "damaged":
+            log.error("this server's copy counts for nothing until it is filled anew: %s", effect.body)
         elif isinstance(effect, Notify):
             self._background.start(self._write_snapshot(effect.body), "snapshot")
-        elif isinstance(effect, Send | Publish):
+        elif isinstance(effect, Publish):
+            if effect.topic == LEADING_TOPIC:  # the node's agent publishes what the node knows
+                self._leads(effect.body)
+                self._moved.set()
+                self._moved = asyncio.Event()
+        elif isinstance(effect, Send):
             self._outbox.put(effect)
-            if isinstance(effect, Publish):
-                self._changed.set()
-                self._changed = asyncio.Event()
+
+    def _persist(self, order: Persist) -> None:
+        if self._refilling is not None:
+            self._refilling.append(order)
+        elif self._writer is not None and _gen_of(order.data, self._gen) == self._gen:
+            self._writer.write(order.number, order.data)
+        else:
+            self._refilling = []
+            self._background.start(self._fill(order), "a new copy")
+
+    async def _fill(self, order: Persist) -> None:
+        """Put a whole new copy in the place of the one that cannot be used, then go on writing behind it."""
+        try:
+            if self._writer is not None:  # superseded: the files are sound, and not wanted any more
+                writer, self._writer = self._writer, None
+                await writer.close()
+            hard_state, snapshot = order.data
+            self._gen = _gen_of(order.data, self._gen)
+            self._disk = await asyncio.to_thread(self._refill, hard_state, snapshot, self._gen)
+        except Exception as error:
+            self._fail(error)
+            return
+        log.warning("this server's copy was filled anew, up to entry %d", records.index_of(snapshot))
+        self._writer = self._writing(self._disk)
+        later, self._refilling = self._refilling or [], None
+        self._persisted(order.number)
+        for each in later:
+            self._persist(each)
+
+    def _writing(self, disk: Disk) -> Writer:
+        writer = Writer(disk, self._persisted, self._trimmed, self._refused)
+        self._background.start(self._watch(writer), "the log's thread")
+        return writer
+
+    async def _watch(self, writer: Writer) -> None:
+        try:
+            await writer.failed()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _broken(self) -> None:
+        await asyncio.shield(self._failed)
 
     def _persisted(self, number: int) -> None:
         self._driver.feed(Persisted(number))
@@ -122,7 +214,8 @@ class ServerEngine:
         self._driver.feed(messages.NoRoom(reason))
 
     async def _write_snapshot(self, record: bytes) -> None:
-        assert self._disk is not None and self._writer is not None
+        if self._disk is None or self._writer is None:
+            return  # the copy is being filled anew: that is a snapshot
         self._snapshot = records.index_of(record)
         try:
             await asyncio.to_thread(self._disk.write_snapshot, record)
@@ -135,8 +228,17 @@ class ServerEngine:
     def _trimmed(self) -> None:
         self._driver.feed(messages.SnapshotWritten(self._snapshot))
 
-    async def _hear_peers(self) -> None:
-        async with self._bus.subscribe(PEER_TOPIC) as events:
-            async for event in events:
-                if event.body["state"] == "down" and not event.welcome:
-                    self._driver.feed(messages.PeerDown(event.body["node"]))
+
+class _Head(msgspec.Struct, array_like=True, frozen=True):
+    """The beginning of a snapshot's image."""
+
+    cluster_id: str
+    gen: int
+
+
+def _gen_of(data: Sequence[bytes], present: int) -> int:
+    """Return the generation that the copy has after an order: another one when a snapshot of the primary brings it."""
+    if len(data) != 2 or records.kind_of(data[1]) != records.SNAPSHOT:
+        return present
+    payload = memoryview(records.decode_only(data[1], records.SNAPSHOT).payload)
+    return msgspec.msgpack.decode(payload[records.DIGEST_BYTES :], type=_Head).gen

@@ -1,41 +1,27 @@
 """The registry on the bus: its verbs on every node, and its part of the boot.
 
-On a registry server's node the verbs are answered by the node's own copy (`server.py`), elsewhere by the primary's
-(`forward.py`), and nobody who calls can tell. This is where a call enters covey, so the roles are judged here: behind
-it, a forwarded call speaks with the role of a component. Whether the caller believes in the right cluster is checked
-before a verb runs (`bus/service.py`).
+The verbs are answered by the node's own copy or by the primary's (`forward.py`), and nobody who calls can tell. Whether
+this node has a copy may change at any moment (`roles.py`). This is where a call enters covey, so the roles are judged
+here: behind it, a forwarded call speaks with the role of a component. Whether the caller believes in the right cluster
+is checked before a verb runs (`bus/service.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from pathlib import Path
 from typing import Any
 
 from ...bus.context import ComponentContext
-from ...bus.messages import PARTY_TOPIC, Role
+from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import CoveyError, Denied, ReservedKey
+from ...errors import Denied, ReservedKey
 from . import messages
+from .calls import MARGIN
 from .engine import Engine
 from .forward import ForwardEngine
 from .keys import check_key, check_users
-from .layout import folder_of
-from .messages import SERVICE, Comparison, Consistency, Operation
-from .server import ServerEngine
-
-log = logging.getLogger(__name__)
-
-GROUP = "sys.registry"
-RETRY = 0.2
-"""Seconds between two tries to join the group; Group Services are there by then, so it is rarely needed."""
-
-MARGIN = 0.25
-"""Seconds of a caller's time that a watch leaves for the way back."""
-
-LOOK_AGAIN = 5.0
-"""Seconds between two looks at the local configuration for other servers, while none answers."""
+from .messages import SERVICE, Change, Comparison, Consistency, Operation
+from .roles import GROUP, Roles
 
 
 class RegistryService:
@@ -92,13 +78,17 @@ class RegistryService:
         then: tuple[Operation, ...] = (),
         otherwise: tuple[Operation, ...] = (),
         system: bool = False,
+        since: int = 0,
     ) -> Any:
-        """If all comparisons hold do `then`, else `otherwise`, at one revision. `system`: before writes are open."""
-        if system and request.role < Role.COMPONENT:
-            raise ReservedKey("a transaction with system=True belongs to covey's components")
+        """If all comparisons hold do `then`, else `otherwise`, at one revision. `system`: before writes are open.
+
+        `since`: an index that was committed before the request id was first used, from the registry of another node.
+        """
+        if (system or since) and request.role < Role.COMPONENT:
+            raise ReservedKey("a transaction with system=True or since= belongs to covey's components")
         keys = [operation.key for operation in (*then, *otherwise)]
         return await self._transact(
-            request, messages.Transact(request.request_id, compare, then, otherwise, system), keys
+            request, messages.Transact(request.request_id, compare, then, otherwise, system, since), keys
         )
 
     async def _write(self, request: Request, key: str, operation: Operation, if_revision: int | None) -> Any:
@@ -118,97 +108,92 @@ class RegistryService:
         question = messages.AppendSystem(request.request_id, epoch, kind, slot, body, keep)
         return await self._engine.ask(question, request)
 
+    # --- the servers ---
+
+    @verb(Role.ADMIN)
+    async def define_server(self, request: Request, *, server: int) -> Any:
+        """Make a node a registry server: it is filled, and votes as soon as its copy is level."""
+        return await self._change(request, "define", server)
+
+    @verb(Role.ADMIN)
+    async def undefine_server(self, request: Request, *, server: int, forced: bool = False) -> Any:
+        """Make a registry server a client again; the primary hands over first. The last one cannot go."""
+        return await self._change(request, "undefine", server, forced)
+
+    @verb(Role.ADMIN)
+    async def server_online(self, request: Request, *, server: int) -> Any:
+        """Start the registry server of a node, which was put offline."""
+        return await self._change(request, "start", server)
+
+    @verb(Role.ADMIN)
+    async def server_offline(self, request: Request, *, server: int, forced: bool = False) -> Any:
+        """Stop the registry server of a node; refused when the quorum would be lost, unless forced."""
+        return await self._change(request, "stop", server, forced)
+
+    @verb(Role.ADMIN)
+    async def hand_over(self, request: Request, *, to: int = 0) -> Any:
+        """Make another server the primary; 0: the best of them."""
+        return await self._engine.ask(messages.HandOver(to), request)
+
+    async def _change(self, request: Request, change: Change, server: int, forced: bool = False) -> Any:
+        return await self._engine.ask(messages.ChangeServers(request.request_id, change, server, forced), request)
+
+    # --- between the registries of nodes ---
+
     @verb(Role.COMPONENT)
-    async def message(self, request: Request, *, body: bytes) -> bytes | None:
+    async def change_servers(self, request: Request, *, change: Change, server: int, forced: bool = False) -> Any:
+        """A change of the servers that another node's registry hands on."""
+        return await self._change(request, change, server, forced)
+
+    @verb(Role.COMPONENT)
+    def message(self, request: Request, *, body: bytes) -> bytes | None:
         """A message of another node's registry; whoever asks for the primary is answered."""
         if request.service != SERVICE:
             raise Denied(f"'{request.source}' is not the registry of a node, and only that may speak here")
-        return await self._engine.hear(body, request)
+        return self._engine.hear(body, request)
 
 
 async def main(context: ComponentContext) -> None:
-    """Serve until cancelled: as a server where the local configuration lists this node, else as an agent."""
+    """Serve until cancelled: with a copy of its own while the local configuration lists this node as a server."""
     local = context.local
-    if local.node in local.servers:
-        await _main_server(context)
-    else:
-        await _main_agent(context)
-
-
-# --- a registry server ------------------------------------------------------------------------------------------------
-
-
-async def _main_server(context: ComponentContext) -> None:
-    local = context.local
-    engine = await ServerEngine.open(context.bus, folder_of(Path(local.folder)), local.cluster_id, local.node)
+    engine = ForwardEngine(context.bus, local.node, local.registry_servers, local.cluster_id)
+    roles = Roles(context, engine)
+    await roles.begin()
     try:
         async with context.bus.serve(SERVICE, RegistryService(engine)) as service, asyncio.TaskGroup() as tasks:
             service.cluster_id = local.cluster_id
             tasks.create_task(engine.run())
-            tasks.create_task(_boot_server(context, engine))
+            tasks.create_task(roles.run())
+            tasks.create_task(_boot(context, engine, roles))
+            try:
+                await asyncio.Event().wait()
+            finally:  # told to end: a primary hands over first, while the others can reach it
+                await roles.leave()
     finally:
-        await engine.close()
+        await roles.end()
 
 
-async def _boot_server(context: ComponentContext, engine: ServerEngine) -> None:
-    if engine.machine.damaged:
-        await context.step(5, engine.machine.closed_because, "failed")
-        return
+async def _boot(context: ComponentContext, engine: ForwardEngine, roles: Roles) -> None:
+    """Boot steps 5, 15 and 16: on a client they are over when the primary says so."""
+    if engine.own is not None and engine.own.machine.damaged:
+        await context.step(5, engine.own.machine.closed_because, "failed")
     await engine.reach("reads", "writes")
-    await context.step(5, f"phase 1 is over: reads are open in epoch {engine.machine.epoch}")
+    how, where = _where(engine)
+    await context.step(5, f"phase 1 is over: reads are open {where}", how)
     await context.ready("registry.log", "registry.reads")
-    async with context.bus.subscribe(PARTY_TOPIC) as parties:
-        await _join(context)
-        await context.step(15, f"the group {GROUP} is formed, copies are level")
-        engine.group_formed()
-        await engine.reach("writes")
-        await context.step(16, "writes are open")
-        await context.ready("registry.writes")
-        async for event in parties:
-            if event.body["party"] == "groups" and event.body["state"] == "joined" and not event.welcome:
-                await _join(context)  # Group Services were restarted and have forgotten us
-
-
-async def _join(context: ComponentContext) -> None:
-    while True:
-        await context.need("groups")
-        try:
-            await context.bus.call("groups", "join", group=GROUP)
-            return
-        except CoveyError as problem:
-            log.info("the group %s cannot be joined yet: %s", GROUP, problem)
-            await asyncio.sleep(RETRY)
-
-
-# --- an agent ---------------------------------------------------------------------------------------------------------
-
-
-async def _main_agent(context: ComponentContext) -> None:
-    local = context.local
-    engine = ForwardEngine(context.bus, local.node, local.servers, local.cluster_id)
-    async with context.bus.serve(SERVICE, RegistryService(engine)) as service, asyncio.TaskGroup() as tasks:
-        service.cluster_id = local.cluster_id
-        tasks.create_task(engine.run())
-        tasks.create_task(_boot_agent(context, engine))
-        tasks.create_task(_look_for_servers(context, engine))
-
-
-async def _boot_agent(context: ComponentContext, engine: ForwardEngine) -> None:
-    await engine.reach("reads", "writes")
-    await context.step(5, f"reads are open at node {engine.machine.known.primary}", "remote")
-    await context.ready("registry.log", "registry.reads")
-    await engine.reach("writes")
     await context.need("groups")  # the order of SPEC 2.3 holds on every node: 14 before 15
-    await context.step(15, f"copies are level, says node {engine.machine.known.primary}", "remote")
-    await context.step(16, f"writes are open at node {engine.machine.known.primary}", "remote")
+    if how == "done":
+        await roles.joined()
+        await context.step(15, f"the group {GROUP} is formed, copies are level", how)
+    else:
+        await context.step(15, f"copies are level, says node {engine.known.primary}", how)
+    await engine.reach("writes")
+    how, where = _where(engine)
+    await context.step(16, f"writes are open {where}", how)
     await context.ready("registry.writes")
 
 
-async def _look_for_servers(context: ComponentContext, engine: ForwardEngine) -> None:
-    while True:
-        await asyncio.sleep(LOOK_AGAIN)
-        if not engine.machine.following:
-            try:
-                engine.listed((await context.refresh()).servers)
-            except CoveyError as problem:
-                log.debug("the local configuration cannot be read: %s", problem)
+def _where(engine: ForwardEngine) -> tuple[str, str]:
+    """Return how a step of the boot came about on this node, and where the registry is open."""
+    at = f"at primary {engine.known.primary} in epoch {engine.known.epoch}"
+    return ("remote" if engine.own is None else "done"), at

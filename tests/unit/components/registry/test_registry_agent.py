@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from covey.bus.machine import Address, ImpossibleTransition, Publish, Received, Send
-from covey.components.registry.agent import NOBODY, AgentMachine
+from covey.components.registry.agent import NOBODY, AgentMachine, CopyClosed, CopySaid, OthersKnown
 from covey.components.registry.messages import FindPrimary, Leading, PeerDown, ServersChanged
 from covey.components.registry.settings import Settings
 
@@ -137,3 +137,47 @@ def test_what_its_own_node_says_is_nothing_to_it_and_nonsense_tells_the_story(ag
     assert agent.machine.known == NOBODY
     with pytest.raises(ImpossibleTransition, match=r"(?s)the story:.*Received"):
         agent.machine.step(agent.now, object())
+
+
+def test_what_the_own_copy_says_needs_no_questions(agent: Agent) -> None:
+    agent.step()
+    assert agent.step(CopySaid(Leading(4, 2, "writes", True, index=70))) == []
+    assert agent.published[-1] == Leading(4, 2, "writes", True) and agent.machine.index == 70
+    assert agent.machine.deadline is None and agent.wait(60) == []
+    assert agent.step(PeerDown(2)) == [] and agent.machine.following, "the copy hears of the link by itself"
+    assert agent.step(CopySaid(Leading(5, 9, "reads", False))) == []
+    assert agent.published[-1].primary == 9, "only the copy can say that this node leads"
+    assert agent.step(CopySaid(Leading(0, 0, "stale", False))) == [1, 2, 3]
+    assert agent.published[-1] == Leading(5, 0, "stale", False)
+
+
+def test_the_own_copy_may_be_the_last_to_hear_of_a_new_reign(agent: Agent) -> None:
+    agent.step()
+    agent.step(CopySaid(Leading(4, 2, "writes", True)))
+    agent.told(3, 4, 2)
+    assert agent.machine.deadline is None
+    agent.told(3, 5, 3)
+    assert agent.machine.known.primary == 3 and agent.machine.deadline is not None
+    assert agent.step(CopySaid(Leading(4, 2, "writes", True))) == [] and agent.machine.known.primary == 3
+    assert agent.step(CopySaid(Leading(0, 0, "stale", False))) == [] and agent.machine.known.primary == 3
+    agent.step(CopySaid(Leading(5, 3, "writes", True)))
+    assert agent.machine.deadline is None
+
+
+@pytest.mark.parametrize(("primary", "asked"), [(2, [2]), (9, [1, 2, 3])])
+def test_a_copy_that_is_closed_leaves_what_it_knew_of_others(agent: Agent, primary: int, asked: list[int]) -> None:
+    agent.step()
+    agent.step(CopySaid(Leading(4, primary, "writes", True)))
+    assert agent.step(CopyClosed()) == asked
+    assert agent.machine.following == (primary == 2)
+
+
+def test_silent_servers_make_it_ask_other_nodes_a_few_at_a_time(agent: Agent) -> None:
+    agent.step(OthersKnown((11, 12, 13, 14, 15, 16, 17)))
+    for _ in range(3):
+        assert agent.wait() == [1, 2, 3]
+    assert agent.wait() == [1, 2, 3, 11, 12, 13, 14, 15]
+    assert agent.wait() == [1, 2, 3, 11, 12, 13, 16, 17]
+    assert agent.told(16, 4, 20) == [1, 2, 3, 11, 14, 15, 16, 17, 20], "any node's word is a hint"
+    agent.told(20, 4, 20)
+    assert agent.wait() == [20]

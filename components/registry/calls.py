@@ -1,0 +1,83 @@
+"""One call of a client on its way to the registry of another node: the same request id, and less time, at each try.
+
+Knows how each question is said as a verb of the service `registry`, and nothing of who leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from typing import Any
+
+import msgspec
+
+from ...bus.client import Client
+from ...bus.service import Request
+from . import messages
+from .messages import SERVICE, Question
+
+MARGIN = 0.25
+"""Seconds of the budget left unused, so that the caller hears our reason and not its own timeout."""
+
+DEFAULT_BUDGET = 10.0
+"""Seconds for a call that names none."""
+
+VERBS: dict[type[Any], str] = {
+    messages.Get: "get",
+    messages.List: "ls",
+    messages.Watch: "watch",
+    messages.ListSystem: "system",
+    messages.Status: "status",
+    messages.Transact: "txn",
+    messages.ChangeServers: "change_servers",
+    messages.HandOver: "hand_over",
+    messages.Backup: "backup",
+}
+CHANGING = ("txn", "change_servers", "hand_over")
+"""Verbs after whose loss nobody knows whether they were carried out."""
+
+_process = secrets.token_hex(8)
+_numbers = itertools.count(1)
+
+
+def new_request_id() -> str:
+    """Return a request id for a write that came without one."""
+    return f"{_process}-{next(_numbers)}"
+
+
+class Call:
+    """One call and its time; `doubt` is the last error after which nobody knows whether a change was carried out."""
+
+    def __init__(self, bus: Client, cluster_id: str, question: Question, request: Request) -> None:
+        self.question: Any = question
+        self.request = request
+        self.verb = VERBS[type(question)]
+        self.doubt: Exception | None = None
+        self._bus, self._cluster_id = bus, cluster_id
+        self._now = asyncio.get_running_loop().time
+        self._end = self._now() + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)
+
+    @property
+    def changing(self) -> bool:
+        """Whether it changes something."""
+        return self.verb in CHANGING
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self._end - self._now()
+
+    async def to(self, node: int) -> Any:
+        """Ask the registry of a node."""
+        arguments = msgspec.structs.asdict(self.question)
+        return await self._bus.call(
+            SERVICE,
+            self.verb,
+            node=node,
+            timeout=max(self.left, 0.01),
+            request_id=arguments.pop("id", ""),
+            cause=self.request.cause,
+            cluster=self._cluster_id,
+            **arguments,
+        )
