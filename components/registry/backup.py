@@ -125,7 +125,8 @@ def read(path: Path, settings: Settings | None = None) -> Backup:
             line = file.readline(LINE_BYTES)
             data = file.read()
     except OSError as why:
-        raise BackupDamaged(f"{path} cannot be read: {why.strerror or why}", "name a file of `registry backup`") from None
+        wrong = why.strerror or why
+        raise BackupDamaged(f"{path} cannot be read: {wrong}", "name a file of `covey registry backup`") from None
     label = _read_line(path, line)
     if len(data) != label.size:
         more = "cut short" if len(data) < label.size else "longer than it was"
@@ -170,9 +171,7 @@ def _label(store: Store, record: bytes, taken_at: str) -> Label:
     cluster = definition(store)
     incarnation = (store.gen, store.epoch, store.index)
     digest = records.digest(record).hex()
-    return Label(
-        cluster["id"], cluster["name"], incarnation, store.revision, len(store), taken_at, len(record), digest
-    )
+    return Label(cluster["id"], cluster["name"], incarnation, store.revision, len(store), taken_at, len(record), digest)
 
 
 def _digest(said: bytes) -> str:
