@@ -81,24 +81,28 @@ def write(path: Path, record: bytes, taken_at: str) -> Label:
     store, _ = _opened(record, str(path), 0)
     label = _label(store, record, taken_at)
     said = msgspec.json.encode(label)
-    head = f"{WORD} {FORMAT} {_digest(said)} ".encode() + said + b"\n"
+    write_new(path, f"{WORD} {FORMAT} {_digest(said)} ".encode() + said + b"\n", record)
+    return label
+
+
+def write_new(path: Path, *parts: bytes) -> None:
+    """Write a new file, durably and whole or not at all; raises `Refused` when it exists, `CoveyError`."""
     try:
-        _write_new(path, head, record)
+        _write_new(path, parts)
     except FileExistsError:
         raise Refused(f"{path} exists", "nothing was written; name another file, or move it away") from None
     except OSError as why:
         raise CoveyError(
             f"{path} cannot be written: {why.strerror or why}", "nothing was left there; name a place with room"
         ) from None
-    return label
 
 
-def _write_new(path: Path, head: bytes, record: bytes) -> None:
+def _write_new(path: Path, parts: tuple[bytes, ...]) -> None:
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(head)
-            file.write(record)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(handle)
         _name(Path(aside), path)
@@ -125,8 +129,8 @@ def read(path: Path, settings: Settings | None = None) -> Backup:
             line = file.readline(LINE_BYTES)
             data = file.read()
     except OSError as why:
-        wrong = why.strerror or why
-        raise BackupDamaged(f"{path} cannot be read: {wrong}", "name a file of `covey registry backup`") from None
+        reason = why.strerror or why
+        raise BackupDamaged(f"{path} cannot be read: {reason}", "name a file of `covey registry backup`") from None
     label = _read_line(path, line)
     if len(data) != label.size:
         more = "cut short" if len(data) < label.size else "longer than it was"

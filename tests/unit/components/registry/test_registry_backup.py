@@ -86,7 +86,7 @@ def test_a_line_of_another_backup_is_seen(tmp_path: Path, record: bytes) -> None
     a, b = tmp_path / "a", tmp_path / "b"
     backup.write(a, record, AT)
     backup.write(b, other, AT)
-    line, data = a.read_bytes().split(b"\n", 1)
+    line, _ = a.read_bytes().split(b"\n", 1)
     label = msgspec.structs.replace(backup.read(b).label, revision=1)
     said = msgspec.json.encode(label)
     b.write_bytes(f"covey-backup 1 {records.digest_of(b'backup', said).hex()} ".encode() + said + b"\n" + other)
@@ -97,7 +97,9 @@ def test_a_line_of_another_backup_is_seen(tmp_path: Path, record: bytes) -> None
         backup.read(b)
 
 
-@pytest.mark.parametrize("text", [b"", b"\n", b"hello\n", b"covey-backup 1\n", b"\xff\xfe\n\n", b"covey-backup 1 a b\n"])
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"hello\n", b"covey-backup 1\n", b"\xff\xfe\n\n", b"covey-backup 1 a b\n"]
+)
 def test_other_files_are_no_backups(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(text)
     with pytest.raises(BackupDamaged) as caught:
@@ -244,5 +246,3 @@ def test_who_went_away_is_forgotten() -> None:
             parts.give(told["token"], 0)
 
     asyncio.run(work())
-
-
