@@ -55,11 +55,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "undefine-server": Unbuilt("N", "Make a node a registry client again.", "9.5"),
         "online": Unbuilt("N", "Start the registry server of a node.", "4"),
         "offline": Unbuilt("N", "Stop the registry server of a node.", "4"),
-        "export": Unbuilt("", "Print the registry's content.", "9.7"),
-        "import": Unbuilt("FILE", "Read exported content back in.", "9.7"),
-        "backup": Unbuilt("FILE", "Write a backup while the registry runs.", "9.7"),
-        "restore": Unbuilt("FILE", "Start a registry from a backup on an empty machine.", "9.7"),
-        "force": Unbuilt("", "Go on with the copies that are left after a majority was lost for good.", "9.2"),
     },
     "network": {
         "define": Unbuilt("NAME", "Define a network.", "8.1"),
