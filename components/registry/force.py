@@ -15,13 +15,13 @@ import msgspec
 
 from ...errors import Refused
 from . import entries
-from .disk import folder_of, load
 from .keys import unpack_value
+from .layout import folder_of
 from .loaded import Damage, Loaded
-from .proposals import SERVERS_KEY
+from .loading import load
 from .recovery import recover
 from .settings import Settings
-from .store import Store
+from .store import SERVERS_KEY, Store
 
 
 class Copy(msgspec.Struct, frozen=True):

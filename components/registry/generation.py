@@ -20,9 +20,8 @@ import msgspec
 from . import entries, records
 from .keys import check_key, pack_value
 from .messages import Comparison, Operation
-from .proposals import SERVERS_KEY
 from .recovery import encode_snapshot
-from .store import Store
+from .store import SERVERS_KEY, Store
 
 EPOCHS = 1_000_000
 """Reigns that the lost registry may have had beyond this state: one a second for eleven days."""
