@@ -1,0 +1,179 @@
+"""What a folder can hold after a kill or a loss of power, at every call to the system that code in it makes.
+
+`Power` stands between the code and the system while it is watching: it counts the calls that change files, can end the
+code in the middle of any of them, and knows what was synced. A *kill* leaves all that was done. A *loss of power* keeps
+what was synced: of a file the bytes at its last sync, of a folder the names at its last sync; what came later is there
+or not, bytes in blocks and in any pattern, names in the order in which they were changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+BLOCK = 64  # far less than a real one, so that small files tear too
+CALLS = ("open", "pwrite", "ftruncate", "fsync", "fdatasync", "replace", "rename", "unlink", "mkdir", "rmdir")
+
+Names = dict[str, int]  # of a folder: name, inode
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+class Power:
+    """The files below `root` and what is durable of them. Everything in it counts as durable when it is made."""
+
+    def __init__(self, root: Path, random: Random) -> None:
+        self.root, self.random = root, random
+        self.calls = 0
+        self.kill_at = -1  # number of the call in the middle of which the code is killed
+        self.room = -1  # bytes by which files may still grow; below 0: any number
+        self.each: Callable[[], None] | None = None  # called before each call, with nothing of it done
+        self._real = {name: getattr(os, name) for name in CALLS}
+        self._bytes: dict[int, bytes] = {}
+        self._names: dict[int, list[Names]] = {}  # as synced, then after each change
+        self._held: list[int] = []  # descriptors that keep the numbers of inodes from being used again
+        self._dead = self._looking = False
+        for folder, _, files in os.walk(root):
+            self._hold(folder)
+            self._names[os.stat(folder).st_ino] = [_listing(folder)]
+            for name in files:
+                path = os.path.join(folder, name)
+                self._bytes[os.stat(path).st_ino] = Path(path).read_bytes()
+                self._hold(path)
+
+    def close(self) -> None:
+        """Give up what is held."""
+        for descriptor in self._held:
+            os.close(descriptor)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Stand between the code inside and the system."""
+        for name in CALLS:
+            setattr(os, name, self._wrapped(name))
+        try:
+            yield
+        finally:
+            for name in CALLS:
+                setattr(os, name, self._real[name])
+
+    def killed(self, target: Path) -> Path:
+        """Write what a kill leaves to the new folder `target`."""
+        return self._image(target, lambda names: names[-1], lambda durable, now: now)
+
+    def lost(self, target: Path) -> Path:
+        """Write what a loss of power may leave to the new folder `target`."""
+        names = self.random.choice([lambda names: names[0], lambda names: names[-1], self.random.choice])
+        parts = self.random.choice([lambda durable, now: durable, lambda durable, now: now, self._torn])
+        return self._image(target, names, parts)
+
+    # --- the calls ---
+
+    def _wrapped(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self._looking:
+                return self._real[name](*arguments, **options)
+            if name == "open" and not arguments[1] & (os.O_CREAT | os.O_TRUNC):
+                return self._real["open"](*arguments, **options)
+            if self._dead:
+                raise Killed
+            if self.each:
+                self._looking = True
+                self.each()
+                self._looking = False
+            self.calls += 1
+            if self.calls == self.kill_at:
+                self._dead = True
+                if name == "pwrite":  # a part of it is done
+                    part = bytes(arguments[1])[: self.random.randrange(len(arguments[1]) + 1)]
+                    self._real["pwrite"](arguments[0], part, arguments[2])
+                raise Killed
+            if name == "pwrite" and self.room >= 0:
+                arguments = self._fitting(*arguments)
+            result = self._real[name](*arguments, **options)
+            self._after(name, arguments, options, result)
+            return result
+
+        return call
+
+    def _fitting(self, descriptor: int, data: bytes, offset: int) -> tuple[int, bytes, int]:
+        size = os.fstat(descriptor).st_size
+        fits = bytes(data)[: max(size - offset, 0) + self.room]
+        if data and not fits:
+            raise OSError(28, "No space left on device")
+        self.room -= max(offset + len(fits) - size, 0)
+        return descriptor, fits, offset
+
+    def _after(self, name: str, arguments: Any, options: Any, result: Any) -> None:
+        if name in ("fsync", "fdatasync"):
+            found = os.fstat(arguments[0])
+            if stat.S_ISDIR(found.st_mode):
+                self._names[found.st_ino] = [_listing(arguments[0])]
+            else:
+                self._bytes[found.st_ino] = _content(arguments[0])
+        elif name == "open":
+            self._held.append(os.dup(result))
+            self._bytes.setdefault(os.fstat(result).st_ino, b"")
+            self._changed(Path(arguments[0]).parent)
+        elif name == "mkdir":
+            self._hold(arguments[0])
+            self._names[os.stat(arguments[0]).st_ino] = [{}]
+            self._changed(Path(arguments[0]).parent)
+        elif name in ("replace", "rename"):
+            self._changed(Path(arguments[1]).parent)
+        elif name in ("unlink", "rmdir"):
+            self._changed(options["dir_fd"] if options.get("dir_fd") is not None else Path(arguments[0]).parent)
+
+    def _changed(self, folder: Path | int) -> None:
+        self._names[os.stat(folder).st_ino].append(_listing(folder))
+
+    def _hold(self, path: str | Path) -> None:
+        self._held.append(self._real["open"](path, os.O_RDONLY))
+
+    # --- the images ---
+
+    def _image(
+        self, target: Path, names: Callable[[list[Names]], Names], parts: Callable[[bytes, bytes], bytes]
+    ) -> Path:
+        now = {os.fstat(one).st_ino: one for one in self._held if not stat.S_ISDIR(os.fstat(one).st_mode)}
+
+        def build(inode: int, place: Path) -> None:
+            place.mkdir()
+            for name, each in names(self._names[inode]).items():
+                if each in self._names:
+                    build(each, place / name)
+                else:
+                    (place / name).write_bytes(parts(self._bytes[each], _content(now[each])))
+
+        build(os.stat(self.root).st_ino, target)
+        return target
+
+    def _torn(self, durable: bytes, now: bytes) -> bytes:
+        """Return `now` with some of the blocks that are not durable as they were, or empty."""
+        if durable == now:
+            return now
+        size = self.random.choice([len(now), len(durable), self.random.randint(0, max(len(now), len(durable)))])
+        size = max(size, min(len(durable), len(now)))
+        blocks = []
+        for start in range(0, size, BLOCK):
+            old, new = durable[start : start + BLOCK], now[start : start + BLOCK]
+            blocks.append(self.random.choice([old, new]).ljust(BLOCK, b"\0"))
+        return b"".join(blocks)[:size]
+
+
+def _listing(folder: str | Path | int) -> Names:
+    place = f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder
+    return {name: os.stat(os.path.join(place, name)).st_ino for name in os.listdir(place)}
+
+
+def _content(descriptor: int) -> bytes:
+    """Return all bytes of an open file, whatever it was opened for."""
+    with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+        return file.read()
