@@ -36,17 +36,17 @@ class Power:
         self.room = -1  # bytes by which files may still grow; below 0: any number
         self.each: Callable[[], None] | None = None  # called before each call, with nothing of it done
         self._real = {name: getattr(os, name) for name in CALLS}
+        self._real["fsync"] = self._real["fdatasync"] = lambda descriptor: None  # what a sync does, this class does
         self._bytes: dict[int, bytes] = {}
         self._names: dict[int, list[Names]] = {}  # as synced, then after each change
         self._held: list[int] = []  # descriptors that keep the numbers of inodes from being used again
         self._dead = self._looking = False
-        for folder, _, files in os.walk(root):
-            self._hold(folder)
-            self._names[os.stat(folder).st_ino] = [_listing(folder)]
-            for name in files:
-                path = os.path.join(folder, name)
-                self._bytes[os.stat(path).st_ino] = Path(path).read_bytes()
-                self._hold(path)
+        for path in (root, *root.rglob("*")):
+            self._hold(path)
+            if path.is_dir():
+                self._names[path.stat().st_ino] = [_listing(path)]
+            else:
+                self._bytes[path.stat().st_ino] = path.read_bytes()
 
     def close(self) -> None:
         """Give up what is held."""
@@ -56,13 +56,14 @@ class Power:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Stand between the code inside and the system."""
+        before = {name: getattr(os, name) for name in CALLS}
         for name in CALLS:
             setattr(os, name, self._wrapped(name))
         try:
             yield
         finally:
-            for name in CALLS:
-                setattr(os, name, self._real[name])
+            for name, call in before.items():
+                setattr(os, name, call)
 
     def killed(self, target: Path) -> Path:
         """Write what a kill leaves to the new folder `target`."""
@@ -115,7 +116,7 @@ class Power:
         if name in ("fsync", "fdatasync"):
             found = os.fstat(arguments[0])
             if stat.S_ISDIR(found.st_mode):
-                self._names[found.st_ino] = [_listing(arguments[0])]
+                self._names[found.st_ino] = [_listing(_path_of(arguments[0]))]
             else:
                 self._bytes[found.st_ino] = _content(arguments[0])
         elif name == "open":
@@ -124,15 +125,16 @@ class Power:
             self._changed(Path(arguments[0]).parent)
         elif name == "mkdir":
             self._hold(arguments[0])
-            self._names[os.stat(arguments[0]).st_ino] = [{}]
+            self._names[Path(arguments[0]).stat().st_ino] = [{}]
             self._changed(Path(arguments[0]).parent)
         elif name in ("replace", "rename"):
             self._changed(Path(arguments[1]).parent)
         elif name in ("unlink", "rmdir"):
-            self._changed(options["dir_fd"] if options.get("dir_fd") is not None else Path(arguments[0]).parent)
+            within = options.get("dir_fd")
+            self._changed(Path(arguments[0]).parent if within is None else _path_of(within))
 
-    def _changed(self, folder: Path | int) -> None:
-        self._names[os.stat(folder).st_ino].append(_listing(folder))
+    def _changed(self, folder: Path) -> None:
+        self._names[folder.stat().st_ino].append(_listing(folder))
 
     def _hold(self, path: str | Path) -> None:
         self._held.append(self._real["open"](path, os.O_RDONLY))
@@ -152,7 +154,7 @@ class Power:
                 else:
                     (place / name).write_bytes(parts(self._bytes[each], _content(now[each])))
 
-        build(os.stat(self.root).st_ino, target)
+        build(self.root.stat().st_ino, target)
         return target
 
     def _torn(self, durable: bytes, now: bytes) -> bytes:
@@ -168,12 +170,14 @@ class Power:
         return b"".join(blocks)[:size]
 
 
-def _listing(folder: str | Path | int) -> Names:
-    place = f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder
-    return {name: os.stat(os.path.join(place, name)).st_ino for name in os.listdir(place)}
+def _listing(folder: Path) -> Names:
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def _path_of(descriptor: int) -> Path:
+    """Return a path of an open file or folder that may have lost its name, readable in any case."""
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _content(descriptor: int) -> bytes:
-    """Return all bytes of an open file, whatever it was opened for."""
-    with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-        return file.read()
+    return _path_of(descriptor).read_bytes()

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from power_loss import Killed, Power
 
 CLUSTER = "c-1"
 SMALL = Settings(segment_bytes=300)
-registry = settings(settings.get_profile("registry"), max_examples=40)
+registry = settings(settings.get_profile("registry"), max_examples=20)
 
 
 @dataclass(frozen=True)
@@ -372,25 +373,22 @@ class Lived:
     def step(self) -> None:
         assert self.disk
         what = self.random.choice(["batch"] * 6 + ["install", "snapshot", "snapshot", "reopen"])
-        after = self.log
-        match what:
-            case "batch":
-                batch, after = self.life.batch(self.log)
-                change = lambda: self.disk.append(batch)
-            case "install":
-                kinds = [self.life.grow, self.life.vote, self.life.install, self.life.grow, self.life.hint]
-                batch, after = self.life.batch(self.log, *kinds[self.random.randint(0, 2) : self.random.randint(3, 5)])
-                change = lambda: self.disk.append(batch)
-            case "snapshot":
-                index = self.random.randint(max(self.log.base, 1), self.log.committed)
-                change = lambda: own_snapshot(self.disk, self.log, index)
-            case "reopen":
-                change = self.reopen
-        self.suffer(change, after)
+        if what == "snapshot":
+            index = self.random.randint(max(self.log.base, 1), self.log.committed)
+            self.suffer(partial(own_snapshot, self.disk, self.log, index), self.log)
+        elif what == "reopen":
+            self.suffer(self.reopen, self.log)
+        else:
+            life = self.life
+            kinds = [life.grow, life.vote, life.install, life.grow, life.hint]
+            some = kinds[self.random.randint(0, 2) : self.random.randint(3, 5)] if what == "install" else []
+            batch, after = life.batch(self.log, *some)
+            self.suffer(partial(self.disk.append, batch), after)
 
     def reopen(self) -> None:
-        assert self.disk
-        self.disk.close()
+        disk, self.disk = self.disk, None
+        assert disk
+        disk.close()
         self.disk, loaded = Disk.open(self.folder, CLUSTER, SMALL)
         assert self.log.is_what(loaded)
 
