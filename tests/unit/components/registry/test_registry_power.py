@@ -376,6 +376,7 @@ class Lived:
         if what == "snapshot":
             index = self.random.randint(max(self.log.base, 1), self.log.committed)
             self.suffer(partial(own_snapshot, self.disk, self.log, index), self.log)
+            self.lose_the_newest_snapshot()
         elif what == "reopen":
             self.suffer(self.reopen, self.log)
         else:
@@ -384,6 +385,14 @@ class Lived:
             some = kinds[self.random.randint(0, 2) : self.random.randint(3, 5)] if what == "install" else []
             batch, after = life.batch(self.log, *some)
             self.suffer(partial(self.disk.append, batch), after)
+
+    def lose_the_newest_snapshot(self) -> None:
+        """Without it, the older one and the log lead to the same."""
+        paths = sorted(self.folder.glob("snapshot-*0*"))
+        if len(paths) > 1:
+            hidden = paths[-1].rename(self.folder / "hidden")
+            assert self.log.is_what(load(self.folder, CLUSTER)[0])
+            hidden.rename(paths[-1])
 
     def reopen(self) -> None:
         disk, self.disk = self.disk, None
