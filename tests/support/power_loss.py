@@ -16,7 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-BLOCK = 64  # far less than a real one, so that small files tear too
+SECTOR = 512  # bytes that a disk writes over wholly or not at all
+BLOCK = 64  # new bytes come in pieces that are far smaller than real ones, so that small files tear too
 CALLS = ("open", "pwrite", "ftruncate", "fsync", "fdatasync", "replace", "rename", "unlink", "mkdir", "rmdir")
 
 Names = dict[str, int]  # of a folder: name, inode
@@ -32,7 +33,7 @@ class Power:
     def __init__(self, root: Path, random: Random) -> None:
         self.root, self.random = root, random
         self.calls = 0
-        self.kill_at = -1  # number of the call in the middle of which the code is killed
+        self._kill_at = -1  # number of the call in the middle of which the code is killed
         self.room = -1  # bytes by which files may still grow; below 0: any number
         self.each: Callable[[], None] | None = None  # called before each call, with nothing of it done
         self._real = {name: getattr(os, name) for name in CALLS}
@@ -65,6 +66,15 @@ class Power:
             for name, call in before.items():
                 setattr(os, name, call)
 
+    def kill_in(self, n: int) -> None:
+        """Kill the code in the middle of its n-th call from now; 0: do not."""
+        self._kill_at = self.calls + n if n else -1
+
+    def revive(self) -> None:
+        """Let code run again after a kill, on what that left; what was not synced still is not. There is room."""
+        self._dead = False
+        self._kill_at = self.room = -1
+
     def killed(self, target: Path) -> Path:
         """Write what a kill leaves to the new folder `target`."""
         return self._image(target, lambda names: names[-1], lambda durable, now: now)
@@ -90,7 +100,7 @@ class Power:
                 self.each()
                 self._looking = False
             self.calls += 1
-            if self.calls == self.kill_at:
+            if self.calls == self._kill_at:
                 self._dead = True
                 if name == "pwrite":  # a part of it is done
                     part = bytes(arguments[1])[: self.random.randrange(len(arguments[1]) + 1)]
@@ -163,10 +173,12 @@ class Power:
             return now
         size = self.random.choice([len(now), len(durable), self.random.randint(0, max(len(now), len(durable)))])
         size = max(size, min(len(durable), len(now)))
-        blocks = []
-        for start in range(0, size, BLOCK):
-            old, new = durable[start : start + BLOCK], now[start : start + BLOCK]
-            blocks.append(self.random.choice([old, new]).ljust(BLOCK, b"\0"))
+        blocks, start = [], 0
+        while start < size:
+            length = SECTOR if start < len(durable) else BLOCK
+            old, new = durable[start : start + length], now[start : start + length]
+            blocks.append(self.random.choice([old, new]).ljust(length, b"\0"))
+            start += length
         return b"".join(blocks)[:size]
 
 

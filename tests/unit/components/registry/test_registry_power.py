@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -368,6 +368,7 @@ class Lived:
         self.log = founded(place / "state")
         self.folder = layout.folder_of(place / "state")
         self.disk, _ = Disk.open(self.folder, CLUSTER, SMALL)
+        self.power = Power(self.folder, self.random)
         self.crashes = self.refusals = 0
 
     def step(self) -> None:
@@ -403,26 +404,24 @@ class Lived:
 
     def suffer(self, change: Callable[[], None], after: Log) -> None:
         """Do it, perhaps on a full disk, perhaps killed in the middle of it."""
-        power = Power(self.folder, self.random)
         fate = self.random.random()
         if fate < 0.3:
-            power.kill_at = self.random.randint(1, 20)
+            self.power.kill_in(self.random.randint(1, 20))
         elif fate < 0.5:
-            power.room = self.random.randint(0, 600)
+            self.power.room = self.random.randint(0, 600)
         try:
-            with power.watching():
+            with self.power.watching():
                 change()
         except Killed:
-            self.crash(power, after)
+            self.crash(after)
         except NoRoom:
             self.refusals += 1
             self.sound(after)
         else:
             self.log = after
             if fate > 0.9:
-                self.crash(power, after)
-        finally:
-            power.close()
+                self.crash(after)
+        self.power.revive()
 
     def sound(self, after: Log) -> None:
         loaded, _ = load(self.folder, CLUSTER)
@@ -430,24 +429,24 @@ class Lived:
         assert found, loaded
         self.log = found[0]
 
-    def crash(self, power: Power, after: Log) -> None:
-        """Go on with what the crash left; opening it may be killed too."""
+    def crash(self, after: Log) -> None:
+        """Go on with what the crash left; opening it may be killed too. What a kill left may be lost later."""
         self.crashes += 1
-        self.folder = (power.lost if self.random.random() < 0.7 else power.killed)(self.place / f"after{self.crashes}")
         if self.disk:
-            with suppress(OSError):
-                self.disk.abandon()
-        again = Power(self.folder, self.random)
-        again.kill_at = self.random.choice([-1, 1, 3, 5])
-        self.disk = None
+            self.disk.abandon()
+            self.disk = None
+        self.power.revive()
+        if self.random.random() < 0.6:
+            self.folder = self.power.lost(self.place / f"after{self.crashes}")
+            self.power.close()
+            self.power = Power(self.folder, self.random)
+        self.power.kill_in(self.random.choice([0, 1, 3, 5]))
         try:
-            with again.watching():
+            with self.power.watching():
                 self.disk, loaded = Disk.open(self.folder, CLUSTER, SMALL)
         except Killed:
-            self.crash(again, after)
+            self.crash(after)
             return
-        finally:
-            again.close()
         allowed = (self.log, replace(self.log, hard=after.hard), after)
         found = [log for log in allowed if log.is_what(loaded)]
         assert found, loaded
@@ -462,4 +461,5 @@ def test_a_long_life_holds_what_the_model_holds(seed: int, tmp_path_factory: pyt
         lived.step()
     assert lived.disk
     lived.disk.close()
+    lived.power.close()
     assert lived.log.is_what(load(lived.folder, CLUSTER)[0])
