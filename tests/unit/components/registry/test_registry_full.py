@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from covey.bus.machine import Address, Persist, Received
 from covey.components.registry import messages, records
-from covey.components.registry.disk import load
+from covey.components.registry.disk import Disk, load
 from covey.components.registry.files import DiskFailed, NoRoom
 from covey.components.registry.messages import AppendSystem, Get, Operation, Status, Transact
 from covey.components.registry.settings import Settings
@@ -158,6 +158,44 @@ async def orders_behind_a_refused_batch() -> None:
     assert await done.get() == 4
     await writer.close()
     assert disk.kept == [b"a", b"d"] and done.empty() and refused.empty()
+
+
+def test_a_copy_that_is_no_disk_is_refilled_by_the_thread(tmp_path: Path, kit: Any, writer: Any) -> None:
+    folder = kit.found(tmp_path)
+    one = writer(folder, Settings())
+    one.append(3)
+    image, more = one.image(), one.encode(2)
+    asyncio.run(refills(folder, image, one.disk, more))
+    loaded, _ = load(folder, kit.cluster)
+    assert (loaded.promised, loaded.voted_for, loaded.committed) == (7, 2, 4)
+    assert loaded.identity and loaded.identity.gen == 1
+    assert [record.index for record in loaded.entries] == [5, 6]
+    with pytest.raises(OSError, match="the copy was closed"):
+        one.disk.write_snapshot(image)
+
+
+async def refills(folder: Path, image: bytes, disk: Disk, more: list[bytes]) -> None:
+    done, refused = asyncio.Queue[int](), asyncio.Queue[str]()
+    hard_state, full = records.encode_hard_state(7, 2), [True]
+
+    def make() -> Disk:
+        if full.pop():
+            raise NoRoom(errno.ENOSPC, "No space left on device", str(folder))
+        return Disk.refill(folder, "c-1", Settings(), hard_state, image, gen=1)
+
+    writer = Writer(disk, done.put_nowait, lambda: None, refused.put_nowait)
+    writer.refill(1, make)
+    writer.write(2, more)
+    assert "No space" in await refused.get() and writer.disk is None
+    full.append(False)
+    writer.refill(3, make)
+    writer.write(4, more[:1])
+    writer.write(5, more[1:])
+    assert await done.get() == 3
+    while await done.get() != 5:
+        pass
+    assert writer.disk is not None
+    await writer.close()
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------
