@@ -11,6 +11,7 @@ from ..errors import Compacted, InvalidFile, UsageError
 from .connection import Session, answer, run
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
+from .registry_servers import hang, servers_table
 from .verbs import Noun
 from .waiting import PASSING
 
@@ -23,6 +24,7 @@ command = Noun(
     "open before writes when a cluster starts; every write has a revision, and a watch from a revision misses nothing. "
     "Users write below /app/ only.",
 )
+hang(command)
 
 
 def _consistency(function: Any) -> Any:
@@ -40,7 +42,9 @@ def status() -> int:
     """Show whether the registry takes writes, and how its servers are.
 
     The phase goes from offline over stale and reads to writes; `closed because` says what is missing. The incarnation
-    (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present.
+    (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present. Of each
+    server: whether it is the primary, a follower, a learner that is being filled, damaged or offline, how new its copy
+    is, and how many entries it lacks.
     """
     return answer(lambda session: session.call("registry", "status"), registry_blocks)
 
@@ -56,12 +60,8 @@ def registry_blocks(data: dict[str, Any]) -> list[Block]:
         ("primary", data.get("primary") or None),
         ("tolerates", _losses(data["tolerates"]) if "tolerates" in data else None),
     ]
-    servers = [
-        (server["number"], server["state"], ".".join(map(str, server.get("incarnation") or ())), server.get("lag"))
-        for server in data.get("servers", [])
-    ]
     blocks: list[Block] = [Fields([(name, value) for name, value in pairs if value is not None])]
-    blocks += ["", Table(("server", "state", "incarnation", "lag"), servers, "no servers known")]
+    blocks += ["", servers_table(data.get("servers", []))]
     for found in data.get("damaged") or []:
         blocks.append(f"damaged: {found.get('path')} at byte {found.get('position')}: {found.get('reason')}")
     return blocks

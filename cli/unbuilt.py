@@ -51,10 +51,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
     },
     "registry": {
-        "define-server": Unbuilt("N…", "Make nodes registry servers.", "9.5"),
-        "undefine-server": Unbuilt("N", "Make a node a registry client again.", "9.5"),
-        "online": Unbuilt("N", "Start the registry server of a node.", "4"),
-        "offline": Unbuilt("N", "Stop the registry server of a node.", "4"),
         "export": Unbuilt("", "Print the registry's content.", "9.7"),
         "import": Unbuilt("FILE", "Read exported content back in.", "9.7"),
         "backup": Unbuilt("FILE", "Write a backup while the registry runs.", "9.7"),

@@ -46,6 +46,10 @@ class OthersKnown(msgspec.Struct, frozen=True):
     nodes: tuple[int, ...]
 
 
+class AskNow(msgspec.Struct, frozen=True):
+    """Whoever was taken for the primary sent a call away: ask it at once whom it follows."""
+
+
 class AgentMachine:
     """Find and follow the primary registry server."""
 
@@ -100,6 +104,8 @@ class AgentMachine:
                 self._listed(now, servers)
             case OthersKnown(nodes=nodes):
                 self._others = nodes
+            case AskNow():
+                self._ask_at = min(self._ask_at, now)
             case _:
                 story = "\n  ".join(self._story)
                 raise ImpossibleTransition(f"input {input!r}; the story:\n  {story}")

@@ -54,6 +54,7 @@ class Call:
         self.request = request
         self.verb = VERBS[type(question)]
         self.doubt: Exception | None = None
+        self.turned_away = False  # by somebody who was taken for the primary
         self._bus, self._cluster_id = bus, cluster_id
         self._now = asyncio.get_running_loop().time
         self._end = self._now() + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)

@@ -23,6 +23,7 @@ from ...bus.machine import Address, Effect, Message, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
 from ...errors import (
+    Busy,
     ConnectionLost,
     CoveyError,
     Damaged,
@@ -34,7 +35,7 @@ from ...errors import (
     Unreachable,
 )
 from . import messages
-from .agent import AgentMachine, CopyClosed, CopySaid, OthersKnown
+from .agent import AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
 from .calls import Call, new_request_id
 from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
 from .peers import PeerMessage
@@ -174,9 +175,14 @@ class ForwardEngine:
             except GONE as problem:
                 if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
                     call.doubt = problem
+                call.turned_away = True
                 await self._try_again(call, primary, problem)
                 if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
                     return {"primary": self.known.primary, "epoch": self.known.epoch}
+            except Busy as problem:  # a primary that is to go hands over first; then the next one does it
+                if not call.turned_away or call.left <= PAUSE:
+                    raise
+                await self._try_again(call, primary, problem)
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
@@ -188,7 +194,9 @@ class ForwardEngine:
 
     async def _try_again(self, call: Call, primary: int, problem: CoveyError) -> None:
         self._unanswered(primary, problem)
-        if self.known.primary == primary != self.machine.node and not isinstance(problem, ServiceDied | NoService):
+        if isinstance(problem, NotPrimary | Busy):
+            self._driver.feed(AskNow())
+        elif self.known.primary == primary != self.machine.node and not isinstance(problem, ServiceDied | NoService):
             self._driver.feed(messages.PeerDown(primary))
         await asyncio.sleep(min(PAUSE, max(call.left, 0.0)))
 

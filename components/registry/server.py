@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -23,6 +25,7 @@ from ...bus.service import Request
 from ...errors import NotPrimary
 from . import messages, records
 from .disk import Disk
+from .files import NoRoom
 from .machine import RegistryMachine
 from .messages import LEADING_TOPIC, Leading, Question
 from .recovery import recover
@@ -78,7 +81,7 @@ class ServerEngine:
         settings = settings or Settings()
         disk, loaded = await asyncio.to_thread(Disk.open, folder, cluster_id, settings)
         recovered = await asyncio.to_thread(recover, loaded, settings, str(folder))
-        for damage in recovered.damaged:
+        for damage in recovered.damaged if folder.exists() else ():
             log.error("%s is damaged at byte %d: %s", damage.path, damage.position, damage.reason)
         for damage in recovered.repaired:
             log.warning("%s at byte %d: %s", damage.path, damage.position, damage.reason)
@@ -87,12 +90,9 @@ class ServerEngine:
             disk = None
 
         def refill(hard_state: bytes, snapshot: bytes, gen: int) -> Disk:
-            made: Disk = Disk.refill(  # type: ignore[attr-defined]
-                folder, cluster_id, settings, hard_state, snapshot, gen=gen
-            )
-            return made
+            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen)
 
-        machine = RegistryMachine(node, recovered, settings)
+        machine = RegistryMachine(node, recovered, settings, Random(secrets.randbits(128)))
         return cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
 
     async def run(self) -> None:
@@ -105,12 +105,13 @@ class ServerEngine:
 
     async def leave(self) -> None:
         """Say that this server is about to end, and give a primary the time to hand over. Others must hear it still."""
-        if len(getattr(self.machine, "voters", ())) < 2 or self._driver.stopped:
+        raft = self.machine.raft
+        if not raft.leads or raft.alone or self._driver.stopped:
             return
         self._driver.feed(messages.Leaving())
         try:
             async with asyncio.timeout(HAND_OVER):
-                while self.machine.leading.primary == self.machine.node:
+                while self.machine.leading.primary in (0, self.machine.node):
                     await self._moved.wait()
         except TimeoutError:
             log.info("no other server took over within %g s", HAND_OVER)
@@ -174,16 +175,23 @@ class ServerEngine:
             if self._writer is not None:  # superseded: the files are sound, and not wanted any more
                 writer, self._writer = self._writer, None
                 await writer.close()
-            hard_state, snapshot = order.data
+            hard_state, snapshot, *rest = order.data
             self._gen = _gen_of(order.data, self._gen)
             self._disk = await asyncio.to_thread(self._refill, hard_state, snapshot, self._gen)
+        except NoRoom as problem:
+            self._refilling = None
+            self._refused(str(problem))
+            return
         except Exception as error:
             self._fail(error)
             return
         log.warning("this server's copy was filled anew, up to entry %d", records.index_of(snapshot))
         self._writer = self._writing(self._disk)
         later, self._refilling = self._refilling or [], None
-        self._persisted(order.number)
+        if rest:
+            self._writer.write(order.number, rest)
+        else:
+            self._persisted(order.number)
         for each in later:
             self._persist(each)
 
@@ -238,7 +246,7 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
 
 def _gen_of(data: Sequence[bytes], present: int) -> int:
     """Return the generation that the copy has after an order: another one when a snapshot of the primary brings it."""
-    if len(data) != 2 or records.kind_of(data[1]) != records.SNAPSHOT:
+    if len(data) < 2 or records.kind_of(data[1]) != records.SNAPSHOT:
         return present
     payload = memoryview(records.decode_only(data[1], records.SNAPSHOT).payload)
     return msgspec.msgpack.decode(payload[records.DIGEST_BYTES :], type=_Head).gen
