@@ -41,7 +41,7 @@ class ServerVerbs(TrustVerbs):
         self, request: Request, what: str, registry_verb: str, number: int, forced: bool = False
     ) -> dict[str, Any]:
         about = {"number": number, "forced": forced or None}
-        given = {"forced": True} if forced else {}
+        given: dict[str, Any] = {"forced": True} if forced else {}
         time = min(request.budget or SERVERS_TIME, SERVERS_TIME)
         async with self._audited(request, what, **about):
             self._home.here()

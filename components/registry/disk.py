@@ -1,144 +1,43 @@
-"""One copy's folder: open it and say what it holds, append batches durably, keep snapshots, trim.
+"""One copy's folder, open for writing: append batches durably, keep snapshots, trim, install what the primary sent.
 
-Knows records, not what entries say (the machine and the store do). `load` reads and judges without changing anything;
-`Disk` then makes the folder fit for writing: cuts what was torn, writes the unmarked tail once more and syncs it (after
-a failed sync the kernel may show bytes that are not on the disk), and only then may a machine start on what was loaded.
-`append` and `trim` belong to one thread, `write_snapshot` may run in another: it touches files of its own.
-
-    identity            cluster id, generation, ids of server and disk
-    hard-state          the promised epoch, and the vote
-    log-<first index>   segments (segments.py)
-    synced              how far the log is durable (mark.py)
-    snapshot-<index>    the whole state at an index, the newest two
+Knows records, not what entries say (the machine and the store do). `open` makes the folder fit for writing: takes off
+what was torn, writes the unmarked tail once more and syncs it (after a failed sync the kernel may show bytes that are
+not on the disk), and only then may a machine start on what was loaded. `append` and `trim` belong to one thread,
+`write_snapshot` may run in another: it touches files of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from ...errors import AlreadyRunning
-from . import records
-from .files import NoRoom, failed, names, sync_folder, unsynced, write_all, write_aside, write_new
-from .loaded import Damage, Identity, Loaded
+from . import layout, records
+from .files import NoRoom, aside_of, failed, show, sync_folder, unsynced, write_all, write_aside, write_hidden
+from .layout import HARD_STATE, UNREADABLE, end_of_snapshot, is_snapshot, snapshot_indexes, snapshot_path
+from .loaded import Loaded
+from .loading import load
 from .mark import NAME as MARK_NAME
 from .mark import MarkFile, Synced
-from .segments import Scan, SegmentHead, encode_batch, encode_head, path_of, scan
+from .segments import End, Scan, Segment, SegmentHead, encode_batch, encode_head, path_of
 from .settings import Settings
 
-IDENTITY = "identity"
-HARD_STATE = "hard-state"
 SNAPSHOTS_KEPT = 2
-_SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
 
-def folder_of(folder: Path) -> Path:
-    """Return the registry's own folder below a cluster's folder."""
-    return folder / "configuration" / "registry"
-
-
-def encode_identity(identity: Identity) -> bytes:
-    """Return the identity file."""
-    payload = msgspec.msgpack.encode(identity)
-    return records.encode(records.IDENTITY, 0, 0, payload, records.SEED[records.IDENTITY])
-
-
-def snapshot_path(folder: Path, index: int) -> Path:
-    """Return the path of the snapshot at `index`."""
-    return folder / f"snapshot-{index:020d}"
-
-
-def snapshot_indexes(folder: Path) -> list[int]:
-    """Return the indexes of the snapshots in the folder, newest first."""
-    found = (_SNAPSHOT.fullmatch(name) for name in names(folder))
-    return sorted((int(match[1]) for match in found if match), reverse=True)
-
-
-def _read_one(path: Path, kind: int, damaged: list[Damage]) -> records.Record | None:
+def _lock(folder: Path) -> int:
+    """Hold the folder for this process alone until the descriptor is closed."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return records.decode_only(path.read_bytes(), kind)
-    except FileNotFoundError:
-        damaged.append(Damage(str(path), 0, "the file is missing"))
-    except records.BadRecord as bad:
-        damaged.append(Damage(str(path), bad.position, bad.reason))
-    return None
-
-
-def load(folder: Path, cluster_id: str) -> tuple[Loaded, Scan | None]:
-    """Read everything in the copy's folder and judge it; changes nothing."""
-    damaged: list[Damage] = []
-    repaired: list[Damage] = []
-    if not folder.is_dir():
-        return Loaded(damaged=(Damage(str(folder), 0, "the folder of this server's copy is missing"),)), None
-    identity = _read_identity(folder, cluster_id, damaged)
-    hard_state = _read_one(folder / HARD_STATE, records.HARD_STATE, damaged)
-    mark, _, wrong = MarkFile.read(folder / MARK_NAME)
-    (repaired if mark else damaged).extend(wrong)
-    if identity is None or mark is None or hard_state is None:
-        return Loaded(identity=identity, damaged=tuple(damaged)), None
-    found = scan(folder, identity.cluster_id, identity.gen, mark)
-    damaged.extend(found.damaged)
-    repaired.extend(found.torn)
-    snapshot = _choose_snapshot(folder, found, damaged, repaired)
-    if damaged:
-        return Loaded(identity=identity, damaged=tuple(damaged)), None
-    base = snapshot.index if snapshot else 0
-    entries = tuple(record for record in found.entries if record.index > base)
-    promised = max(hard_state.epoch, entries[-1].epoch if entries else 0, snapshot.epoch if snapshot else 0)
-    sound = Loaded(identity, promised, snapshot=snapshot, entries=entries, repaired=tuple(repaired))
-    return sound, found
-
-
-def _read_identity(folder: Path, cluster_id: str, damaged: list[Damage]) -> Identity | None:
-    record = _read_one(folder / IDENTITY, records.IDENTITY, damaged)
-    if record is None:
-        return None
-    identity = msgspec.msgpack.decode(record.payload, type=Identity)
-    if identity.cluster_id != cluster_id:
-        why = f"it belongs to cluster {identity.cluster_id}, this node's cluster is {cluster_id}"
-        damaged.append(Damage(str(folder / IDENTITY), 0, why))
-        return None
-    return identity
-
-
-def _choose_snapshot(folder: Path, found: Scan, damaged: list[Damage], repaired: list[Damage]) -> records.Record | None:
-    """Return the newest sound snapshot that the log goes on from; none is needed while the log is whole.
-
-    A bad snapshot costs nothing while an older one (or none) and the chained log lead to the same place.
-    """
-    bad: list[Damage] = []
-    for index in snapshot_indexes(folder):
-        path = snapshot_path(folder, index)
-        record = _read_one(path, records.SNAPSHOT, bad)
-        if record is None:
-            continue
-        if record.index != index or not _joins(found, record):
-            bad.append(Damage(str(path), 0, "it does not belong to this log: its name or its place was changed"))
-            continue
-        repaired.extend(bad)
-        return record
-    if found.first == 1 or found.damaged:
-        repaired.extend(bad)
-        return None
-    if not bad:
-        why = f"the log begins with entry {found.first} and there is no snapshot of what was before"
-        bad.append(Damage(str(path_of(folder, found.first)), 0, why))
-    damaged.extend(bad)
-    return None
-
-
-def _joins(found: Scan, snapshot: records.Record) -> bool:
-    """Does the log go on from this snapshot? The snapshot's first bytes are the digest of its last entry."""
-    chain = snapshot.payload[: records.DIGEST_BYTES]
-    place = snapshot.index - found.first
-    if place == -1:
-        return chain == found.before
-    return 0 <= place < len(found.entries) and found.entries[place].digest == chain
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise AlreadyRunning(
+            f"another process has the registry's files in {folder} open", "stop the other daemon first"
+        ) from None
+    return lock
 
 
 class Disk:
@@ -149,9 +48,8 @@ class Disk:
         self._folder, self._settings, self._lock = folder, settings, lock
         self._identity = loaded.identity
         self._segments = list(found.segments)
-        last = found.entries[-1] if found.entries else None
-        self._index = last.index if last else found.first - 1
-        self._chain = last.digest if last else found.before
+        self._end = End(found.last, found.digest_at(found.last), loaded.committed)
+        self._base = found.first - 1 if found.begins else 0  # no snapshot below this one is of any use
         self._descriptor = -1
         self._offset, self._batch, self._salt = found.end, found.batch, found.salt
         _, serial, _ = MarkFile.read(folder / MARK_NAME)
@@ -164,16 +62,11 @@ class Disk:
         Raises `AlreadyRunning` when another process has it open, `DiskFailed` when it cannot be made durable.
         """
         if not folder.is_dir():
+            layout.remove_aside(folder)
             return None, load(folder, cluster_id)[0]
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = _lock(folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise AlreadyRunning(
-                f"another process has the registry's files in {folder} open", "stop the other daemon first"
-            ) from None
-        try:
+            layout.remove_aside(folder)
             loaded, found = load(folder, cluster_id)
             if found is None:
                 os.close(lock)
@@ -185,6 +78,42 @@ class Disk:
             raise
         return disk, loaded
 
+    @classmethod
+    def refill(
+        cls,
+        folder: Path,
+        cluster_id: str,
+        settings: Settings,
+        hard_state: bytes,
+        snapshot: bytes,
+        *,
+        gen: int,
+        log: Sequence[bytes] = (),
+    ) -> Disk:
+        """Put a whole new copy in the place of a damaged, missing or superseded one, and open it.
+
+        It begins with the state in the record `snapshot`, of generation `gen`, and holds the records `log` behind it.
+        The old one stays beside it as `registry.damaged`; whoever has it open must have closed it. After a crash
+        there is the old copy, none, or the new one. Raises `NoRoom`: then nothing has changed; `AlreadyRunning`;
+        `DiskFailed`.
+        """
+        lock = _lock(folder) if folder.is_dir() else -1
+        try:
+            with unsynced(folder, lambda: layout.remove_aside(folder)):
+                layout.write_copy(layout.make_aside(folder), cluster_id, gen, hard_state, snapshot, log)
+            layout.take_place(folder)
+        except NoRoom:
+            raise
+        except OSError as error:
+            failed(folder, error)
+        finally:
+            if lock >= 0:
+                os.close(lock)
+        disk, loaded = cls.open(folder, cluster_id, settings)
+        if disk is None:
+            raise loaded.damaged[0].error()
+        return disk
+
     def _make_fit(self, loaded: Loaded, found: Scan) -> None:
         path = self._folder
         try:
@@ -192,12 +121,9 @@ class Disk:
                 left.unlink()
             for damage in loaded.repaired:
                 path = Path(damage.path)
-                if _SNAPSHOT.fullmatch(path.name):
-                    path.replace(self._folder / "snapshot-unreadable")  # one is kept, for whoever looks into it
-            if found.end == 0:  # the head of a new segment was torn
-                self._begin_segment()
-                return
-            path = path_of(self._folder, self._segments[-1])
+                if is_snapshot(path):
+                    path.replace(self._folder / UNREADABLE)  # one is kept, for whoever looks into it
+            path = path_of(self._folder, self._segments[-1].serial)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             tail = os.pread(self._descriptor, found.end - found.tail, found.tail)
             if tail:
@@ -207,84 +133,138 @@ class Disk:
             os.fsync(self._descriptor)
             sync_folder(self._folder)
             self._write_mark()
+            self._remove_superseded(found.superseded)
+            for index in snapshot_indexes(self._folder):
+                if index < self._base:
+                    snapshot_path(self._folder, index).unlink()
         except OSError as error:
             failed(path, error)
 
-    def _begin_segment(self) -> None:
-        """Start a new log file; its head and its name are durable before anything is written behind it."""
-        first = self._index + 1
-        path = path_of(self._folder, first)
-        salt = os.urandom(16)
-        head = SegmentHead(self._identity.cluster_id, self._identity.gen, salt, self._chain)
-        data = encode_head(head, first)
-        with unsynced(path, lambda: self._remove(path)):
-            descriptor = write_new(path, data)
-        os.fsync(descriptor)
-        sync_folder(self._folder)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._salt = descriptor, salt
-        self._segments.append(first)
-        self._offset, self._batch = len(data), 0
-        self._write_mark()
-
-    def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        sync_folder(self._folder)
-
-    def _cut(self) -> None:
-        """Take back what was written behind the last synced batch; only then may the next one be written there."""
-        os.ftruncate(self._descriptor, self._offset)
-        os.fsync(self._descriptor)
-
-    def _write_mark(self) -> None:
-        self._mark.write(Synced(self._index, self._segments[-1], self._offset, self._chain))
+    # --- the log ---
 
     def append(self, batch: Sequence[bytes]) -> None:
-        """Make records durable, all together: hard states by replacing their file, entries behind the log.
+        """Make records durable, all together: a hard state by replacing its file, the others behind the log.
 
-        Returns when they are synced. Raises `NoRoom`: then no entry of them is there and the next batch may come, but
-        not one that is chained to them; `DiskFailed`: then the process must end, whatever is in the file.
+        A SNAPSHOT among them was sent by the primary: it supersedes the log before it and what stands before it in
+        `batch`; the log begins anew behind it. Returns when all is synced. Raises `NoRoom`: then none of the log's
+        records is there, no snapshot was installed, and the next batch may come, but not one that builds on them;
+        `DiskFailed`: then the process must end, whatever is in the files; ValueError for records that cannot follow.
         """
         path, position = self._folder / HARD_STATE, 0
+        hard_state, snapshot, log = _sorted(batch)
+        begin = end_of_snapshot(snapshot) if snapshot else self._end
+        end = begin.follow(log)
         try:
-            entries: list[bytes] = []
-            for record in batch:
-                if records.kind_of(record) == records.HARD_STATE:
-                    write_aside(path, record)
-                else:
-                    entries.append(record)
-            if not entries:
-                return
-            if self._batch and self._offset >= self._settings.segment_bytes:
-                path = path_of(self._folder, self._index + 1)
-                self._begin_segment()
-            path, position = path_of(self._folder, self._segments[-1]), self._offset
-            data = encode_batch(self._batch + 1, self._index + 1, entries, self._salt)
-            with unsynced(path, self._cut):
-                write_all(self._descriptor, data, position)
-            os.fdatasync(self._descriptor)
-            self._batch += 1
-            self._index += len(entries)
-            self._offset += len(data)
-            self._chain = records.digest(entries[-1])
-            self._write_mark()
+            if hard_state:
+                write_aside(path, hard_state)
+            path = path_of(self._folder, self._segments[-1].serial + 1)
+            if snapshot:
+                self._install(snapshot, begin, end, log)
+            elif log and self._batch and self._offset >= self._settings.segment_bytes:
+                self._begin_segment(begin, end, log)
+            elif log:
+                path, position = path_of(self._folder, self._segments[-1].serial), self._offset
+                self._add(path, end, log)
         except NoRoom:
             raise
         except OSError as error:
             failed(path, error, position)
 
+    def _add(self, path: Path, end: End, log: Sequence[bytes]) -> None:
+        """Write a batch behind the last one."""
+        data = encode_batch(self._batch + 1, self._end.last + 1, log, self._salt)
+        with unsynced(path, self._take_back):
+            write_all(self._descriptor, data, self._offset)
+        os.fdatasync(self._descriptor)
+        self._batch += 1
+        self._offset += len(data)
+        self._end = end
+        self._write_mark()
+
+    def _take_back(self) -> None:
+        """Remove what was written behind the last synced batch; only then may the next one be written there."""
+        os.ftruncate(self._descriptor, self._offset)
+        os.fsync(self._descriptor)
+
+    def _begin_segment(self, begin: End, end: End, log: Sequence[bytes], snapshot: bytes = b"") -> None:
+        """Start a new log file with its first batch. It gets its name when all of it is durable.
+
+        With a snapshot the log begins anew behind that: it is durable first, for the file's name makes it count.
+        """
+        serial, salt = self._segments[-1].serial + 1, os.urandom(16)
+        batches = None if snapshot else self._batch
+        head = SegmentHead(self._identity.cluster_id, self._identity.gen, salt, serial, begin.chain, batches)
+        data = encode_head(head, begin.last + 1)
+        if log:
+            data += encode_batch(1, begin.last + 1, log, salt)
+        path = path_of(self._folder, serial)
+        descriptor = write_hidden(path, data)
+        try:
+            if snapshot:
+                self._show_snapshot(path, snapshot, begin)
+            show(path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._salt = descriptor, salt
+        self._segments.append(Segment(serial, begin.last + 1))
+        self._offset, self._batch = len(data), 1 if log else 0
+        self._end = end
+        self._write_mark()
+
+    def _show_snapshot(self, segment: Path, snapshot: bytes, begin: End) -> None:
+        try:
+            write_aside(snapshot_path(self._folder, begin.last), snapshot)
+        except NoRoom:
+            aside_of(segment).unlink()
+            raise
+
+    def _install(self, snapshot: bytes, begin: End, end: End, log: Sequence[bytes]) -> None:
+        """Let the log begin anew behind a snapshot, then remove all that was before."""
+        superseded = [segment.serial for segment in self._segments]
+        self._begin_segment(begin, end, log, snapshot)
+        self._base = begin.last
+        del self._segments[:-1]
+        self._remove_superseded(superseded)
+        for index in snapshot_indexes(self._folder):
+            if index != begin.last:
+                snapshot_path(self._folder, index).unlink(missing_ok=True)
+
+    def _remove_superseded(self, superseded: Sequence[int]) -> None:
+        """Remove the log before the segment that begins it anew; until the mark knows that one, it must stay."""
+        if not superseded:
+            return
+        self._mark.sync()
+        for serial in superseded:
+            path_of(self._folder, serial).unlink()
+        sync_folder(self._folder)
+
+    def _write_mark(self) -> None:
+        self._mark.write(Synced(self._end.last, self._segments[-1].serial, self._offset, self._end.chain))
+
+    # --- snapshots of its own ---
+
     def write_snapshot(self, record: bytes) -> None:
-        """Write a snapshot durably under its own name. Raises `OSError`; the log is not touched by that."""
+        """Write a snapshot durably under its own name. Raises `OSError`; the log is not touched by that.
+
+        Odd: while it is written, a newer one may be installed, which removes all others; then this one goes too.
+        """
         path = snapshot_path(self._folder, records.index_of(record))
         try:
             write_aside(path, record)
         except OSError:
-            path.with_name(path.name + ".tmp").unlink(missing_ok=True)
+            aside_of(path).unlink(missing_ok=True)
             raise
+        if records.index_of(record) < self._base:
+            path.unlink(missing_ok=True)
 
     def trim(self) -> None:
-        """Keep the newest two snapshots and the log from the older of them on; remove the rest."""
+        """Keep the newest two snapshots and the log from the older of them on; remove the rest.
+
+        A segment may be the first when it was begun at or before the entry behind that snapshot: a cut in it or behind
+        it that lies before its beginning was made before the snapshot was, and the entries after the cut are there.
+        """
         path = self._folder
         try:
             self._mark.sync()
@@ -294,13 +274,16 @@ class Disk:
             if len(indexes) < SNAPSHOTS_KEPT:
                 return
             oldest = indexes[SNAPSHOTS_KEPT - 1]
-            while len(self._segments) > 1 and self._segments[1] <= oldest + 1:
-                path = path_of(self._folder, self._segments[0])
+            needed = [place for place, segment in enumerate(self._segments) if segment.first <= oldest + 1]
+            for _ in range(max(needed, default=0)):
+                path = path_of(self._folder, self._segments[0].serial)
                 path.unlink()
+                sync_folder(self._folder)  # in this order on the disk too: a hole between two files would be damage
                 del self._segments[0]
-            sync_folder(self._folder)
         except OSError as error:
             failed(path, error)
+
+    # --- the end ---
 
     def close(self) -> None:
         """Sync the mark and close the files."""
@@ -317,3 +300,19 @@ class Disk:
         for descriptor in (self._descriptor, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _sorted(batch: Sequence[bytes]) -> tuple[bytes, bytes, list[bytes]]:
+    """Return the last hard state, the last snapshot (empty: there is none), and the log's records behind that."""
+    hard_state = snapshot = b""
+    log: list[bytes] = []
+    for record in batch:
+        kind = records.kind_of(record)
+        if kind == records.HARD_STATE:
+            hard_state = record
+        elif kind == records.SNAPSHOT:
+            snapshot = record
+            log.clear()
+        else:
+            log.append(record)
+    return hard_state, snapshot, log

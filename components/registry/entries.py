@@ -35,7 +35,8 @@ class WritesOpened(msgspec.Struct, frozen=True, array_like=True):
 class Transacted(msgspec.Struct, frozen=True, array_like=True):
     """A user transaction: if each `(key, mod_revision)` holds do `then`, else `otherwise`.
 
-    An operation is `(key, packed value)`, or `(key, None)`: delete it. `system`: it needed no open writes.
+    An operation is `(key, packed value)`, or `(key, None)`: delete it. `system`: it needed no open writes. `since`: the
+    id was not in use before this index (0: nobody knows).
     """
 
     id: str
@@ -43,6 +44,7 @@ class Transacted(msgspec.Struct, frozen=True, array_like=True):
     then: tuple[tuple[str, bytes | None], ...]
     otherwise: tuple[tuple[str, bytes | None], ...]
     system: bool = False
+    since: int = 0
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True):
@@ -86,6 +88,7 @@ KINDS: dict[type[Any], int] = {
     Configured: 6,
     Noted: 7,
 }
+CONFIGURED = KINDS[Configured]
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(tuple[int, body])  # type: ignore[valid-type]
     for body, kind in KINDS.items()

@@ -84,14 +84,31 @@ def write_new(path: Path, data: bytes) -> int:
     return descriptor
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Replace or create the file `path` so that after any crash it holds the old bytes or the new ones."""
-    aside = path.with_name(path.name + ".tmp")
+def aside_of(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(path.name + ".tmp")
+
+
+def write_hidden(path: Path, data: bytes) -> int:
+    """Write the file that will be `path`, synced, and return its descriptor; `show` gives it its name."""
+    aside = aside_of(path)
     with unsynced(path, lambda: aside.unlink(missing_ok=True)):
         descriptor = write_new(aside, data)
     try:
         os.fsync(descriptor)
-    finally:
+    except OSError:
         os.close(descriptor)
-    aside.replace(path)
+        raise
+    return descriptor
+
+
+def show(path: Path) -> None:
+    """Give what `write_hidden` wrote its name, durably; what had the name before is gone."""
+    aside_of(path).replace(path)
     sync_folder(path.parent)
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Replace or create the file `path` so that after any crash it holds the old bytes or the new ones."""
+    os.close(write_hidden(path, data))
+    show(path)

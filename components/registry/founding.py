@@ -6,21 +6,13 @@ made aside and renamed whole, so after a crash there is a founded copy or none.
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
 from ...errors import AlreadyDefined, NotImplementedYet
 from . import entries, records
-from .disk import HARD_STATE, IDENTITY, encode_identity, folder_of
-from .files import sync_folder, write_aside
 from .keys import check_key, pack_value
-from .loaded import Identity
-from .mark import NAME as MARK_NAME
-from .mark import MarkFile, Synced
-from .segments import SegmentHead, encode_batch, encode_head, path_of
+from .layout import folder_of, make_aside, take_place, write_copy
 
 FIRST_EPOCH = 1
 
@@ -45,23 +37,8 @@ def create(folder: Path, *, cluster_id: str, cluster_name: str, node: dict[str, 
         f"/nodes/{node['number']}": node,
     }
     then = tuple((check_key(key), pack_value(key, value)) for key, value in sorted(keys.items()))
-    home.parent.mkdir(parents=True, exist_ok=True)
-    aside = home.with_name("registry.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(mode=0o700)
-    _write(aside, entries.Founded(cluster_id, 0, then))
-    aside.rename(home)
-    for made in (home.parent, home.parent.parent):
-        sync_folder(made)
-
-
-def _write(folder: Path, founded: entries.Founded) -> None:
-    salt = os.urandom(16)
-    entry = entries.encode(entries.Entry(FIRST_EPOCH, 1, 0, founded), records.START)
-    head = encode_head(SegmentHead(founded.cluster_id, founded.gen, salt, records.START), 1)
-    log = head + encode_batch(1, 1, [entry], salt)
-    write_aside(path_of(folder, 1), log)
-    MarkFile.create(folder / MARK_NAME, Synced(1, 1, len(log), records.digest(entry)))
-    write_aside(folder / HARD_STATE, records.encode_hard_state(FIRST_EPOCH))
-    identity = Identity(founded.cluster_id, founded.gen, str(uuid.uuid4()), str(uuid.uuid4()))
-    write_aside(folder / IDENTITY, encode_identity(identity))
+    founded = entries.Founded(cluster_id, 0, then)
+    first = entries.encode(entries.Entry(FIRST_EPOCH, 1, 0, founded), records.START)
+    log = [first, records.encode_committed(1)]
+    write_copy(make_aside(home), cluster_id, founded.gen, records.encode_hard_state(FIRST_EPOCH), None, log)
+    take_place(home)

@@ -1,14 +1,16 @@
-"""The registry server's protocol machine: one copy of the core log, and who may read and write it when.
+"""The registry server's protocol machine: one copy of the core log, the state it leads to, and who may read and write.
 
 Knows no socket, disk, clock or thread: time arrives as `now`, bytes leave as `Persist` and are safe once `Persisted`.
-Entries are applied to the store in order, only when durable (`corelog.py`); an answer leaves only after that, and what
-is read is what was applied. States and what leads from one to another are tables in `states.py`.
+Who leads and what is committed is decided by `raft.py`; this file applies what is committed to the store, in order,
+and answers: what was written when its entry is applied, what is read exactly when a majority has confirmed that this
+server still leads. A server that does not lead answers what may be old, and names the primary for everything else.
+States and what leads from one to another are tables in `states.py`.
 
-Invariants (`check_invariants`):
+Invariants (`check_invariants`; what concerns several servers is checked in the simulator):
   5. the store has the hash of its content, and has applied exactly the entries that are committed
   6. epoch, committed index and revision never go back
-  7. nothing was answered that is not durable
- 12. while not exact, only reads marked stale are answered (`_readable`)
+  7. nothing was answered that is not committed
+ 12. while not exact, only reads marked stale are answered (`_exactly`)
  13. a user's entry stands only behind the entry that opened writes in this epoch
  14. a request id is under way at most once, and not when its answer is known
  15. history and watchers leave no gap
@@ -21,27 +23,35 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ...bus.machine import (
-    Address,
-    Asked,
-    Effect,
-    ImpossibleTransition,
-    Message,
-    Notify,
-    Persisted,
-    Publish,
-    Received,
-    Reply,
-    Send,
+import msgspec
+
+from ...bus.machine import Address, Asked, Effect, Message, Notify, Persisted, Publish, Received, Reply, Send
+from ...errors import (
+    Busy,
+    CoveyError,
+    DiskFull,
+    NoQuorum,
+    NotDefined,
+    NotPrimary,
+    Overloaded,
+    ReadOnly,
+    Refused,
+    RequestExpired,
+    StaleEpoch,
+    UsageError,
 )
-from ...errors import CoveyError, DiskFull, NoQuorum, Overloaded, ReadOnly, StaleEpoch, UsageError
-from . import entries, messages, proposals, reading, records, status
-from .corelog import CoreLog, Waiter
+from . import entries, membership, messages, proposals, reading, records, status
 from .keys import check_prefix
+from .loaded import Damage
+from .log import Log, Place
 from .messages import SERVICE, AppendSystem, Leading, Phase
-from .recovery import Recovered, encode_snapshot
+from .peers import PeerMessage
+from .proposed import Proposal, Proposed, Waiter
+from .raft import Chance, Raft
+from .recovery import Recovered, encode_snapshot, restore
+from .reign import Reign
 from .settings import Settings
-from .states import EXACT, PHASE, RETRIED, TABLE, WHY_CLOSED, State
+from .states import EXACT, PHASE, RETRIED, WHY_CLOSED, State
 from .store import Answer
 from .watchers import Waiting, Watchers
 
@@ -49,27 +59,30 @@ from .watchers import Waiting, Watchers
 class RegistryMachine:
     """One registry server. Build it on what was recovered, then step it."""
 
-    def __init__(self, node: int, recovered: Recovered, settings: Settings | None = None) -> None:
+    def __init__(self, node: int, recovered: Recovered, settings: Settings, random: Chance) -> None:
         self.node = node
-        self.settings = settings or Settings()
+        self.settings = settings
         self.store = recovered.store
         self.damaged, self.repaired = recovered.damaged, recovered.repaired
-        self.state = State.DAMAGED if self.damaged else State.LOADED
-        self.epoch = recovered.promised
+        gen = recovered.store.gen
+        self.raft = Raft(node, gen, recovered.log, recovered.promised, recovered.voted_for, settings, random)
+        if self.damaged:
+            self.raft.turn("damaged")
         self._started = False
         self._group_formed = False
         self._opened = 0  # index of the entry that opened writes in this epoch
-        self._log = CoreLog(self.store.index, recovered.chain)
+        self._proposed = Proposed()
+        self._reads: deque[tuple[int, Waiter, Callable[[], None]]] = deque()  # by the round they wait for
+        self._hand_overs: list[tuple[float, Waiter]] = []
         self._log_bytes, self._snapshot_bytes = recovered.log_bytes, recovered.snapshot_bytes
         self._snapshot_at = 0  # index of the snapshot under way
-        self._no_room = ""  # why the disk took nothing, until it takes something again
-        self._again: float | None = None  # when the disk is tried again
-        self._watchers = Watchers(self.settings.watches)
+        self._snapshot_before = recovered.log.base.index
+        self._no_room = ""  # a lone server: why the disk took nothing, until it takes something again
+        self._again: float | None = None  # when it is tried again
+        self._watchers = Watchers(settings.watches)
         self._askers: dict[int, float] = {}  # node -> when it last asked who leads
-        self._clock_base = self.store.time
-        self._start = 0.0
+        self._announced: Leading | None = None
         self._now = 0.0
-        self._effects: list[Effect] = []
         self._story: deque[str] = deque(maxlen=20)
         self._highest = (0, 0, 0)
         self._answered = 0
@@ -77,154 +90,223 @@ class RegistryMachine:
     # --- the machine's face ---
 
     @property
+    def state(self) -> State:
+        """Where this server stands."""
+        return self.raft.state
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch that this server promised to."""
+        return self.raft.promised
+
+    @property
     def phase(self) -> Phase:
-        """What others see of the state."""
-        return PHASE[self.state]
+        """How far the registry is, as far as this server knows: what the primary says, if another one leads."""
+        raft = self.raft
+        return PHASE[self.state] if raft.leads or not raft.leader or self.state is State.DAMAGED else raft.told[0]
 
     @property
     def writable(self) -> bool:
-        """Users may write."""
-        return self.state is State.WRITES
+        """Users may write, here or at the primary."""
+        raft = self.raft
+        return self.state is State.WRITES if raft.leads or not raft.leader else raft.told[1]
 
     @property
     def leading(self) -> Leading:
-        """What is said of this server to others."""
-        exact = self.state in EXACT
-        return Leading(self.epoch if exact else 0, self.node if exact else 0, self.phase, self.writable)
+        """What is said of the primary to others; nobody, until its phase 1 is over."""
+        raft = self.raft
+        phase, writable, leader = self.phase, self.writable, raft.leader
+        if not leader or (raft.leads and self.state not in EXACT) or (not raft.leads and raft.told[0] == "stale"):
+            return Leading(0, 0, phase, False, raft.log.committed)
+        return Leading(raft.promised, leader, phase, writable, raft.log.committed)
+
+    @property
+    def leaderless_since(self) -> float | None:
+        """Since when no primary is known, None while one is."""
+        return self.raft.leaderless_since
 
     @property
     def closed_because(self) -> str:
         """Why users may not write; empty when they may."""
-        why = WHY_CLOSED[self.state]
-        if self._no_room and self.state in RETRIED:
-            return f"{why}: {self._no_room}"
-        return f"{why}: {self.damaged[0].path} at byte {self.damaged[0].position}" if self.damaged else why
+        if self.writable:
+            return ""
+        raft = self.raft
+        if self.state is State.DAMAGED:
+            why = WHY_CLOSED[self.state]
+            return f"{why}: {self.damaged[0].path} at byte {self.damaged[0].position}" if self.damaged else why
+        if raft.leader and not raft.leads:
+            return f"the primary, node {raft.leader}, has not opened writes yet"
+        why, full = WHY_CLOSED[self.state], self._no_room if self.state in RETRIED else raft.no_room
+        return f"{why}: {full}" if full else why
 
     @property
     def deadline(self) -> float | None:
-        """At once for the first step, then when a watcher must be answered or a full disk tried again."""
+        """At once for the first step, then whatever is due next."""
         if not self._started:
             return 0.0
-        return min((at for at in (self._watchers.deadline, self._again) if at is not None), default=None)
+        due = (self._watchers.deadline, self._again, self.raft.deadline, *(at for at, _ in self._hand_overs[:1]))
+        return min((at for at in due if at is not None), default=None)
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
         """Take one input; return what must be done."""
         self._now = now
-        if not self._started:
-            self._begin(now)
+        raft = self.raft
+        raft.cause = getattr(input, "cause", "")
+        reign = raft.reign
         self._story.append(f"{now:.6f} {self.state.value}: {type(input).__name__}")
+        if not self._started:
+            self._started = True
+            raft.tells(self._tell, self)
+            raft.begin(now)
         if input is not None:
             handler = self._handlers.get(type(input))
             if handler is None:
-                raise self._impossible(f"input {input!r}")
+                raise raft.impossible(f"input {input!r}")
             handler(self, input)
+        raft.tick(now)
         if self._again is not None and now >= self._again:
             self._try_again()
+        self._settle(reign)
         for waiting in self._watchers.due(now):
             self._answer_watcher(waiting, self.store.revision + 1)
-        effects, self._effects = self._effects, []
+        effects, raft.effects = raft.effects, []
         return effects
 
-    # --- states ---
+    def _tell(self) -> str:
+        return "\n  ".join(self._story)
 
-    def _begin(self, now: float) -> None:
-        """Phase 1 of a lone server: promise the next epoch and settle the log's tail with its first entry."""
-        self._started, self._start = True, now
-        self._turn("started")
-        if self.state is State.SETTLING:
-            self.epoch += 1
-            self._reign()
+    # --- what follows from a change of the core log ---
+
+    def _settle(self, before: Reign | None) -> None:
+        """After each input: end and begin reigns, apply what is committed, answer reads, say what changed."""
+        raft = self.raft
+        if before is not None and raft.reign is not before:
+            self._deposed()
+        if raft.reign is not None and raft.reign is not before:
+            self._opened = 0
+            self._propose(entries.Reigned(self.node), [])
+        self._apply()
+        self._answer_reads()
+        self._answer_hand_overs()
+        self._maybe_snapshot()
+        if raft.leads:
+            raft.told = (PHASE[self.state], self.state is State.WRITES)
         self._announce()
 
-    def _reign(self) -> None:
-        self._propose(entries.Reigned(self.node), [], before=(records.encode_hard_state(self.epoch),))
+    def _apply(self) -> None:
+        """Apply what is committed, answer those who wait for it, wake watchers."""
+        raft, store = self.raft, self.store
+        while store.index < raft.log.committed:
+            proposal = self._proposed.take(store.index + 1)
+            entry = proposal.entry if proposal else raft.log.entry(store.index + 1)
+            revision = store.revision
+            answer = store.apply(entry)
+            self._log_bytes += len(raft.log.data(entry.index, 0)[0])
+            for waiter in proposal.waiters if proposal else ():
+                self._answer(waiter, entry.body, answer or Answer(entry.index, entry.epoch, store.revision, True))
+            if store.revision > revision:
+                self._wake()
+            if raft.leads and entry.epoch == raft.promised:
+                self._reigns(entry)
 
-    def _turn(self, event: str) -> None:
-        target = TABLE.get((self.state, event))
-        if target is None:
-            raise self._impossible(event)
-        self.state = target
+    def _reigns(self, entry: entries.Entry) -> None:
+        """An entry of this reign is committed: it may open what was closed."""
+        if isinstance(entry.body, entries.Reigned):
+            self.raft.turn("reign settled")
+            self._no_room = ""
+            if self._group_formed:
+                self._group(messages.GroupFormed())
+        elif isinstance(entry.body, entries.WritesOpened):
+            self._opened = entry.index
+            self.raft.turn("writes opened")
+            self._no_room = ""
 
-    def _impossible(self, what: str) -> ImpossibleTransition:
-        story = "\n  ".join(self._story)
-        return ImpossibleTransition(f"{what} in state {self.state.value}; the story:\n  {story}")
+    def _deposed(self) -> None:
+        """This server leads no more: whoever waits for it must ask the next primary."""
+        self._opened, self._again = 0, None
+        for proposal in self._proposed.clear():
+            for waiter in proposal.waiters:
+                if waiter.request is not None:
+                    self._reply(waiter, self._not_primary(in_doubt=True))
+        for _, waiter, _ in self._reads:
+            self._turn_away(waiter)
+        self._reads.clear()
+        for waiting in self._watchers.clear():
+            self.raft.effects.append(Reply(waiting.request, self._not_primary(), waiting.cause))
+
+    def _turn_away(self, waiter: Waiter) -> None:
+        if waiter.request is not None:
+            self._reply(waiter, self._not_primary())
+
+    def _not_primary(self, in_doubt: bool = False) -> NotPrimary:
+        leader = 0 if self.raft.leads else self.raft.leader
+        who = f"node {leader} is" if leader else "nobody is known to be"
+        return NotPrimary(
+            f"node {self.node} is not the primary registry server, {who}", primary=leader, in_doubt=in_doubt
+        )
+
+    def _announce(self) -> None:
+        """Say on the node, and to those who asked lately, who leads and what is open, when that changed."""
+        leading = self.leading
+        if self._announced == (told := msgspec.structs.replace(leading, index=0)):
+            return
+        self._announced = told
+        effects = self.raft.effects
+        effects.append(Publish(messages.LEADING_TOPIC, leading))
+        phase = {"phase": leading.phase, "writable": leading.writable, "epoch": leading.epoch}
+        effects.append(Publish(messages.PHASE_TOPIC, {**phase, "primary": leading.primary}))
+        oldest = self._now - self.settings.asker_seconds
+        self._askers = {node: at for node, at in sorted(self._askers.items()) if at >= oldest}
+        effects.extend(Send(Address(SERVICE, node), leading) for node in self._askers)
 
     def _group(self, input: messages.GroupFormed) -> None:
         self._group_formed = True
         was = self.state
-        self._turn("group formed")
+        self.raft.turn("group formed")
         if was is not State.OPENING and self.state is State.OPENING:
             self._propose(entries.WritesOpened(), [])
 
-    def _announce(self) -> None:
-        """Say on the node, and to those who asked lately, who leads and what is open."""
-        leading = self.leading
-        self._effects.append(Publish(messages.LEADING_TOPIC, leading))
-        phase = {"phase": leading.phase, "writable": leading.writable, "epoch": leading.epoch}
-        self._effects.append(Publish(messages.PHASE_TOPIC, {**phase, "primary": leading.primary}))
-        oldest = self._now - self.settings.asker_seconds
-        self._askers = {node: at for node, at in sorted(self._askers.items()) if at >= oldest}
-        self._effects.extend(Send(Address(SERVICE, node), leading) for node in self._askers)
-
     # --- from a proposal to an answer ---
 
-    def _propose(self, body: entries.Body, waiters: list[Waiter], before: tuple[bytes, ...] = ()) -> None:
-        time = self._clock_base + max(int((self._now - self._start) * 1000), 0)
-        self._effects.append(self._log.propose(self.epoch, time, body, waiters, before))
+    def _propose(self, body: entries.Body, waiters: list[Waiter]) -> None:
+        raft = self.raft
+        if waiters:
+            raft.cause = waiters[0].cause
+        entry = raft.propose(self._now, body)
+        self._proposed.add(Proposal(entry, len(raft.log.data(entry.index, 0)[0]), waiters))
 
     def _persisted(self, input: Persisted) -> None:
-        """Apply what is durable now, answer those who wait for it, wake watchers, order a snapshot."""
-        try:
-            committed = self._log.persisted(input.number)
-        except ValueError as error:
-            raise self._impossible(str(error)) from error
-        for proposal in committed:
-            revision = self.store.revision
-            answer = self.store.apply(proposal.entry)
-            self._log_bytes += proposal.size
-            for waiter in proposal.waiters:
-                assert answer is not None
-                self._answer(waiter, proposal.id, proposal.entry.body, answer)
-            if self.store.revision > revision:
-                self._wake()
-            if isinstance(proposal.entry.body, entries.Reigned):
-                self._turn("reign settled")
-                self._no_room = ""
-                self._announce()
-                if self._group_formed:
-                    self._group(messages.GroupFormed())
-            elif isinstance(proposal.entry.body, entries.WritesOpened):
-                self._opened = proposal.entry.index
-                self._turn("writes opened")
-                self._no_room = ""
-                self._announce()
-        self._maybe_snapshot()
+        damaged = self.state is State.DAMAGED
+        self.raft.persisted(self._now, input.number)
+        if damaged and self.state is not State.DAMAGED:
+            self.damaged = ()
 
     def _refused(self, input: messages.NoRoom) -> None:
-        """Tell all who wait for the disk that nothing was written; close the writes until it takes an entry again.
-
-        It is tried at once with the smallest entry there is, for only a large one may have found no room.
+        """The disk is full. A lone primary: nobody else has what it proposed, so it is taken back and told so; writes
+        close until the disk takes an entry again. It is tried at once with the smallest there is, for only a large one
+        may have found no room. One of several: its copy counts for nothing meanwhile, the others go on.
         """
+        raft = self.raft
+        if not (raft.alone and raft.leads):
+            raft.refused(self._now, input.reason)
+            return
         was, self._no_room = self.state, input.reason
-        for proposal in self._log.discard():
+        for proposal in self._proposed.clear():
             for waiter in proposal.waiters:
                 if waiter.source is not None:
-                    refused = messages.SystemRefused(proposal.id, self.leading.epoch, str(self._disk_full()))
-                    self._effects.append(Send(waiter.source, refused, waiter.cause))
+                    self._refuse(waiter, proposal.id, self._disk_full())
                 elif waiter.request is not None:
-                    self._effects.append(Reply(waiter.request, self._disk_full(), waiter.cause))
-        self._turn("no room")
+                    self._reply(waiter, self._disk_full())
+        raft.discard()
+        raft.turn("no room")
         if self.state in RETRIED:
             self._again = self._now + (self.settings.room_seconds if self.state is was else 0.0)
-        if self.state is not was:
-            self._announce()
 
     def _try_again(self) -> None:
         self._again = None
-        if self.state is State.SETTLING:
-            self._reign()
-        else:
-            self._propose(entries.WritesOpened(), [])
+        if self.state in RETRIED and not len(self._proposed):
+            body = entries.Reigned(self.node) if self.state is State.SETTLING else entries.WritesOpened()
+            self._propose(body, [])
 
     def _disk_full(self) -> DiskFull:
         return DiskFull(
@@ -232,46 +314,104 @@ class RegistryMachine:
             "free space there; writes open again by themselves",
         )
 
-    def _answer(self, waiter: Waiter, request_id: str, body: entries.Body, answer: Answer) -> None:
+    def _answer(self, waiter: Waiter, body: entries.Body, answer: Answer) -> None:
         self._answered = max(self._answered, answer.index)
         if waiter.source is not None:
-            appended = messages.SystemAppended(request_id, answer.index, answer.epoch)
-            self._effects.append(Send(waiter.source, appended, waiter.cause))
-            return
-        assert waiter.request is not None
-        if isinstance(body, entries.Committed):
-            result: dict[str, Any] = {"index": answer.index, "epoch": answer.epoch}
+            appended = messages.SystemAppended(getattr(body, "id", ""), answer.index, answer.epoch)
+            self.raft.effects.append(Send(waiter.source, appended, waiter.cause))
+        elif answer.expired:
+            self._reply(
+                waiter,
+                RequestExpired(
+                    "this write was tried before, so long ago that nobody remembers whether it was done",
+                    "read what it should have changed, then decide",
+                ),
+            )
+        elif isinstance(body, entries.Committed):
+            self._reply(waiter, {"index": answer.index, "epoch": answer.epoch})
+        elif isinstance(body, entries.Configured):
+            self._reply(waiter, {"index": answer.index, **membership.plain(body)})
         else:
-            result = {"revision": answer.revision, "succeeded": answer.succeeded}
-        self._effects.append(Reply(waiter.request, result, waiter.cause))
+            self._reply(waiter, {"revision": answer.revision, "succeeded": answer.succeeded})
+
+    def _reply(self, waiter: Waiter, result: Any) -> None:
+        assert waiter.request is not None
+        self.raft.effects.append(Reply(waiter.request, result, waiter.cause))
+
+    # --- snapshots ---
 
     def _maybe_snapshot(self) -> None:
         worth = max(self.settings.snapshot_bytes, self._snapshot_bytes // 2)
-        if self._snapshot_at or self._log_bytes < worth:
+        if self._snapshot_at or self._log_bytes < worth or self.state is State.DAMAGED:
             return
-        record = encode_snapshot(self.store, self._log.committed_chain)
+        record = self.snapshot()
         self._snapshot_at, self._log_bytes, self._snapshot_bytes = self.store.index, 0, len(record)
-        self._effects.append(Notify("snapshot", record))
+        self.raft.effects.append(Notify("snapshot", record))
 
     def _snapshot_over(self, input: messages.SnapshotWritten | messages.SnapshotFailed) -> None:
+        if isinstance(input, messages.SnapshotWritten) and self._snapshot_at == input.index:
+            self.raft.log.trim(self._snapshot_before)
+            self._snapshot_before = input.index
         self._snapshot_at = 0
+
+    def snapshot(self) -> bytes:
+        """Return the record of a snapshot of all that was applied."""
+        place = self.raft.log.place(self.store.index)
+        assert place is not None
+        return encode_snapshot(self.store, place.chain)
+
+    def install(self, record: bytes) -> Place | None:
+        """Take a primary's snapshot for the state; None: it is not sound."""
+        try:
+            snapshot = records.decode_only(record, records.SNAPSHOT)
+            store, place = restore(snapshot, self.settings)
+        except (records.BadRecord, msgspec.MsgspecError, ValueError):
+            return None
+        self.store = store
+        self.raft.log = Log(place, membership.of_store(store))
+        self._log_bytes, self._snapshot_bytes = 0, len(record)
+        self._snapshot_at, self._snapshot_before = 0, place.index
+        self._highest = (0, 0, 0) if self.state is State.DAMAGED else self._highest
+        return place
+
+    def log_time(self) -> int:
+        """Return the log time of the newest entry."""
+        log = self.raft.log
+        return log.entry(log.last).time if log.last > self.store.index else self.store.time
 
     # --- questions ---
 
     def _asked(self, input: Asked) -> None:
         waiter = Waiter(input.request, None, input.cause)
         try:
-            if self.damaged and not isinstance(input.question, messages.Status):
-                raise self.damaged[0].error()
             handler = self._questions.get(type(input.question))
             if handler is None:
                 raise UsageError(f"the registry cannot answer {type(input.question).__name__}")
+            if self.state is State.DAMAGED and not isinstance(input.question, messages.Status):
+                raise self._no_copy()
             handler(self, input.question, waiter)
         except CoveyError as error:
-            self._effects.append(Reply(input.request, error, input.cause))
+            self._reply(waiter, error)
+
+    def _no_copy(self) -> CoveyError:
+        """Return why nothing is answered from this copy: the primary has another, if there is one."""
+        if self.raft.leader or not self.damaged:
+            return self._not_primary()
+        return self.damaged[0].error()
+
+    def _must_lead(self) -> None:
+        """Raise NotPrimary, or NoQuorum while phase 1 of this server's reign is not over."""
+        if self.state not in EXACT:
+            if not self.raft.leads:
+                raise self._not_primary()
+            raise NoQuorum(
+                f"nothing current can be read: {self.closed_because}", "what may be old: --consistency stale"
+            )
 
     def _transact(self, question: messages.Transact, waiter: Waiter) -> None:
         body = proposals.transaction(question)
+        if not self.raft.leads:
+            raise self._not_primary()
         known = self.state in EXACT and self.store.answered(question.id)
         if self.state is State.FULL and not known and not question.system:
             raise self._disk_full()
@@ -281,9 +421,10 @@ class RegistryMachine:
 
     def _append(self, question: AppendSystem, waiter: Waiter) -> None:
         body = proposals.system_entry(question)
-        if self.state not in EXACT:
+        if self.state is State.SETTLING:
             raise ReadOnly(f"system entries cannot be taken: {self.closed_because}")
-        known = self._log.under_way(question.id) or self.store.answered(question.id)
+        self._must_lead()
+        known = self._proposed.under_way(question.id) or self.store.answered(question.id)
         if question.epoch != self.epoch and not known:
             raise StaleEpoch(
                 f"the entry belongs to epoch {question.epoch}, epoch {self.epoch} reigns now", epoch=self.epoch
@@ -292,40 +433,80 @@ class RegistryMachine:
 
     def _enter(self, body: entries.Transacted | entries.Committed, waiter: Waiter) -> None:
         """Propose an entry, or join the one with the same id that is under way, or say what it came to."""
-        under_way = self._log.under_way(body.id)
+        under_way = self._proposed.under_way(body.id)
         answer = self.store.answered(body.id)
         if under_way is not None:
             under_way.waiters.append(waiter)
         elif answer is not None:
-            self._answer(waiter, body.id, body, answer)
-        elif len(self._log) >= self.settings.proposals or self._log.bytes >= self.settings.proposal_bytes:
-            raise Overloaded(f"{len(self._log)} entries wait for the disk already", "try again in a moment")
+            self._answer(waiter, body, answer)
+        elif len(self._proposed) >= self.settings.proposals or self._proposed.bytes >= self.settings.proposal_bytes:
+            raise Overloaded(f"{len(self._proposed)} entries wait to be committed already", "try again in a moment")
+        elif self.raft.reign and self.raft.reign.handing:
+            raise self._not_primary()  # in a moment another one leads
         else:
             self._propose(body, [waiter])
 
-    def _readable(self, consistency: str) -> None:
-        if self.state in EXACT or (consistency == "stale" and self.state is not State.DAMAGED):
-            return
-        raise NoQuorum(f"current data cannot be read: {self.closed_because}", "what may be old: --consistency stale")
+    def _exactly(self, waiter: Waiter, read: Callable[[], None]) -> None:
+        """Read when a majority has confirmed that this server leads; raises NotPrimary, ReadOnly."""
+        self._must_lead()
+        reign = self.raft.reign
+        assert reign is not None
+        round = reign.read_round(self._now)
+        if round <= reign.confirmed and not self._reads:
+            read()
+        else:
+            self._reads.append((round, waiter, read))
+
+    def _answer_reads(self) -> None:
+        reign = self.raft.reign
+        while self._reads and reign is not None:
+            round, waiter, read = self._reads[0]
+            if round > reign.confirmed:
+                if round > reign.round and reign.confirmed >= reign.round:
+                    reign.broadcast(self._now)
+                    if reign.confirmed >= round:
+                        continue
+                return
+            self._reads.popleft()
+            try:
+                read()
+            except CoveyError as error:
+                if waiter.request is not None:
+                    self._reply(waiter, error)
 
     def _get(self, question: messages.Get, waiter: Waiter) -> None:
-        self._readable(question.consistency)
-        self._reply(waiter, reading.get(self.store, question))
+        def read() -> None:
+            self._reply(waiter, reading.get(self.store, question))
+
+        if question.consistency == "stale":
+            read()
+        else:
+            self._exactly(waiter, read)
 
     def _list(self, question: messages.List, waiter: Waiter) -> None:
-        self._readable(question.consistency)
-        self._reply(waiter, reading.ls(self.store, question, self.settings.list_bytes))
+        def read() -> None:
+            self._reply(waiter, reading.ls(self.store, question, self.settings.list_bytes))
+
+        if question.consistency == "stale":
+            read()
+        else:
+            self._exactly(waiter, read)
 
     def _list_system(self, question: messages.ListSystem, waiter: Waiter) -> None:
-        self._readable("linear")
-        self._reply(waiter, reading.system(self.store, question, self.epoch, self.settings.list_bytes))
+        def read() -> None:
+            self._reply(waiter, reading.system(self.store, question, self.epoch, self.settings.list_bytes))
+
+        self._exactly(waiter, read)
+
+    def _backup(self, question: messages.Backup, waiter: Waiter) -> None:
+        self._exactly(waiter, lambda: self._reply(waiter, self.snapshot()))
 
     def _status(self, question: messages.Status, waiter: Waiter) -> None:
-        told = (self.node, self.store, self.epoch, self.leading, self.closed_because, self.damaged, self.repaired)
+        told = (self._now, self.raft, self.store, self.leading, self.closed_because, self.damaged, self.repaired)
         self._reply(waiter, status.of(*told))
 
     def _watch(self, question: messages.Watch, waiter: Waiter) -> None:
-        self._readable("linear")
+        self._must_lead()
         prefix = check_prefix(question.prefix)
         start = question.from_revision or self.store.revision + 1
         if start < 0:
@@ -350,47 +531,112 @@ class RegistryMachine:
 
     def _answer_watcher(self, waiting: Waiting, look_from: int) -> None:
         found = self.store.changes(waiting.prefix, look_from, self.settings.watch_bytes)
-        self._effects.append(Reply(waiting.request, reading.batch(found, waiting.start), waiting.cause))
+        self.raft.effects.append(Reply(waiting.request, reading.batch(found, waiting.start), waiting.cause))
 
-    def _reply(self, waiter: Waiter, result: Any) -> None:
-        assert waiter.request is not None
-        self._effects.append(Reply(waiter.request, result, waiter.cause))
+    # --- the servers ---
+
+    def _change(self, question: messages.ChangeServers, waiter: Waiter) -> None:
+        """Change the servers by one; raises Refused, Busy, NotDefined, NotPrimary."""
+        self._must_lead()
+        reign, log, number = self.raft.reign, self.raft.log, question.server
+        assert reign is not None
+        after = membership.changed(log.servers, question.change, number)
+        if after is None:
+            self._reply(waiter, {"index": log.servers_index, **membership.plain(log.servers)})
+            return
+        if log.servers_index > log.committed or reign.handing:
+            raise Busy("another change of the registry servers is under way", "wait for its end and ask again")
+        if question.change == "define" and self.store.get(f"/nodes/{number}") is None:
+            raise NotDefined(f"there is no node {number} in this cluster", "covey node ls shows which there are")
+        if question.change in ("undefine", "stop"):
+            left = reign.healthy(self._now) & set(after.voters) - set(after.stopped) - {number}
+            if len(left) < membership.majority(after) and not question.forced:
+                raise Refused(
+                    f"without node {number} only {len(left)} of {len(after.voters)} registry servers would answer, and "
+                    f"{membership.majority(after)} are needed",
+                    "bring the others back first; covey registry status shows them",
+                )
+            if number == self.node and reign.hand_over(self._now, 0):
+                raise self._not_primary()  # the next primary does it
+        self._propose(after, [waiter])
+
+    def _hand_over(self, question: messages.HandOver, waiter: Waiter) -> None:
+        self._must_lead()
+        assert self.raft.reign is not None
+        if question.to == self.node:
+            self._reply(waiter, {"primary": self.node, "epoch": self.epoch})
+        elif not self.raft.reign.hand_over(self._now, question.to):
+            who = f"node {question.to}" if question.to else "no other server"
+            raise Refused(f"{who} can become the primary: it must be a voter that runs, answers and is sound")
+        else:
+            self._hand_overs.append((self._now + self.settings.hand_over, waiter))
+
+    def _answer_hand_overs(self) -> None:
+        raft = self.raft
+        while self._hand_overs:
+            until, waiter = self._hand_overs[0]
+            if not raft.leads and raft.leader and raft.told[0] != "stale":
+                self._reply(waiter, {"primary": raft.leader, "epoch": raft.promised})
+            elif self._now >= until:
+                self._reply(waiter, Refused(f"no other server took over within {self.settings.hand_over:g} s"))
+            else:
+                return
+            del self._hand_overs[0]
+
+    def _leaving(self, input: messages.Leaving) -> None:
+        if self.raft.reign and not self.raft.alone:
+            self.raft.reign.hand_over(self._now, 0)
 
     # --- messages of other machines ---
 
     def _received(self, input: Received) -> None:
-        message = input.message
-        if isinstance(message, AppendSystem):
+        message, node = input.message, input.source.node
+        if isinstance(message, PeerMessage):
+            if input.source.service == SERVICE and node not in (0, self.node):
+                self._heard(node, message)
+        elif isinstance(message, AppendSystem):
+            waiter = Waiter(None, input.source, input.cause)
             try:
-                if self.damaged:
-                    raise self.damaged[0].error()
-                self._append(message, Waiter(None, input.source, input.cause))
+                if self.state is State.DAMAGED:
+                    raise self._no_copy()
+                self._append(message, waiter)
             except CoveyError as error:
-                self._refuse(input, message.id, error)
+                self._refuse(waiter, message.id, error)
         elif isinstance(message, messages.ReadSystem):
-            self._read_system(input, message)
+            self._read_system(Waiter(None, input.source, input.cause), message)
         elif isinstance(message, messages.FindPrimary):
-            if input.source.node not in (0, self.node) and (
-                input.source.node in self._askers or len(self._askers) < self.settings.askers
-            ):
-                self._askers[input.source.node] = self._now
-            self._send(input, self.leading)
+            if node not in (0, self.node) and (node in self._askers or len(self._askers) < self.settings.askers):
+                self._askers[node] = self._now
+            self._send(Waiter(None, input.source, input.cause), self.leading)
 
-    def _read_system(self, input: Received, message: messages.ReadSystem) -> None:
-        if self.state not in EXACT:
-            self._refuse(input, message.id, NoQuorum(f"nothing current can be read: {self.closed_because}"))
-            return
-        found = tuple((slot, kept.index, kept.epoch, kept.body) for slot, kept in self.store.system(message.kind))
-        self._send(input, messages.SystemRead(message.id, found, self.epoch))
+    def _heard(self, node: int, message: PeerMessage) -> None:
+        raft = self.raft
+        sound = self.state is not State.DAMAGED
+        raft.receive(self._now, node, message)
+        if sound and raft.diverged and self.state is State.DAMAGED:
+            self.damaged = (Damage("the copy in memory", 0, raft.diverged),)
 
-    def _refuse(self, input: Received, id: str, error: CoveyError) -> None:
-        self._send(input, messages.SystemRefused(id, self.leading.epoch, str(error)))
+    def _read_system(self, waiter: Waiter, message: messages.ReadSystem) -> None:
+        def read() -> None:
+            kept = self.store.system(message.kind)
+            found = tuple((slot, one.index, one.epoch, one.body) for slot, one in kept)
+            self._send(waiter, messages.SystemRead(message.id, found, self.epoch))
 
-    def _send(self, input: Received, message: Message) -> None:
-        self._effects.append(Send(input.source, message, input.cause))
+        try:
+            self._exactly(waiter, read)
+        except CoveyError as error:
+            self._refuse(waiter, message.id, error)
+
+    def _refuse(self, waiter: Waiter, id: str, error: CoveyError) -> None:
+        self._send(waiter, messages.SystemRefused(id, self.leading.epoch, str(error)))
+
+    def _send(self, waiter: Waiter, message: Message) -> None:
+        assert waiter.source is not None
+        self.raft.effects.append(Send(waiter.source, message, waiter.cause))
 
     def _peer_down(self, input: messages.PeerDown) -> None:
         self._askers.pop(input.node, None)
+        self.raft.peer_down(self._now, input.node)
 
     _handlers: dict[type[Any], Callable[[RegistryMachine, Any], None]] = {
         Asked: _asked,
@@ -401,6 +647,7 @@ class RegistryMachine:
         messages.SnapshotWritten: _snapshot_over,
         messages.SnapshotFailed: _snapshot_over,
         messages.NoRoom: _refused,
+        messages.Leaving: _leaving,
     }
     _questions: dict[type[Any], Callable[[RegistryMachine, Any, Waiter], None]] = {
         messages.Transact: _transact,
@@ -410,20 +657,25 @@ class RegistryMachine:
         messages.Watch: _watch,
         messages.ListSystem: _list_system,
         messages.Status: _status,
+        messages.ChangeServers: _change,
+        messages.HandOver: _hand_over,
+        messages.Backup: _backup,
     }
 
     # --- what must always hold ---
 
     def check_invariants(self) -> None:
         """Raise AssertionError naming the number of the invariant that does not hold."""
+        self.raft.check()
         self.store.check_invariants()
-        assert self.store.index == self._log.committed, "5: the store has not applied what is committed"
-        highest = (self.epoch, self.store.index, self.store.revision)
-        assert all(now >= before for now, before in zip(highest, self._highest, strict=True)), "6: something went back"
-        self._highest = highest
-        assert self._answered <= self._log.committed, "7: an answer left before its entry was durable"
+        assert self.store.index == self.raft.log.committed, "5: the store has not applied what is committed"
+        if self.state is not State.DAMAGED:
+            highest = (self.epoch, self.store.index, self.store.revision)
+            assert all(now >= before for now, before in zip(highest, self._highest, strict=True)), "6: went back"
+            self._highest = highest
+        assert self._answered <= self.raft.log.committed, "7: an answer left before its entry was committed"
         opened = self._opened if self.writable else 0
-        self._log.check(opened, {id for id in self._log.ids() if self.store.answered(id)})
+        self._proposed.check(opened, {id for id in self._proposed.ids() if self.store.answered(id)})
         self._watchers.check()
-        assert len(self._log) <= self.settings.proposals + 2, "32: too many proposals"
+        assert len(self._proposed) <= self.settings.proposals + 8, "32: too many proposals"
         assert len(self._askers) <= self.settings.askers, "32: too many askers"

@@ -1,6 +1,7 @@
 """The synced mark: how far the log was durable when an answer last left. It tells a log cut short from a torn one.
 
-Knows the place of a byte in the log, not what lies there. The file has two slots of one disk sector each, written in
+Knows the place of a byte in the log, not what lies there: a serial and an offset, which only rise, while the index that
+it names for comparison goes back with a cut. The file has two slots of one disk sector each, written in
 turn after each sync of the log, so a write of the mark that tears leaves the one before. The mark itself is not synced
 with every write (that would double the time of a put): it is a lower bound, right at once after a kill of the process,
 and at most as old as the kernel's write-back after a loss of power. It is synced before anything is trimmed.
@@ -22,7 +23,8 @@ NAME = "synced"
 
 
 class Synced(msgspec.Struct, frozen=True, array_like=True):
-    """All of the log up to byte `offset` of the segment that begins with index `segment` is durable."""
+    """All of the log up to byte `offset` of the segment with the serial `segment` is durable; there entry `index` is
+    the last one, and `chain` its digest."""
 
     index: int
     segment: int

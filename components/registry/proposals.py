@@ -5,20 +5,21 @@ Knows no state but what the question says; comparisons are judged later, in log 
 
 from __future__ import annotations
 
-from ...errors import BadArguments, NotImplementedYet, Refused, TooLarge
+from ...errors import BadArguments, Refused, TooLarge
 from .entries import Committed, Transacted
 from .keys import check_key, pack_value
 from .messages import AppendSystem, Operation, Transact
 from .settings import OPERATIONS, TRANSACTION_BYTES, VALUE_BYTES
+from .store import SERVERS_KEY
 
-SERVERS_KEY = "/cluster/servers"
+SERVERS_HINT = "covey registry define-server N, undefine-server N, online N, offline N"
 NAME_BYTES = 512
 KEEP = 4_096
 Packed = tuple[tuple[str, bytes | None], ...]
 
 
 def transaction(question: Transact) -> Transacted:
-    """Return the entry of a transaction; raises BadKey, BadArguments, TooLarge, NotImplementedYet, Refused."""
+    """Return the entry of a transaction; raises BadKey, BadArguments, TooLarge, Refused."""
     _check_id(question.id)
     if max(len(question.compare), len(question.then), len(question.otherwise)) > OPERATIONS:
         raise TooLarge(f"a transaction holds at most {OPERATIONS} comparisons and operations", "make several")
@@ -27,7 +28,7 @@ def transaction(question: Transact) -> Transacted:
     size = sum(len(key) + len(value or b"") for key, value in (*then, *otherwise))
     if size > TRANSACTION_BYTES:
         raise TooLarge(f"the transaction has {size} bytes, at most {TRANSACTION_BYTES} are allowed", "make several")
-    return Transacted(question.id, compare, then, otherwise, question.system)
+    return Transacted(question.id, compare, then, otherwise, question.system, question.since)
 
 
 def _branch(operations: tuple[Operation, ...]) -> Packed:
@@ -37,20 +38,9 @@ def _branch(operations: tuple[Operation, ...]) -> Packed:
         if key in packed:
             raise BadArguments(f"the key {key!r} stands twice in one transaction", "what should come last, alone")
         if key == SERVERS_KEY:
-            _check_servers(operation)
+            raise Refused(f"{SERVERS_KEY} is written by changes of the registry servers only", SERVERS_HINT)
         packed[key] = pack_value(key, operation.value) if operation.op == "put" else None
     return tuple(packed.items())
-
-
-def _check_servers(operation: Operation) -> None:
-    value = operation.value
-    servers = value.get("servers") if operation.op == "put" and isinstance(value, dict) else None
-    if not isinstance(servers, list) or not servers:
-        raise Refused(f"{SERVERS_KEY} must list a registry server: the last one cannot go")
-    if len(servers) > 1:
-        raise NotImplementedYet(
-            f"registry servers {servers}: a second registry server is not built yet (SPEC 9.5, DESIGN 3)"
-        )
 
 
 def system_entry(question: AppendSystem) -> Committed:

@@ -18,6 +18,7 @@ import msgspec
 
 MAGIC = b"CVR1"
 HEADER = struct.Struct(">4sIBQQ")
+KIND_AT = 8  # where a record's kind lies in it
 DIGEST_BYTES = 16
 START = bytes(DIGEST_BYTES)  # what the first entry of a log is chained to
 
@@ -97,13 +98,30 @@ def digest(record: bytes) -> bytes:
 
 def kind_of(record: bytes) -> int:
     """Return the kind of an encoded record, unchecked: for bytes that this process made itself."""
-    return record[8]
+    return record[KIND_AT]
 
 
 def index_of(record: bytes) -> int:
     """Return the index of an encoded record, unchecked like its kind."""
     index: int = HEADER.unpack_from(record)[4]
     return index
+
+
+def unchecked(data: bytes) -> Record:
+    """Return what one encoded record says, its digest unchecked: for bytes that were checked when they came in."""
+    _, _, kind, epoch, index = HEADER.unpack_from(data)
+    return Record(kind, epoch, index, data[HEADER.size : -DIGEST_BYTES], data[-DIGEST_BYTES:], 0, len(data))
+
+
+def encoded(record: Record) -> bytes:
+    """Return the bytes that a record was decoded from."""
+    head = HEADER.pack(MAGIC, len(record.payload), record.kind, record.epoch, record.index)
+    return b"".join((head, record.payload, record.digest))
+
+
+def payload_of(record: bytes) -> bytes:
+    """Return the payload of an encoded record, unchecked like its kind."""
+    return record[HEADER.size : -DIGEST_BYTES]
 
 
 def decode(data: bytes | memoryview, position: int, previous: bytes, kind: int | None = None) -> Record:

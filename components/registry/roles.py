@@ -16,9 +16,9 @@ from typing import Any
 from ...bus.context import ComponentContext
 from ...bus.messages import PARTY_TOPIC
 from ...errors import CoveyError
-from .disk import folder_of
 from .files import sync_folder
 from .forward import ForwardEngine
+from .layout import folder_of
 from .server import ServerEngine
 
 log = logging.getLogger(__name__)

@@ -50,7 +50,7 @@ class ServerEngine:
         machine: RegistryMachine,
         disk: Disk | None,
         leads: Callable[[Leading], None],
-        refill: Callable[[bytes, bytes, int], Disk],
+        refill: Callable[[Sequence[bytes], int], Disk],
         gen: int = 0,
     ) -> None:
         self.machine = machine
@@ -89,8 +89,9 @@ class ServerEngine:
             disk.close()
             disk = None
 
-        def refill(hard_state: bytes, snapshot: bytes, gen: int) -> Disk:
-            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen)
+        def refill(data: Sequence[bytes], gen: int) -> Disk:
+            hard_state, snapshot, *entries = data
+            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen, log=entries)
 
         machine = RegistryMachine(node, recovered, settings, Random(secrets.randbits(128)))
         return cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
@@ -175,9 +176,8 @@ class ServerEngine:
             if self._writer is not None:  # superseded: the files are sound, and not wanted any more
                 writer, self._writer = self._writer, None
                 await writer.close()
-            hard_state, snapshot, *rest = order.data
             self._gen = _gen_of(order.data, self._gen)
-            self._disk = await asyncio.to_thread(self._refill, hard_state, snapshot, self._gen)
+            self._disk = await asyncio.to_thread(self._refill, order.data, self._gen)
         except NoRoom as problem:
             self._refilling = None
             self._refused(str(problem))
@@ -185,13 +185,10 @@ class ServerEngine:
         except Exception as error:
             self._fail(error)
             return
-        log.warning("this server's copy was filled anew, up to entry %d", records.index_of(snapshot))
+        log.warning("this server's copy was filled anew, up to entry %d", records.index_of(order.data[1]))
         self._writer = self._writing(self._disk)
         later, self._refilling = self._refilling or [], None
-        if rest:
-            self._writer.write(order.number, rest)
-        else:
-            self._persisted(order.number)
+        self._persisted(order.number)
         for each in later:
             self._persist(each)
 

@@ -1,29 +1,22 @@
-"""How a copy stands, as `registry status` shows it. Changes nothing."""
+"""How the servers stand, as `registry status` shows it. Changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from .keys import unpack_value
+from . import membership
 from .loaded import Damage
 from .messages import Leading
-from .proposals import SERVERS_KEY
+from .raft import Raft
+from .states import State
 from .store import Store
 
 
-def servers(store: Store, node: int) -> list[int]:
-    """Return the numbers of the registry servers, as the store lists them; `node` when it lists none."""
-    item = store.get(SERVERS_KEY)
-    value = unpack_value(item.value) if item else None
-    listed = value.get("servers") if isinstance(value, dict) else None
-    return list(listed) if listed else [node]
-
-
 def of(
-    node: int,
+    now: float,
+    raft: Raft,
     store: Store,
-    epoch: int,
     leading: Leading,
     closed_because: str,
     damaged: Sequence[Damage],
@@ -31,36 +24,54 @@ def of(
 ) -> dict[str, Any]:
     """Return the status: phase, incarnation, revision, primary, servers, what they tolerate, what is damaged.
 
-    What a damaged copy holds is not known, so it says null instead of a number.
+    What a damaged copy holds is not known, so it says null instead of a number. Only the primary knows of the others.
     """
-    incarnation = None if damaged else [store.gen, store.epoch, store.index]
-    primary = leading.primary or None
-    listed = servers(store, node)
-    own = "damaged" if damaged else "primary" if primary else "follower"
+    sound = raft.state is not State.DAMAGED
+    servers = raft.log.servers
     return {
         "phase": leading.phase,
         "writable": leading.writable,
         "closed_because": closed_because or None,
-        "incarnation": incarnation,
-        "epoch": epoch,
-        "revision": None if damaged else store.revision,
+        "incarnation": _incarnation(raft, raft.log.last) if sound else None,
+        "epoch": raft.promised,
+        "revision": store.revision if sound else None,
         "history_start": store.history_start,
         "keys": len(store),
         "state_hash": f"{store.state_hash:032x}",
-        "primary": primary,
-        "servers": [
-            {
-                "number": number,
-                "state": own if number == node else "offline",
-                "incarnation": incarnation if number == node else None,
-                "lag": 0 if number == node and not damaged else None,
-            }
-            for number in listed
-        ],
-        "tolerates": (len(listed) - 1) // 2,
+        "primary": leading.primary or None,
+        "servers": [_server(now, raft, number) for number in membership.all_of(servers) or (raft.node,)],
+        "tolerates": membership.tolerates(servers) if servers.voters else 0,
         "damaged": [_plain(damage) for damage in damaged],
         "repaired": [_plain(damage) for damage in repaired],
     }
+
+
+def _server(now: float, raft: Raft, number: int) -> dict[str, Any]:
+    servers, log = raft.log.servers, raft.log
+    match: int | None = None
+    if number == raft.node:
+        sound = raft.state is not State.DAMAGED
+        match = log.last if sound else None
+        state = "damaged" if not sound else "primary" if raft.leads else "follower"
+    else:
+        progress = raft.reign.others.get(number) if raft.reign else None
+        state = "offline"
+        if raft.reign and progress and progress.heard_at > now - raft.settings.election_high:
+            match = None if progress.ill else progress.match
+            state = "damaged" if progress.ill else "follower"
+    if number in servers.learners and state != "offline":
+        state = "learner"
+    return {
+        "number": number,
+        "state": state,
+        "incarnation": None if match is None else _incarnation(raft, match),
+        "lag": None if match is None else log.last - match,
+    }
+
+
+def _incarnation(raft: Raft, index: int) -> list[int] | None:
+    place = raft.log.place(index)
+    return [raft.gen, place.epoch, index] if place else None
 
 
 def _plain(damage: Damage) -> dict[str, Any]:

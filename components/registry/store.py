@@ -3,8 +3,9 @@
 Knows no disk, no clock and no primary; it applies entries that are durable, in order, and answers reads. The index
 counts entries, the revision counts transactions that changed something; a transaction is one revision or none.
 Request ids (not the empty one): the answers to the newest `requests_kept` ids stay known, in log order, so a retry is
-answered and not applied again; a retry that comes after that many other writes would be applied again. (Sessions,
-which end this bound, belong to replication.) The state hash is a sum over all keys and system entries, so it is
+answered and not applied again. A transaction says since which index its id may have been in use (`since`); when an
+answer younger than that was forgotten it is not applied, for it might be the second time (`Answer.expired`). The
+state hash is a sum over all keys and system entries, so it is
 renewed in the time of one change, and two copies at one index must have the same.
 """
 
@@ -13,17 +14,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
 from ...errors import Compacted
-from .entries import Body, Committed, Entry, Founded, Reigned, Transacted, WritesOpened
+from .entries import Body, Committed, Configured, Entry, Founded, Noted, Reigned, Transacted, WritesOpened
 from .history import Event, History
 from .ordered import OrderedKeys
 from .settings import Settings
 
+SERVERS_KEY = "/cluster/servers"
 _HASH_MASK = (1 << 128) - 1
 _pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -49,6 +53,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     epoch: int
     revision: int
     succeeded: bool
+    expired: bool = False  # its id was used before the oldest answer that is still known: nothing was done
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -73,6 +78,7 @@ class Image(msgspec.Struct, array_like=True, frozen=True):
     items: list[tuple[str, Item]]
     system: list[tuple[str, str, list[Kept]]]
     requests: list[tuple[str, Answer]]
+    forgotten: int = 0
 
 
 def _weight(*parts: str | Item | Kept) -> int:
@@ -92,6 +98,7 @@ class Store:
         self.opened = 0  # index of the last entry that opened writes
         self.revision = 0
         self.state_hash = 0
+        self.forgotten = 0  # index of the newest answer to a request id that is no longer known
         self._items: dict[str, Item] = {}
         self._keys = OrderedKeys()
         self._system: dict[tuple[str, str], list[Kept]] = {}
@@ -119,12 +126,38 @@ class Store:
             case WritesOpened():
                 self.opened = entry.index
             case Reigned():
+                self._mark_primary(body.primary)
+            case Configured():
+                self._configure(body)
+            case Noted():
                 pass
         return None
+
+    def _servers(self) -> dict[str, Any]:
+        item = self._items.get(SERVERS_KEY)
+        return dict(_unpack(item.value)) if item else {}
+
+    def _mark_primary(self, primary: int) -> None:
+        """The server list marks the primary (SPEC 3.2); unchanged, it is no revision."""
+        value = self._servers()
+        if value and value.get("primary") != primary:
+            self._change(((SERVERS_KEY, _pack({**value, "primary": primary})),))
+
+    def _configure(self, body: Configured) -> None:
+        primary = self._servers().get("primary", 0)
+        value = {
+            "servers": list(body.voters),
+            "primary": primary if primary in body.voters else body.voters[0],
+            "learners": list(body.learners),
+            "stopped": list(body.stopped),
+        }
+        self._change(((SERVERS_KEY, _pack(value)),))
 
     def _transact(self, body: Transacted) -> Answer:
         if answer := self.answered(body.id):
             return answer
+        if body.id and 0 < body.since < self.forgotten:
+            return Answer(self.index, self.epoch, self.revision, False, True)
         succeeded = all(self.mod_revision(key) == revision for key, revision in body.compare)
         self._change(body.then if succeeded else body.otherwise)
         return self._remember(body.id, Answer(self.index, self.epoch, self.revision, succeeded))
@@ -173,7 +206,8 @@ class Store:
         if request:
             self._requests[request] = answer
         if len(self._requests) > self.settings.requests_kept:
-            self._requests.popitem(last=False)
+            _, oldest = self._requests.popitem(last=False)
+            self.forgotten = oldest.index
         return answer
 
     # --- read ---
@@ -248,6 +282,7 @@ class Store:
             [(key, self._items[key]) for key in self._keys],
             [(kind, slot, row) for (kind, slot), row in sorted(self._system.items())],
             list(self._requests.items()),
+            self.forgotten,
         )
 
     @classmethod
@@ -259,7 +294,7 @@ class Store:
         store._items = dict(image.items)
         store._keys = OrderedKeys(store._items)
         store._system = {(kind, slot): row for kind, slot, row in image.system}
-        store._requests = OrderedDict(image.requests)
+        store._requests, store.forgotten = OrderedDict(image.requests), image.forgotten
         store._history = History(store.settings, image.revision + 1)
         store.state_hash = store.computed_hash()
         if store.state_hash.to_bytes(16) != image.state_hash:

@@ -72,6 +72,12 @@ class Watchers:
             found.append(self._waiting.pop(request))
         return found
 
+    def clear(self) -> list[Waiting]:
+        """Take out and return all."""
+        found = list(self._waiting.values())
+        self._waiting.clear()
+        return found
+
     def check(self) -> None:
         """Raise AssertionError when the table is over its bound (32)."""
         assert len(self._waiting) <= self._limit, "32: too many watchers wait"

@@ -17,7 +17,7 @@ from covey.bus.client import Client, connect
 from covey.bus.context import ComponentContext, Local
 from covey.bus.messages import NodeInfo, Peer
 from covey.components.registry import create, segments
-from covey.components.registry.disk import folder_of
+from covey.components.registry.layout import folder_of
 from covey.components.registry.service import main
 from real_nodes import free_port, story
 
@@ -224,7 +224,7 @@ async def test_users_write_below_app_only_and_components_everywhere(folder: Path
                     await user.call("registry", "append_system", epoch=2, kind="k", body=b"")
                 assert (await user.call("registry", "put", key="/app/u", value=1))["succeeded"]
             assert (await found.bus.call("registry", "put", key="/nodes/7", value=1))["succeeded"]
-            with pytest.raises(errors.NotImplementedYet, match=r"SPEC 9\.5, DESIGN 3"):
+            with pytest.raises(errors.Refused, match="changes of the registry servers only"):
                 await found.bus.call("registry", "put", key="/cluster/servers", value={"servers": [1, 2]})
             with pytest.raises(errors.WrongCluster):
                 await found.bus.call("registry", "get", key="/app/u", cluster="c-2")

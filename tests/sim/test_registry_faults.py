@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from covey.bus.machine import Persisted
 from covey.bus.simulation import Link
-from covey.components.registry import corelog, history, machine, store
+from covey.components.registry import history, proposed, raft, store
 from covey.components.registry.agent import AgentMachine
 from covey.components.registry.entries import Reigned
 from covey.components.registry.machine import RegistryMachine
@@ -93,33 +93,36 @@ def test_one_seed_is_one_trace_under_any_hash_seed() -> None:
 
 
 class AcksBeforeSync(RegistryMachine):
-    def _propose(self, *arguments: Any, **more: Any) -> None:
-        super()._propose(*arguments, **more)
-        self._persisted(Persisted(self._log._number))
+    def step(self, now: float, input: Any = None) -> Any:
+        effects = super().step(now, input)
+        for order in [effect for effect in effects if isinstance(effect, Persist)]:
+            effects += super().step(now, Persisted(order.number))
+        return effects
 
 
 class OldEpoch(RegistryMachine):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.epoch -= 1 if self.epoch > 1 else 0
+        self.raft.promised -= 1 if self.epoch > 1 else 0
 
 
 class OpensWithoutTheGroup(RegistryMachine):
     def _announce(self) -> None:
         if self.state is State.READS:
-            self.state = State.WRITES
+            self.raft.state = State.WRITES
         super()._announce()
 
 
 class WritesBeforeTheOpeningEntry(RegistryMachine):
-    def _turn(self, event: str) -> None:
-        super()._turn(event)
-        if self.state is State.OPENING or event == "writes opened":
-            self.state = State.WRITES
+    def _announce(self) -> None:
+        if self.state is State.OPENING:
+            self.raft.state = State.FULL
+            self.raft.turn("writes opened")
+        super()._announce()
 
-    @property
-    def writable(self) -> bool:
-        return self.state is State.WRITES
+    def _reigns(self, entry: Any) -> None:
+        if not isinstance(entry.body, WritesOpened):
+            super()._reigns(entry)
 
 
 class IgnoresTheEpoch(RegistryMachine):
@@ -151,7 +154,7 @@ def _without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corelog.CoreLog, "under_way", lambda self, request: None)
+    monkeypatch.setattr(proposed.Proposed, "under_way", lambda self, request: None)
 
 
 def _late_history(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,14 +179,14 @@ def _no_mod_revision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _unchained(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = machine.CoreLog.propose
+    real = raft.Raft.propose
 
-    def propose(self: Any, epoch: int, time: int, body: Any, *rest: Any) -> Any:
-        if not isinstance(body, Reigned) and self.last % 50 == 0:
-            self._chain = b"x" * 16
-        return real(self, epoch, time, body, *rest)
+    def propose(self: Any, now: float, body: Any) -> Any:
+        if not isinstance(body, Reigned) and self.log.last % 50 == 0:
+            self.log._kept[-1] = self.log._kept[-1]._replace(chain=b"x" * 16)
+        return real(self, now, body)
 
-    monkeypatch.setattr(machine.CoreLog, "propose", propose)
+    monkeypatch.setattr(raft.Raft, "propose", propose)
 
 
 @pytest.mark.parametrize(

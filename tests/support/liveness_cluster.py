@@ -142,7 +142,7 @@ class Cluster:
             founded = entries.Founded("c1", 0, ())
             birth.disk.synced.append([entries.encode(entries.Entry(FIRST_EPOCH, 1, 0, founded), records.START)])
         settings = RegistrySettings()
-        return RegistryMachine(1, recover(loaded_from(birth.disk.synced), settings), settings)
+        return RegistryMachine(1, recover(loaded_from(birth.disk.synced), settings), settings, birth.random)
 
     # --- the DCM's part ---------------------------------------------------------------------------------------------
 

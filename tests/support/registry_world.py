@@ -31,23 +31,40 @@ KEYS = ["/app/a", "/app/b", "/app/b/c", "/app/d"]
 
 def first_record() -> bytes:
     """The entry that a log is founded with."""
-    then = (("/cluster/servers", b"\x81\xa7servers\x91\x01"),)
+    then = (("/cluster/servers", b"\x82\xa7servers\x91\x01\xa7primary\x01"),)
     return entries.encode(entries.Entry(1, 1, 0, entries.Founded("c", 0, then)), records.START)
 
 
 def loaded_from(written: Iterable[Sequence[bytes]], identity: Identity | None = None) -> Loaded:
-    """Return what a disk holds that kept whole `Persist` data, one list of records each: the simulator's."""
-    promised, chain = 0, records.START
+    """Return what a disk holds that kept `Persist` data, one list of records each: the simulator's."""
+    promised = voted_for = committed = 0
+    base: records.Record | None = None
+    first, chain = 1, records.START
     found: list[records.Record] = []
-    for batch in written:
-        for data in batch:
-            if records.kind_of(data) == records.HARD_STATE:
-                promised = max(promised, records.decode_only(data, records.HARD_STATE).epoch)
-                continue
+    for data in (data for batch in written for data in batch):
+        kind = records.kind_of(data)
+        if kind == records.HARD_STATE:
+            hard = records.decode_only(data, kind)
+            promised, voted_for = hard.epoch, records.decode_vote(hard)
+        elif kind == records.CUT:
+            cut = records.decode_only(data, kind)
+            del found[max(cut.index - first + 1, 0) :]
+            chain = cut.payload
+        elif kind == records.COMMITTED:
+            committed = max(committed, records.index_of(data))
+        elif kind == records.SNAPSHOT:
+            base = records.decode_only(data, kind)
+            first, chain, committed = base.index + 1, base.payload[: records.DIGEST_BYTES], base.index
+            found.clear()
+        else:
             record = records.decode(data, 0, chain)
+            assert record.index == first + len(found), f"entry {record.index} lies behind {first + len(found) - 1}"
             found.append(record)
-            chain, promised = record.digest, max(promised, record.epoch)
-    return Loaded(identity=identity, promised=promised, entries=tuple(found))
+            chain = record.digest
+    last = found[-1].epoch if found else base.epoch if base else 0
+    if last > promised:
+        promised, voted_for = last, 0
+    return Loaded(identity, promised, voted_for, committed, base, tuple(found))
 
 
 class RegistryWorld:
@@ -78,7 +95,7 @@ class RegistryWorld:
 
     def _server(self, birth: Birth) -> Any:
         recovered = recover(loaded_from(birth.disk.synced), SETTINGS)
-        return self.machine(birth.node, recovered, SETTINGS)
+        return self.machine(birth.node, recovered, SETTINGS, birth.random)
 
     def _agent(self, birth: Birth) -> Any:
         return self.agent(birth.node, (SERVER,), SETTINGS)
@@ -257,7 +274,7 @@ class Truth:
     def add(self, batch: list[bytes]) -> None:
         self.size += 1
         for data in batch:
-            if records.kind_of(data) == records.HARD_STATE:
+            if records.kind_of(data) in (records.HARD_STATE, records.COMMITTED):
                 continue
             record = records.decode(data, 0, self._chain)
             self._chain = record.digest

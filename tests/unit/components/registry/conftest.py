@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from covey.bus.machine import Asked, Effect, Notify, Persist, Persisted, Reply
 from covey.components.registry import create, entries, messages, records
-from covey.components.registry.disk import Disk, folder_of
+from covey.components.registry.disk import Disk
+from covey.components.registry.layout import folder_of
 from covey.components.registry.loaded import Loaded
 from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.recovery import encode_snapshot, recover
@@ -49,7 +51,7 @@ class Kit:
         """Return a machine on what a pretended disk holds (nothing but the first entry, if none is given)."""
         settings = settings or Settings()
         written = disk if disk is not None else [[self.founded()]]
-        return RegistryMachine(1, recover(loaded_from(written), settings), settings)
+        return RegistryMachine(1, recover(loaded_from(written), settings), settings, Random(1))
 
 
 class Writer:
@@ -60,7 +62,7 @@ class Writer:
         assert disk is not None, loaded.damaged
         self.disk, self.settings = disk, settings
         recovered = recover(loaded, settings)
-        self.store, self.chain = recovered.store, recovered.chain
+        self.store, self.chain = rebuilt(loaded), recovered.chain
 
     def encode(self, count: int, size: int = 40) -> list[bytes]:
         """Make the records of `count` more transactions and apply them."""
@@ -76,11 +78,34 @@ class Writer:
             found.append(record)
         return found
 
+    def doomed(self, count: int, size: int = 40) -> list[bytes]:
+        """Make the records of `count` entries that a later primary will not have: they are not applied."""
+        found, chain = [], self.chain
+        for place in range(1, count + 1):
+            value = b"\xc4" + bytes([size]) + b"!" * size
+            body = entries.Transacted("", (), (("/app/doomed", value),), ())
+            record = entries.encode(entries.Entry(self.store.epoch, self.store.index + place, 0, body), chain)
+            chain = records.digest(record)
+            found.append(record)
+        return found
+
+    def cut(self) -> bytes:
+        """Make the record that gives up what is doomed."""
+        return records.encode_cut(self.store.index, self.store.epoch, self.chain)
+
     def append(self, count: int, size: int = 40) -> None:
         self.disk.append(self.encode(count, size))
 
+    def append_cut(self, doomed: int, count: int) -> None:
+        """Write what is given up later, give it up, write other entries in its place and say that they stay."""
+        self.disk.append(self.doomed(doomed))
+        self.disk.append([self.cut(), *self.encode(count), records.encode_committed(self.store.index)])
+
+    def image(self) -> bytes:
+        return encode_snapshot(self.store, self.chain)
+
     def snapshot(self) -> None:
-        self.disk.write_snapshot(encode_snapshot(self.store, self.chain))
+        self.disk.write_snapshot(self.image())
         self.disk.trim()
 
 
@@ -89,8 +114,11 @@ def rebuilt(loaded: Loaded) -> Store:
     assert not loaded.damaged, loaded.damaged
     recovered = recover(loaded, Settings())
     assert not recovered.damaged, recovered.damaged
-    recovered.store.check_invariants()
-    return recovered.store
+    store = recovered.store
+    for index in range(store.index + 1, recovered.log.last + 1):  # what a primary would commit
+        store.apply(recovered.log.entry(index))
+    store.check_invariants()
+    return store
 
 
 class Run:
@@ -183,14 +211,28 @@ def rebuild() -> Callable[[Loaded], Store]:
     return rebuilt
 
 
-@pytest.fixture(scope="session")
-def long_copy(tmp_path_factory: pytest.TempPathFactory, kit: Kit) -> tuple[Path, int, int]:
-    """A copy with several segments and two snapshots; its folder, last index and state hash."""
+@pytest.fixture(scope="session", params=["grown", "cut", "installed"])
+def long_copy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kit: Kit
+) -> tuple[Path, int, int]:
+    """A copy with several segments and snapshots; its folder, last index and state hash.
+
+    One only grew and has two snapshots; one was cut again and again, below the beginning of a segment too, and says
+    what is committed; one was given a snapshot by a primary, has one of its own, and grew and was cut behind that.
+    """
     folder = kit.found(tmp_path_factory.mktemp("long"))
     one = Writer(folder, Settings(segment_bytes=700))
     for round in range(12):
-        one.append(1 + round % 3)
-        if round in (3, 6, 8):
+        if request.param == "installed" and round == 6:
+            one.disk.append(one.doomed(3))
+            skipped = one.encode(9)
+            hint = records.encode_committed(one.store.index)
+            one.disk.append([*skipped[:2], one.image(), hint, *one.encode(2)])
+        if request.param == "grown" or round % 2:
+            one.append(1 + round % 3)
+        else:
+            one.append_cut(1 + round % 7, 1 + round % 3)
+        if round in (3, 8) or (request.param != "installed" and round == 6):
             one.snapshot()
     one.disk.close()
     return folder, one.store.index, one.store.state_hash

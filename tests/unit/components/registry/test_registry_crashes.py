@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(tmp_path: Path, kit
     folder = kit.found(tmp_path)
     disk, loaded = Disk.open(folder, CLUSTER, settings)
     assert disk is not None
-    machine = RegistryMachine(1, recover(loaded, settings), settings)
+    machine = RegistryMachine(1, recover(loaded, settings), settings, Random(1))
     run = type(new_run())(machine, [])
     run.step()
     run.step(messages.GroupFormed())
@@ -102,12 +103,12 @@ def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(tmp_path: Path, kit
             disk.trim()
             run.snapshots.clear()
             run.step(messages.SnapshotWritten(records.index_of(record)))
-    assert crashes > 15 and list(folder.glob("snapshot-*")) and segments.first_indexes(folder)[0] > 1
+    assert crashes > 15 and list(folder.glob("snapshot-*")) and segments.serials(folder)[0] > 1
     disk.close()
 
 
 def _size(folder: Path) -> int:
-    return segments.path_of(folder, segments.first_indexes(folder)[-1]).stat().st_size
+    return segments.path_of(folder, segments.serials(folder)[-1]).stat().st_size
 
 
 def _crash(folder: Path, place: Path, before: int, acknowledged: dict[str, Any], new_run: NewRun) -> None:
@@ -116,7 +117,7 @@ def _crash(folder: Path, place: Path, before: int, acknowledged: dict[str, Any],
         copy = shutil.copytree(folder, place / str(torn))
         if torn:
             shutil.copyfile(place.parent / "mark", copy / "synced")
-            last = segments.path_of(copy, segments.first_indexes(copy)[-1])
+            last = segments.path_of(copy, segments.serials(copy)[-1])
             size = last.stat().st_size
             with last.open("r+b") as file:
                 file.truncate(size - 7 if size - 7 > before or size < before else size)

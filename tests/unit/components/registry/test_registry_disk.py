@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 CLUSTER = "c-1"
 FIRST = "435652310000000e0100000000000000010000000000000001920093a163009192a22f61c401015ab926f50e2c69f2f89a182b588fd613"
 SECOND = (
-    "4356523100000015040000000000000002000000000000000292cd05dc95a1729192a22f61019192a22f61c090c23423"
-    "ada3c62e2598a6439049e42aed17"
+    "4356523100000016040000000000000002000000000000000292cd05dc96a1729192a22f61019192a22f61c090c200f7"
+    "0ae82a53ab308a9b116bc2287566b8"
 )
 Rebuild = Callable[[Loaded], Store]
 registry = settings(settings.get_profile("registry"), max_examples=150)
@@ -81,7 +81,7 @@ def test_what_was_appended_is_there_after_every_reopen(tmp_path: Path, kit: Any,
         one.disk.close()
         store = rebuild(load(folder, CLUSTER)[0])
         assert (store.index, store.state_hash) == (one.store.index, one.store.state_hash)
-    assert len(segments.first_indexes(folder)) > 3
+    assert len(segments.serials(folder)) > 3
 
 
 def test_trimming_keeps_two_snapshots_and_the_log_behind_the_older(
@@ -91,10 +91,13 @@ def test_trimming_keeps_two_snapshots_and_the_log_behind_the_older(
     snapshots = sorted(path.name for path in folder.glob("snapshot-*"))
     assert len(snapshots) == 2
     older = int(snapshots[0].removeprefix("snapshot-"))
-    firsts = segments.first_indexes(folder)
-    assert 1 < firsts[0] <= older + 1 < firsts[1] or firsts[0] == older + 1
-    store = rebuild(load(folder, CLUSTER)[0])
+    loaded, found = load(folder, CLUSTER)
+    assert found is not None and not found.superseded
+    assert found.segments[0].serial > 1
+    assert found.segments[0].first <= older + 1 < min(segment.first for segment in found.segments[1:])
+    store = rebuild(loaded)
     assert (store.index, store.state_hash) == (index, state)
+    assert loaded.committed >= older
 
 
 @registry
@@ -163,13 +166,13 @@ def test_every_missing_file_is_named_or_costs_nothing(long_copy: tuple[Path, int
             assert loaded.damaged[0].path.startswith(str(folder)) and "missing" in loaded.damaged[0].reason
         else:  # an older file that a newer snapshot stands for, or a newer snapshot that older files stand for
             assert rebuild(loaded).state_hash == state
-    logs = [segments.path_of(source, one).name for one in segments.first_indexes(source)]
-    assert {"identity", "hard-state", "synced", *logs[1:]} <= noticed
+    logs = [segments.path_of(source, one).name for one in segments.serials(source)]
+    assert len(logs) > 2 and {"identity", "hard-state", "synced", *logs[1:]} <= noticed
     assert load(source / "nowhere", CLUSTER)[0].damaged[0].path == str(source / "nowhere")
 
 
 def test_swapped_files_are_noticed(copied: Path) -> None:
-    first, second = [segments.path_of(copied, one) for one in segments.first_indexes(copied)][:2]
+    first, second = [segments.path_of(copied, one) for one in segments.serials(copied)][:2]
     a, b = first.read_bytes(), second.read_bytes()
     first.write_bytes(b)
     second.write_bytes(a)
@@ -218,7 +221,7 @@ def test_another_clusters_copy_serves_nothing(copied: Path) -> None:
 
 
 def test_nothing_is_changed_in_a_damaged_copy(copied: Path) -> None:
-    log = segments.path_of(copied, segments.first_indexes(copied)[0])
+    log = segments.path_of(copied, segments.serials(copied)[0])
     os.truncate(log, log.stat().st_size - 1)
     before = {path.name: path.read_bytes() for path in _files(copied)}
     disk, loaded = Disk.open(copied, CLUSTER)
@@ -324,22 +327,22 @@ def _batches(data: bytes, path: Path) -> list[int]:
     return found
 
 
-def test_the_torn_head_of_a_new_segment_is_made_again(tmp_path: Path, kit: Any, writer: Any, rebuild: Rebuild) -> None:
+def test_a_new_segment_has_no_name_until_it_is_whole(tmp_path: Path, kit: Any, writer: Any, rebuild: Rebuild) -> None:
     folder = kit.found(tmp_path)
     one = writer(folder, Settings())
     one.append(3)
     one.disk.close()
-    torn = segments.path_of(folder, one.store.index + 1)
+    named = segments.path_of(folder, 2)
     for content in (b"", b"CVR1\0\0", os.urandom(80)):
-        torn.write_bytes(content)
+        named.with_name(named.name + ".tmp").write_bytes(content)
         loaded, _ = load(folder, CLUSTER)
-        assert rebuild(loaded).index == one.store.index
-        assert [damage.path for damage in loaded.repaired] == [str(torn)]
-    again = writer(folder, Settings())
-    again.append(2)
-    again.disk.close()
-    loaded, _ = load(folder, CLUSTER)
-    assert rebuild(loaded).index == one.store.index + 2 and not loaded.repaired
+        assert rebuild(loaded).index == one.store.index and not loaded.repaired
+        again = writer(folder, Settings())
+        again.disk.close()
+        assert not list(folder.glob("*.tmp"))
+        named.write_bytes(content)
+        assert load(folder, CLUSTER)[0].damaged[0].path == str(named), "nothing tears what is synced before its name"
+        named.unlink()
 
 
 def test_one_bad_slot_of_the_mark_is_reported_and_the_other_used(copied: Path, rebuild: Rebuild) -> None:

@@ -73,9 +73,6 @@ def test_what_found_no_room_leaves_no_trace(
             with pytest.raises(NoRoom, match=r"log-0+"):
                 one.disk.append(batch)
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
-        if segment_bytes == 1 and room == 200:  # the head of a new segment fits, and stays: it says nothing
-            before["synced"] = after["synced"]
-            del after[max(name for name in after if name.startswith("log-"))]
         assert after == before
     assert rebuild(load(folder, kit.cluster)[0]).index == index
     one.disk.append(batch)
@@ -223,7 +220,7 @@ def test_a_registry_that_starts_on_a_full_disk_waits_for_room(
         run.now += 1.0
         run.step()
     run.sync()
-    assert run.machine.phase == "reads" and run.machine.epoch == 2
+    assert run.machine.phase == "reads" and run.machine.epoch >= 2
     run.step(messages.GroupFormed())
     refuse(run)
     assert REASON in run.machine.closed_because
@@ -232,4 +229,4 @@ def test_a_registry_that_starts_on_a_full_disk_waits_for_room(
     run.sync()
     assert run.machine.writable and run.machine.closed_because == ""
     after = new_run([list(records_of) for records_of in disk]).open()
-    assert after.machine.epoch == 3
+    assert after.machine.epoch == run.machine.epoch + 1
