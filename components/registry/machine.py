@@ -100,6 +100,11 @@ class RegistryMachine:
         return self.raft.promised
 
     @property
+    def voters(self) -> tuple[int, ...]:
+        """The servers that count for majorities."""
+        return self.raft.log.servers.voters
+
+    @property
     def phase(self) -> Phase:
         """How far the registry is, as far as this server knows: what the primary says, if another one leads."""
         raft = self.raft

@@ -106,8 +106,7 @@ class ServerEngine:
 
     async def leave(self) -> None:
         """Say that this server is about to end, and give a primary the time to hand over. Others must hear it still."""
-        raft = self.machine.raft
-        if not raft.leads or raft.alone or self._driver.stopped:
+        if self.machine.leading.primary != self.machine.node or len(self.machine.voters) < 2 or self._driver.stopped:
             return
         self._driver.feed(messages.Leaving())
         try:
@@ -151,6 +150,8 @@ class ServerEngine:
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Persist):
             self._persist(effect)
+        elif isinstance(effect, Notify) and effect.what == "damaged":
+            log.error("this server's copy counts for nothing until it is filled anew: %s", effect.body)
         elif isinstance(effect, Notify):
             self._background.start(self._write_snapshot(effect.body), "snapshot")
         elif isinstance(effect, Publish):
