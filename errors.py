@@ -93,6 +93,13 @@ class Timeout(CoveyError):
     exit_code = 7
 
 
+class InvalidFile(CoveyError):
+    """A file does not hold what it must. Every finding has file:line:column, what is allowed and a suggestion."""
+
+    code = "config.invalid"
+    exit_code = 10
+
+
 # --- the bus -------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +305,12 @@ class Damaged(NoQuorum):
     code = "registry.damaged"
 
 
+class BackupDamaged(InvalidFile):
+    """A file is no backup of a registry, or not whole. The message names the place; nothing of it was used."""
+
+    code = "registry.backup_damaged"
+
+
 class WrongCluster(Refused):
     """The request belongs to another cluster than the one this service serves. No data was given or changed."""
 
@@ -372,13 +385,6 @@ class StaleEpoch(CoveyError):
 
 
 # --- configuration and identity ------------------------------------------------------------------------------
-
-
-class InvalidFile(CoveyError):
-    """A file does not hold what it must. Every finding has file:line:column, what is allowed and a suggestion."""
-
-    code = "config.invalid"
-    exit_code = 10
 
 
 class LocalDamaged(CoveyError):

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from ..errors import Compacted, InvalidFile, UsageError
+from ..errors import Compacted, UsageError
+from . import registry_data, registry_rescue, registry_servers
 from .connection import Session, answer, run
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
-from .registry_servers import hang, servers_table
+from .registry_servers import servers_table
 from .verbs import Noun
 from .waiting import PASSING
 
@@ -24,7 +25,8 @@ command = Noun(
     "open before writes when a cluster starts; every write has a revision, and a watch from a revision misses nothing. "
     "Users write below /app/ only.",
 )
-hang(command)
+for verb in (*registry_data.VERBS, *registry_rescue.VERBS, *registry_servers.VERBS):
+    command.add_command(verb)
 
 
 def _consistency(function: Any) -> Any:
@@ -169,50 +171,6 @@ def delete(key: str, if_revision: int | None) -> int:
         return session.call("registry", "delete", key=key, if_revision=if_revision)
 
     return answer(ask, _written, code=_succeeded)
-
-
-@command.verb("txn", examples=["covey registry txn change.yaml", "covey registry txn - < change.json"])
-@click.argument("file", type=click.File())
-def txn(file: Any) -> int:
-    """Apply a transaction from a YAML or JSON FILE: all of it or nothing.
-
-    The file holds `compare` (a list of {key, mod_revision}; 0 means that the key must not exist), `then` and
-    `otherwise` (lists of {op: put or delete, key, value}). If every comparison holds, `then` is applied in one
-    revision, else `otherwise` is, and the exit code is 3.
-    """
-    parts = _transaction(file)
-
-    def ask(session: Session) -> Any:
-        return session.call("registry", "txn", **parts)
-
-    def text(data: dict[str, Any]) -> list[Block]:
-        if data["succeeded"]:
-            return _written(data)
-        done = "`otherwise` was applied" if parts["otherwise"] else "nothing was written"
-        return [f"a comparison does not hold: {done}, revision {data['revision']}"]
-
-    return answer(ask, text, code=_succeeded)
-
-
-def _transaction(file: Any) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise InvalidFile(f"{file.name}: not YAML or JSON: {problem}") from None
-    known = ("compare", "then", "otherwise")
-    if not isinstance(found, dict) or not set(found) <= set(known):
-        extra = sorted(map(str, set(found) - set(known))) if isinstance(found, dict) else []
-        raise InvalidFile(
-            f"{file.name}: a transaction holds compare, then and otherwise"
-            + (f", and this one has {', '.join(extra)}" if extra else ""),
-            "`covey registry txn --help` shows the form",
-        )
-    for part, steps in found.items():
-        if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-            raise InvalidFile(f"{file.name}: `{part}` must be a list of steps, each with its keys and values")
-    return {part: found.get(part, []) for part in known}
 
 
 @command.verb(

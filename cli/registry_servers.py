@@ -1,6 +1,6 @@
 """The verbs of `covey registry` that change its servers: which nodes are servers, and which of these run.
 
-Each change is the DCM's verb; how far it has come is read from the registry's status. `hang` hangs them on the noun.
+Each change is the DCM's verb; how far it has come is read from the registry's status.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..errors import Busy
 from .connection import Session, answer
 from .names import node_number
 from .output import Block, Table
-from .verbs import Noun
+from .verbs import alone
 from .waiting import PAUSE_SECONDS, until, wait_option, waits
 
 SECONDS = 60.0
@@ -31,16 +31,7 @@ def servers_table(servers: list[dict[str, Any]]) -> Table:
     return Table(("server", "state", "incarnation", "lag"), rows, "no servers known")
 
 
-def hang(noun: Noun) -> None:
-    """Hang the verbs on `covey registry`."""
-    noun.verb("define-server", examples=["covey registry define-server 2 3", "covey registry define-server n2"])(
-        define_server
-    )
-    noun.verb("undefine-server", examples=["covey registry undefine-server 3"])(undefine_server)
-    noun.verb("online", examples=["covey registry online 3 --wait"])(online)
-    noun.verb("offline", examples=["covey registry offline 3"])(offline)
-
-
+@alone("define-server", examples=["covey registry define-server 2 3", "covey registry define-server n2"])
 @click.argument("nodes", metavar="N…", nargs=-1, required=True)
 @wait_option
 def define_server(nodes: tuple[str, ...], wait: bool | None) -> int:
@@ -53,6 +44,7 @@ def define_server(nodes: tuple[str, ...], wait: bool | None) -> int:
     return _each("registry_define_server", nodes, waits(wait), lambda state: state in VOTES, "vote")
 
 
+@alone("undefine-server", examples=["covey registry undefine-server 3"])
 @click.argument("node", metavar="N")
 def undefine_server(node: str) -> int:
     """Make a registry server a client again; its copy is put aside.
@@ -62,6 +54,7 @@ def undefine_server(node: str) -> int:
     return _each("registry_undefine_server", (node,), False, lambda state: state is None, "be gone")
 
 
+@alone("online", examples=["covey registry online 3 --wait"])
 @click.argument("node", metavar="N")
 @wait_option
 def online(node: str, wait: bool | None) -> int:
@@ -72,6 +65,7 @@ def online(node: str, wait: bool | None) -> int:
     return _each("registry_online", (node,), waits(wait), lambda state: state in VOTES, "vote")
 
 
+@alone("offline", examples=["covey registry offline 3"])
 @click.argument("node", metavar="N")
 @click.option("--force", is_flag=True, help="Even if nothing can be written afterwards, for want of a majority.")
 @wait_option
@@ -129,3 +123,6 @@ async def _until(session: Session, number: int, wanted: Any, what: str) -> None:
         lambda data: bool(wanted(state(data))),
         f"registry server {number} to {what}",
     )
+
+
+VERBS = (define_server, undefine_server, online, offline)

@@ -50,13 +50,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "offline": Unbuilt("", "Ask all defined nodes to go offline.", "4"),
         "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
     },
-    "registry": {
-        "export": Unbuilt("", "Print the registry's content.", "9.7"),
-        "import": Unbuilt("FILE", "Read exported content back in.", "9.7"),
-        "backup": Unbuilt("FILE", "Write a backup while the registry runs.", "9.7"),
-        "restore": Unbuilt("FILE", "Start a registry from a backup on an empty machine.", "9.7"),
-        "force": Unbuilt("", "Go on with the copies that are left after a majority was lost for good.", "9.2"),
-    },
     "network": {
         "define": Unbuilt("NAME", "Define a network.", "8.1"),
         "modify": Unbuilt("NAME", "Change a network.", "8.1"),

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import errors
 from .findings import Finding, Place, Source, in_order, render_all
-from .tree import MAX_BYTES, parse, plain
+from .tree import LIMITS, MAX_BYTES, Limits, parse, plain
 from .walker import Problem, Walker
 from .wording import refusal
 
@@ -96,10 +96,13 @@ def read_bytes(
     context: Mapping[str, Any] | None = None,
     prefix: str = "config.",
     check: Check | None = None,
+    literal: bool = False,
+    limits: Limits = LIMITS,
 ) -> tuple[M | None, list[Finding]]:
-    """Like `read`, from bytes at hand; `file` is how the findings name them."""
+    """Like `read`, from bytes at hand; `file` is how the findings name them. `literal`: nothing is a variable."""
     source = Source(file, prefix=prefix)
-    root, findings = parse(data, source, os.environ if env is None else env)
+    variables = os.environ if env is None else env
+    root, findings = parse(data, source, None if literal else variables, limits)
     if root is None:
         return None, in_order(findings)
     values = plain(root)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from yaml.composer import Composer
 from yaml.error import Mark, MarkedYAMLError, YAMLError
@@ -31,6 +31,17 @@ from .syntax import in_words, problem_line
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 50_000
+
+
+class Limits(NamedTuple):
+    """How much of a file is read; more is a mistake, or an attack."""
+
+    bytes: int = MAX_BYTES
+    depth: int = MAX_DEPTH
+    nodes: int = MAX_NODES
+
+
+LIMITS = Limits()
 
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]",
@@ -78,10 +89,15 @@ def plain(tree: Tree) -> Any:
     return tree.value
 
 
-def parse(data: bytes, source: Source, env: Mapping[str, str]) -> tuple[Tree | None, list[Finding]]:
-    """Read the bytes of one file. The tree is None when nothing can be said about its contents."""
-    if len(data) > MAX_BYTES:
-        return None, [source.finding("too_large", Place(1, 1), f"the file is larger than {MAX_BYTES // 1024} KiB")]
+def parse(
+    data: bytes, source: Source, env: Mapping[str, str] | None, limits: Limits = LIMITS
+) -> tuple[Tree | None, list[Finding]]:
+    """Read the bytes of one file. The tree is None when nothing can be said about its contents.
+
+    `env` holds the variables for `${env:…}`; with None that is text like any other.
+    """
+    if len(data) > limits.bytes:
+        return None, [source.finding("too_large", Place(1, 1), f"the file is larger than {limits.bytes // 1024} KiB")]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,7 +112,7 @@ def parse(data: bytes, source: Source, env: Mapping[str, str]) -> tuple[Tree | N
         place = Place(len(before), len(before[-1]) + 1)
         name = f"U+{ord(strange.group()):04X}"
         return None, [source.finding("not_text", place, f"the character {name} cannot stand in a YAML file")]
-    return _Builder(source, env).build(text)
+    return _Builder(source, env, limits).build(text)
 
 
 class _TooMuch(Exception):
@@ -109,19 +125,22 @@ class _TooMuch(Exception):
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
     """PyYAML up to its node tree, with a depth limit, telling of each explicit tag."""
 
-    def __init__(self, text: str, found_tag: Callable[[Mark], None], too_deep: Callable[[Mark], None]) -> None:
+    def __init__(
+        self, text: str, deepest: int, found_tag: Callable[[Mark], None], too_deep: Callable[[Mark], None]
+    ) -> None:
         Reader.__init__(self, text)
         Scanner.__init__(self)
         Parser.__init__(self)
         Composer.__init__(self)
         BaseResolver.__init__(self)
         self.depth = 0
+        self.deepest = deepest
         self.found_tag = found_tag
         self.too_deep = too_deep
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        if self.depth >= MAX_DEPTH:
+        if self.depth >= self.deepest:
             self.too_deep(event.start_mark)
         if getattr(event, "tag", None) is not None:
             self.found_tag(event.start_mark)
@@ -135,15 +154,16 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
 class _Builder:
     """Turns PyYAML's nodes into a tree, and collects what is wrong on the way."""
 
-    def __init__(self, source: Source, env: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, env: Mapping[str, str] | None, limits: Limits) -> None:
         self.source = source
         self.env = env
+        self.limits = limits
         self.findings: list[Finding] = []
         self.nodes = 0
         self.open: list[int] = []
 
     def build(self, text: str) -> tuple[Tree | None, list[Finding]]:
-        loader = _Loader(text, self._found_tag, self._too_deep)
+        loader = _Loader(text, self.limits.depth, self._found_tag, self._too_deep)
         try:
             root = loader.get_node() if loader.check_node() else None
             if root is None:
@@ -170,13 +190,13 @@ class _Builder:
         self._report("tag", _at(mark), "tags (`!…`) mean nothing here", "leave it out; quote a value that is text")
 
     def _too_deep(self, mark: Mark) -> None:
-        message = f"nested deeper than {MAX_DEPTH} levels"
+        message = f"nested deeper than {self.limits.depth} levels"
         raise _TooMuch(self.source.finding("too_large", _at(mark), message))
 
     def _tree(self, node: Node) -> Tree:
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            message = f"the file holds more than {MAX_NODES} values, aliases counted"
+        if self.nodes > self.limits.nodes:
+            message = f"the file holds more than {self.limits.nodes} values, aliases counted"
             raise _TooMuch(self.source.finding("too_large", self._place(node), message))
         if isinstance(node, ScalarNode):
             return self._scalar(node)
@@ -184,7 +204,7 @@ class _Builder:
         if id(node) in self.open:
             self._report("syntax", place, "an anchored value contains itself", "write it out")
             return Scalar(place, None, broken=True)
-        if len(self.open) >= MAX_DEPTH:
+        if len(self.open) >= self.limits.depth:
             self._too_deep(node.start_mark)
         self.open.append(id(node))
         try:
@@ -236,7 +256,7 @@ class _Builder:
         text, is_quoted = node.value, node.style is not None
         if not self._is_text(text, place):
             return Scalar(place, None, broken=True)
-        if "{env:" not in text:
+        if self.env is None or "{env:" not in text:
             return Scalar(place, text if is_quoted else resolve(text), text, is_quoted)
         text, problems = substitute(text, self.env)
         for problem in problems:

@@ -57,6 +57,9 @@ TABLE_TIME = 0.5
 PAUSE = 0.05
 """Seconds between two tries of one call."""
 
+HERE_ONLY = (messages.AppendSystem, messages.Backup)
+"""Questions that are the primary's node's own affair."""
+
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
 
@@ -105,13 +108,14 @@ class ForwardEngine:
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer a question from where it can be answered; raises CoveyError."""
         handed_on = request.service == SERVICE and request.node != self.machine.node
-        if self.own is None and (handed_on or isinstance(question, messages.AppendSystem)):
+        here_only = handed_on or isinstance(question, HERE_ONLY)
+        if self.own is None and here_only:
             raise NotPrimary(
                 f"node {self.machine.node} runs no registry server",
                 f"node {self.known.primary or 'nobody'} leads",
                 primary=self.known.primary,
             )
-        if self.own is not None and (handed_on or isinstance(question, messages.AppendSystem)):
+        if self.own is not None and here_only:
             return await self.own.ask(question, request)
         if isinstance(question, messages.Status):
             return await self._status(question, request)

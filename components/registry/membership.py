@@ -1,7 +1,7 @@
-"""Which nodes are registry servers, how many of them are a majority, and how one change leads to the next set. Pure.
+"""Which nodes are registry servers, how many are a majority, and how one change leads to the next set. Pure.
 
-One server comes or goes at a time, so majorities of the sets before and after always share a server (Raft thesis 4.1). A
-server comes as a *learner*: it is filled and counts for nothing; when its copy is nearly level the primary makes it a
+One server comes or goes at a time, so majorities of the sets before and after always share a server (Raft thesis 4.1).
+A server comes as a *learner*: it is filled and counts for nothing; when its copy is nearly level the primary makes it a
 *voter* by an entry of its own.
 """
 

@@ -21,6 +21,7 @@ from .engine import Engine
 from .forward import ForwardEngine
 from .keys import check_key, check_users
 from .messages import SERVICE, Change, Comparison, Consistency, Operation
+from .parts import Parts
 from .roles import GROUP, Roles
 
 
@@ -29,6 +30,7 @@ class RegistryService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._parts = Parts()
 
     @verb()
     async def get(self, request: Request, *, key: str, consistency: Consistency = "linear") -> Any:
@@ -99,6 +101,14 @@ class RegistryService:
         if request.role < Role.COMPONENT:
             check_users(check_key(key) for key in keys)
         return await self._engine.ask(question, request)
+
+    @verb(Role.OPERATOR)
+    async def backup(self, request: Request, *, token: str = "", part: int = 0) -> Any:
+        """Take the whole state where the primary is: at first its size and a token, then with that part after part."""
+        if token:
+            return self._parts.give(token, part)
+        self._parts.check_free()
+        return self._parts.begin(await self._engine.ask(messages.Backup(), request))
 
     @verb(Role.COMPONENT)
     async def append_system(

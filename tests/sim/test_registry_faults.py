@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from covey.bus.machine import Persisted
+from covey.bus.machine import Persist, Persisted
 from covey.bus.simulation import Link
 from covey.components.registry import history, proposed, raft, store
 from covey.components.registry.agent import AgentMachine
-from covey.components.registry.entries import Reigned
+from covey.components.registry.entries import Reigned, WritesOpened
 from covey.components.registry.machine import RegistryMachine
 from covey.components.registry.messages import AppendSystem
 from covey.components.registry.states import State
@@ -60,7 +60,9 @@ def storm(seed: int, server: Any = RegistryMachine, agent: Any = AgentMachine, s
     assert leading.writable
     for number in AGENTS:
         world.eventually(
-            lambda n=number: msgspec.structs.replace(world.machine(n, "registry").known, index=0) == leading, 3.0, f"{number} found it again"
+            lambda n=number: msgspec.structs.replace(world.machine(n, "registry").known, index=0) == leading,
+            3.0,
+            f"{number} found it again",
         )  # type: ignore[misc]
     waiting = [one for one in world.history if not one.done and not one.unknown]
     assert not waiting, f"never answered: {waiting}"

@@ -21,7 +21,7 @@ from covey.components.registry.messages import AppendSystem, Comparison, Get, Le
 from covey.components.registry.messages import Operation as Change
 from covey.components.registry.recovery import recover
 from covey.components.registry.settings import Settings
-from covey.errors import Compacted, CoveyError, NoQuorum, ReadOnly, StaleEpoch
+from covey.errors import Compacted, CoveyError, NoQuorum, NotPrimary, ReadOnly, StaleEpoch
 
 SERVER = 1
 AGENTS = (2, 3)
@@ -324,7 +324,7 @@ class Truth:
             assert self.system[question.id] == (result["index"], result["epoch"]), operation
             assert result["epoch"] == question.epoch, f"an entry of epoch {question.epoch} stands in another"
         elif isinstance(question, AppendSystem):
-            assert isinstance(result, StaleEpoch | ReadOnly) and question.id not in self.ids, operation
+            assert isinstance(result, StaleEpoch | ReadOnly | NotPrimary) and question.id not in self.ids, operation
         elif isinstance(question, Get) and isinstance(result, dict):
             value, revision = self.states[result["revision"]][question.key]
             assert result["mod_revision"] == revision, f"INV-11: {operation}"

@@ -73,7 +73,9 @@ def test_a_crash_at_every_sync(kept: int, new_run: NewRun) -> None:
         finish(new_run(disk), acknowledged)
 
 
-def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(tmp_path: Path, kit: Any, new_run: NewRun) -> None:
+def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(
+    tmp_path: Path, kit: Any, new_run: NewRun, rebuild: Any
+) -> None:
     settings = Settings(segment_bytes=300, snapshot_bytes=500)
     folder = kit.found(tmp_path)
     disk, loaded = Disk.open(folder, CLUSTER, settings)
@@ -94,7 +96,7 @@ def test_a_kill_at_every_sync_of_real_files_with_a_torn_tail(tmp_path: Path, kit
         order = run.pending[0]
         before = _size(folder)
         disk.append(order.data)
-        _crash(folder, tmp_path / f"crash{crashes}", before, acknowledged, new_run)
+        _crash(folder, tmp_path / f"crash{crashes}", before, acknowledged, rebuild)
         crashes += 1
         run.sync(1)
         acknowledged = {id: run.replies[number] for id, number in asked.items() if number in run.replies}
@@ -111,7 +113,7 @@ def _size(folder: Path) -> int:
     return segments.path_of(folder, segments.serials(folder)[-1]).stat().st_size
 
 
-def _crash(folder: Path, place: Path, before: int, acknowledged: dict[str, Any], new_run: NewRun) -> None:
+def _crash(folder: Path, place: Path, before: int, acknowledged: dict[str, Any], rebuild: Any) -> None:
     """A kill in the middle of the write of the last batch (the mark was written only behind it), and one after it."""
     for torn in (False, True):
         copy = shutil.copytree(folder, place / str(torn))
@@ -125,8 +127,9 @@ def _crash(folder: Path, place: Path, before: int, acknowledged: dict[str, Any],
         assert disk is not None, loaded.damaged
         recovered = recover(loaded, Settings())
         assert not recovered.damaged
+        store = rebuild(loaded)
         for id, answer in acknowledged.items():
-            kept = recovered.store.answered(id)
+            kept = store.answered(id)
             assert kept is not None, f"{id} was acknowledged and is gone"
             if "revision" in answer:
                 assert kept.revision == answer["revision"]

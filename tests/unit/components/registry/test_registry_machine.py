@@ -36,7 +36,6 @@ from covey.errors import (
     Damaged,
     KeyNotFound,
     NoQuorum,
-    NotImplementedYet,
     Overloaded,
     ReadOnly,
     Refused,
