@@ -76,12 +76,16 @@ class ServerEngine:
         node: int,
         settings: Settings | None = None,
         leads: Callable[[Leading], None] = lambda _: None,
+        new: bool = False,
     ) -> ServerEngine:
-        """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so."""
+        """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so.
+
+        `new`: the server was defined just now, so it is no news that its copy was never filled.
+        """
         settings = settings or Settings()
         disk, loaded = await asyncio.to_thread(Disk.open, folder, cluster_id, settings)
         recovered = await asyncio.to_thread(recover, loaded, settings, str(folder))
-        for damage in recovered.damaged if folder.exists() else ():
+        for damage in () if new else recovered.damaged:
             log.error("%s is damaged at byte %d: %s", damage.path, damage.position, damage.reason)
         for damage in recovered.repaired:
             log.warning("%s at byte %d: %s", damage.path, damage.position, damage.reason)
