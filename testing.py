@@ -276,7 +276,10 @@ class Node:
 
 
 class Cluster:
-    """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it."""
+    """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it.
+
+    The first node founds the cluster as its registry server; with `servers` the next ones become servers, too.
+    """
 
     def __init__(
         self,
@@ -285,7 +288,9 @@ class Cluster:
         isolation: str = "process",
         environment: Mapping[str, str] | None = None,
         mode: str = MODE,
+        servers: int = 1,
     ) -> None:
+        self.servers = servers
         self.folder = Path(tempfile.mkdtemp(prefix="cv", dir=_short_folder()))
         adapters, port = _place(nodes)
         self._nodes = [
@@ -300,7 +305,10 @@ class Cluster:
         return self._nodes[number - 1]
 
     def up(self) -> None:
-        """Start all, define the cluster lab on the first node and the others into it; wait until all are online."""
+        """Start all, define the cluster lab on the first node and the others into it; wait until all are online.
+
+        Then the registry servers are defined, and each waited for until it votes.
+        """
         for node in self:
             node.start()
         for node in self:
@@ -311,6 +319,19 @@ class Cluster:
         for node in others:
             first.define(node, name=node.name, number=node.number)
         self.wait_online()
+        for number in range(2, self.servers + 1):
+            first.call("dcm", "registry_define_server", number=number, timeout=20.0)
+            self.wait_voting(number)
+
+    def wait_voting(self, *numbers: int, ask: int = 1, seconds: float = PATIENCE) -> Any:
+        """Wait until these nodes' registry servers vote, as the node `ask` sees it; return that `registry status`."""
+
+        def voting(status: Any) -> bool:
+            found = {one["number"] for one in status["servers"] if one["state"] in ("primary", "follower")}
+            return set(numbers) <= found
+
+        what = f"the registry servers {', '.join(map(str, numbers))} to vote"
+        return self[ask].wait(what, voting, seconds, ask=("registry", "status"))
 
     def wait_online(self, seconds: float = PATIENCE) -> None:
         """Wait until every node sees all nodes online."""
@@ -341,10 +362,16 @@ class Cluster:
 
 @contextmanager
 def running_cluster(
-    nodes: int = 1, *, isolation: str = "inline", environment: Mapping[str, str] | None = None, mode: str = MODE
+    nodes: int = 1,
+    *,
+    isolation: str = "inline",
+    environment: Mapping[str, str] | None = None,
+    mode: str = MODE,
+    servers: int = 1,
 ) -> Iterator[Cluster]:
     """Yield a cluster of that many nodes, all online; end it afterwards, and print what its daemons said last."""
-    with closing(Cluster(nodes, isolation=isolation, environment=environment, mode=mode)) as cluster:
+    made = Cluster(nodes, isolation=isolation, environment=environment, mode=mode, servers=servers)
+    with closing(made) as cluster:
         try:
             cluster.up()
             yield cluster

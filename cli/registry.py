@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from ..errors import Compacted, UsageError
-from . import registry_data, registry_rescue
+from . import registry_data, registry_rescue, registry_servers
 from .connection import Session, answer, run
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
+from .registry_servers import servers_table
 from .verbs import Noun
 from .waiting import PASSING
 
@@ -24,7 +25,7 @@ command = Noun(
     "open before writes when a cluster starts; every write has a revision, and a watch from a revision misses nothing. "
     "Users write below /app/ only.",
 )
-for verb in (*registry_data.VERBS, *registry_rescue.VERBS):
+for verb in (*registry_data.VERBS, *registry_rescue.VERBS, *registry_servers.VERBS):
     command.add_command(verb)
 
 
@@ -43,7 +44,9 @@ def status() -> int:
     """Show whether the registry takes writes, and how its servers are.
 
     The phase goes from offline over stale and reads to writes; `closed because` says what is missing. The incarnation
-    (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present.
+    (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present. Of each
+    server: whether it is the primary, a follower, a learner that is being filled, damaged or offline, how new its copy
+    is, and how many entries it lacks.
     """
     return answer(lambda session: session.call("registry", "status"), registry_blocks)
 
@@ -59,12 +62,8 @@ def registry_blocks(data: dict[str, Any]) -> list[Block]:
         ("primary", data.get("primary") or None),
         ("tolerates", _losses(data["tolerates"]) if "tolerates" in data else None),
     ]
-    servers = [
-        (server["number"], server["state"], ".".join(map(str, server.get("incarnation") or ())), server.get("lag"))
-        for server in data.get("servers", [])
-    ]
     blocks: list[Block] = [Fields([(name, value) for name, value in pairs if value is not None])]
-    blocks += ["", Table(("server", "state", "incarnation", "lag"), servers, "no servers known")]
+    blocks += ["", servers_table(data.get("servers", []))]
     for found in data.get("damaged") or []:
         blocks.append(f"damaged: {found.get('path')} at byte {found.get('position')}: {found.get('reason')}")
     return blocks

@@ -50,12 +50,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "offline": Unbuilt("", "Ask all defined nodes to go offline.", "4"),
         "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
     },
-    "registry": {
-        "define-server": Unbuilt("N…", "Make nodes registry servers.", "9.5"),
-        "undefine-server": Unbuilt("N", "Make a node a registry client again.", "9.5"),
-        "online": Unbuilt("N", "Start the registry server of a node.", "4"),
-        "offline": Unbuilt("N", "Stop the registry server of a node.", "4"),
-    },
     "network": {
         "define": Unbuilt("NAME", "Define a network.", "8.1"),
         "modify": Unbuilt("NAME", "Change a network.", "8.1"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...errors import NotImplementedYet, Refused
+from ...errors import Refused
 from ..connection import offline
 from ..options import settings
 from ..output import Block, Fields, Stream, note
@@ -36,7 +36,7 @@ def _dir(function: Any) -> Any:
 
 @command.verb("up", examples=["covey lab up --nodes 3 --detach", "covey lab up --dir /tmp/two --nodes 2"])
 @click.option("--nodes", type=int, metavar="N", help="How many (default: 3, or as many as the lab has).")
-@click.option("--servers", type=int, metavar="N", help="How many registry servers; more than 1 is not built yet.")
+@click.option("--servers", type=int, metavar="N", help="How many registry servers (default: 3, or 1 with fewer nodes).")
 @_dir
 @click.option(
     "--isolation",
@@ -50,10 +50,9 @@ def _dir(function: Any) -> Any:
 def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, open_: bool, detach: bool) -> int:
     """Bring up a cluster on this machine, and wait until all its nodes are online.
 
-    It writes a YAML file and a key for each node, starts the daemons, defines a cluster named lab on n1 (the one
-    registry server until clusters with several are built) and the other nodes into it, each with a join token of its
-    own. Of a lab that exists, it starts what does not
-    run; with more --nodes it grows.
+    It writes a YAML file and a key for each node, starts the daemons, defines a cluster named lab on n1 and the other
+    nodes into it, each with a join token of its own, and makes the first of them registry servers. Of a lab that
+    exists, it starts what does not run; with more --nodes or --servers it grows.
 
     With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
     Ctrl-C, and then stops the lab; the files stay. Waits for 60s unless --timeout says otherwise; if it fails, what
@@ -65,19 +64,19 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
     from .processes import leave
     from .table import blocks, look_at
 
-    if servers is not None and servers != 1:
-        raise NotImplementedYet(
-            f"a lab with {servers} registry servers is not built yet (SPEC 9.5)", "leave --servers out: there is one"
-        )
     choice = None
     if folders.exists(folder):
         lab = folders.load(folder)
         folders.check(folder, nodes or lab.nodes)
-        lab = folders.grown(lab, nodes or lab.nodes, isolation)
+        lab = folders.grown(lab, nodes or lab.nodes, isolation, servers)
     else:
-        folders.check(folder, nodes or 3)
-        choice = ports.choose(range(1, (nodes or 3) + 1))
-        lab = folders.create(folder, nodes or 3, choice.port, isolation, "open" if open_ else folders.MODE)
+        count = 3 if nodes is None else nodes
+        folders.check(folder, count)
+        serving = folders.usual_servers(count) if servers is None else servers
+        folders.check_servers(serving, count)
+        choice = ports.choose(range(1, count + 1))
+        mode = "open" if open_ else folders.MODE
+        lab = folders.create(folder, count, choice.port, isolation, mode, serving)
 
     import asyncio
 
@@ -109,7 +108,7 @@ def next_steps(lab: Any) -> str:
     where = "" if lab.folder == Path(DEFAULT_DIR).absolute() else f" --dir {lab.folder}"
     first, last = lab.node("1"), lab.node(str(lab.nodes))
     hints = [f"covey --state {first.state} cluster status", f"covey --state {last.state} resource ls Host"]
-    if last != first:  # the first one has the registry's only server
+    if last != first:
         hints.append(f"covey lab kill {last.number}{where}")
     return "try: " + "\n     ".join([*hints, f"covey lab down{where}"])
 
@@ -137,7 +136,7 @@ def _attended(lab: Any) -> int:
 @command.verb("down", examples=["covey lab down", "covey lab down --dir /tmp/two"])
 @_dir
 def down(folder: Path) -> int:
-    """Stop all nodes of the lab, the registry server last. The files stay: `covey lab up` goes on with them.
+    """Stop all nodes of the lab, registry servers last. The files stay: `covey lab up` goes on with them.
 
     A node that does not stop in time is killed. To remove the lab, remove its folder afterwards.
     """

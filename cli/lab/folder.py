@@ -18,15 +18,17 @@ DEFAULT_DIR = "covey-lab"
 CLUSTER = "lab"
 NETWORKS = ("127.1.0", "127.2.0")
 MOST_NODES = 250
+MOST_SERVERS = 5
 MODE = "curve"
 """How the nodes of a new lab speak with each other, unless it is said."""
 
 _LAB = """\
-# A lab: {nodes} covey nodes on this machine. `covey lab --help` says what can be done with it.
+# A lab: {nodes} covey nodes on this machine, {servers} of them registry servers. `covey lab --help` says more.
 # The port was chosen free on all addresses when the lab was made; n1.yaml and so on are yours to change.
 lab: 1
 cluster: {cluster}
 nodes: {nodes}
+servers: {servers}
 port: {port}
 security: {mode}
 """
@@ -108,6 +110,7 @@ class Lab:
     port: int
     cluster: str = CLUSTER
     mode: str = MODE
+    servers: int = 1
 
     def __iter__(self) -> Iterator[Node]:
         for number in range(1, self.nodes + 1):
@@ -144,7 +147,8 @@ def load(folder: Path) -> Lab:
         raise InvalidFile(f"{path} cannot be read: {problem}") from None
     try:
         mode = str(found.get("security", "open"))  # older labs have no word on it
-        return Lab(folder.absolute(), int(found["nodes"]), int(found["port"]), str(found["cluster"]), mode)
+        servers = int(found.get("servers", 1))
+        return Lab(folder.absolute(), int(found["nodes"]), int(found["port"]), str(found["cluster"]), mode, servers)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise InvalidFile(
             f"{path} is not what `covey lab up` writes: it needs nodes, port and cluster",
@@ -165,10 +169,26 @@ def check(folder: Path, nodes: int) -> None:
         )
 
 
-def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE) -> Lab:
+def usual_servers(nodes: int) -> int:
+    """Return how many registry servers a lab has unless it is said: the largest odd number, at most 3."""
+    return 3 if nodes >= 3 else 1
+
+
+def check_servers(servers: int, nodes: int, present: int = 1) -> None:
+    """Raise when a lab of that size cannot have so many registry servers; UsageError, Refused."""
+    if not 1 <= servers <= min(nodes, MOST_SERVERS):
+        raise UsageError(f"a lab of {nodes} nodes has 1 to {min(nodes, MOST_SERVERS)} registry servers, not {servers}")
+    if servers < present:
+        raise Refused(
+            f"the lab has {present} registry servers, and {servers} are asked for",
+            "take one off with `covey registry undefine-server N`",
+        )
+
+
+def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE, servers: int = 1) -> Lab:
     """Write the files of a new lab, or those that are missing of a lab that grows."""
     folder.mkdir(parents=True, exist_ok=True)
-    lab = Lab(folder.absolute(), nodes, port, mode=mode)
+    lab = Lab(folder.absolute(), nodes, port, mode=mode, servers=servers)
     for node in lab:
         if node.file.exists():
             continue
@@ -181,16 +201,20 @@ def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE
         text = _NODE.format(number=node.number, adapters=adapters, port=port, isolation=isolation, security=security)
         node.file.write_text(text)
     aside = folder / "lab.yaml.new"
-    aside.write_text(_LAB.format(nodes=nodes, cluster=CLUSTER, port=port, mode=mode))
+    aside.write_text(_LAB.format(nodes=nodes, servers=servers, cluster=CLUSTER, port=port, mode=mode))
     aside.replace(folder / "lab.yaml")
     return lab
 
 
-def grown(lab: Lab, nodes: int, isolation: str) -> Lab:
-    """Return the lab with as many nodes as wanted; raises Refused when that is fewer than it has."""
+def grown(lab: Lab, nodes: int, isolation: str, servers: int | None = None) -> Lab:
+    """Return the lab with as many nodes and servers as wanted; raises Refused when that is fewer than it has."""
+    servers = lab.servers if servers is None else servers
+    check_servers(servers, nodes, lab.servers)
     if nodes < lab.nodes:
         raise Refused(
             f"the lab in {lab.folder} has {lab.nodes} nodes, and {nodes} are asked for",
             "a lab only grows: undefine a node with `covey node undefine`, or make another lab with --dir",
         )
-    return lab if nodes == lab.nodes else create(lab.folder, nodes, lab.port, isolation, lab.mode)
+    if (nodes, servers) == (lab.nodes, lab.servers):
+        return lab
+    return create(lab.folder, nodes, lab.port, isolation, lab.mode, servers)

@@ -41,6 +41,7 @@ async def bring_up(lab: Lab, seconds: float, report: Report, started: list[Runni
         await _define_cluster(lab, session, report)
         await _define_nodes(lab, session, report)
         await _all_online(session, report)
+        await _define_servers(lab, session, report)
 
 
 def begin(node: Node, report: Report) -> Running:
@@ -128,16 +129,40 @@ async def _all_online(session: Session, report: Report) -> None:
     )
 
 
+async def _define_servers(lab: Lab, session: Session, report: Report) -> None:
+    """Make the first nodes registry servers, one after the other, and wait until each votes."""
+
+    def voting(data: dict[str, Any]) -> set[int]:
+        return {int(one["number"]) for one in data["servers"] if one["state"] in ("primary", "follower")}
+
+    for number in range(2, lab.servers + 1):
+        status = await session.call("registry", "status")
+        if number in {int(one["number"]) for one in status["servers"]}:
+            continue
+        await session.call("dcm", "registry_define_server", number=number)
+        await until(
+            session,
+            lambda: session.call("registry", "status"),
+            lambda data: "registry servers: " + ", ".join(f"{one['number']} {one['state']}" for one in data["servers"]),
+            lambda data, number=number: number in voting(data),  # type: ignore[misc]
+            f"registry server {number} to vote",
+            report,
+        )
+
+
 def _states(data: dict[str, Any]) -> str:
     return ", ".join(f"{found['name']} {found['state']}" for found in data["nodes"])
 
 
 async def bring_down(lab: Lab, report: Report, only: set[int] | None = None) -> list[dict[str, Any]]:
-    """Stop all daemons (or those of some nodes) in order, the registry server last; kill one that does not stop."""
+    """Stop all daemons (or those of some nodes) in order, registry servers last; kill one that does not stop."""
     nodes = [node for node in lab if only is None or node.number in only]
     found = [daemon for node in nodes if (daemon := running(node)) is not None]
     ends = []
-    for batch in ([d for d in found if d.node.number != 1], [d for d in found if d.node.number == 1]):
+    servers = range(lab.servers, 0, -1)
+    batches = [[d for d in found if d.node.number not in servers]]
+    batches += [[d for d in found if d.node.number == number] for number in servers]
+    for batch in batches:
         ends += await asyncio.gather(*(asyncio.to_thread(end, daemon, report) for daemon in batch))
     return ends
 

@@ -46,6 +46,10 @@ class OthersKnown(msgspec.Struct, frozen=True):
     nodes: tuple[int, ...]
 
 
+class AskNow(msgspec.Struct, frozen=True):
+    """Whoever was taken for the primary sent a call away: ask it at once whom it follows."""
+
+
 class AgentMachine:
     """Find and follow the primary registry server."""
 
@@ -89,17 +93,15 @@ class AgentMachine:
                 self._told(now, source.node, message)
             case Received():
                 pass  # events of the other machines of this node
-            case CopySaid(leading=leading):
-                self._copy_said(now, leading)
-            case CopyClosed():
-                self._copy_closed(now)
+            case CopySaid() | CopyClosed():
+                self._copy(now, input)
             case messages.PeerDown(node=node):
                 if node == self.known.primary and not self._by_copy:
                     self._lost(now)
-            case messages.ServersChanged(servers=servers):
-                self._listed(now, servers)
-            case OthersKnown(nodes=nodes):
-                self._others = nodes
+            case messages.ServersChanged() | OthersKnown():
+                self._listed(now, input)
+            case AskNow():
+                self._ask_at = min(self._ask_at, now)
             case _:
                 story = "\n  ".join(self._story)
                 raise ImpossibleTransition(f"input {input!r}; the story:\n  {story}")
@@ -149,8 +151,15 @@ class AgentMachine:
         self._epoch, self._by_copy = leading.epoch, by_copy
         self._misses, self._hint, self._rounds, self.searching_since = 0, 0, 0, None
 
-    def _copy_said(self, now: float, leading: Leading) -> None:
+    def _copy(self, now: float, input: CopySaid | CopyClosed) -> None:
         """The own copy hears the primary itself, so its word counts, unless a newer reign is known."""
+        if isinstance(input, CopyClosed):
+            if self.known.primary == self.node or not self.following:
+                self._lost(now)
+            elif self._by_copy:
+                self._by_copy, self._ask_at = False, now
+            return
+        leading = input.leading
         if leading.primary and leading.epoch >= self._epoch:
             self._follow(leading, by_copy=True)
         elif self._by_copy:
@@ -158,20 +167,17 @@ class AgentMachine:
         elif not self.following:
             self.known = msgspec.structs.replace(self.known, phase=leading.phase)
 
-    def _copy_closed(self, now: float) -> None:
-        if self.known.primary == self.node or not self.following:
-            self._lost(now)
-        elif self._by_copy:
-            self._by_copy, self._ask_at = False, now
-
     def _lost(self, now: float, phase: Phase = "offline") -> None:
         self.known = Leading(self._epoch, 0, phase, False)
         self._by_copy = False
         self.searching_since, self._misses, self._rounds, self._ask_at = now, 0, 0, now
 
-    def _listed(self, now: float, servers: tuple[int, ...]) -> None:
-        self.servers = servers
-        if self.following and not self._by_copy and self.known.primary not in servers:
+    def _listed(self, now: float, input: messages.ServersChanged | OthersKnown) -> None:
+        if isinstance(input, OthersKnown):
+            self._others = input.nodes
+            return
+        self.servers = input.servers
+        if self.following and not self._by_copy and self.known.primary not in self.servers:
             self._lost(now)
         elif not self.following:
             self._ask_at = now

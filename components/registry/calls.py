@@ -32,7 +32,6 @@ VERBS: dict[type[Any], str] = {
     messages.Transact: "txn",
     messages.ChangeServers: "change_servers",
     messages.HandOver: "hand_over",
-    messages.Backup: "backup",
 }
 CHANGING = ("txn", "change_servers", "hand_over")
 """Verbs after whose loss nobody knows whether they were carried out."""
@@ -54,6 +53,7 @@ class Call:
         self.request = request
         self.verb = VERBS[type(question)]
         self.doubt: Exception | None = None
+        self.turned_away = False  # by somebody who was taken for the primary
         self._bus, self._cluster_id = bus, cluster_id
         self._now = asyncio.get_running_loop().time
         self._end = self._now() + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)

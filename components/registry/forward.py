@@ -23,6 +23,7 @@ from ...bus.machine import Address, Effect, Message, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
 from ...bus.service import Request
 from ...errors import (
+    Busy,
     ConnectionLost,
     CoveyError,
     Damaged,
@@ -34,7 +35,7 @@ from ...errors import (
     Unreachable,
 )
 from . import messages
-from .agent import AgentMachine, CopyClosed, CopySaid, OthersKnown
+from .agent import AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
 from .calls import Call, new_request_id
 from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
 from .peers import PeerMessage
@@ -55,6 +56,9 @@ TABLE_TIME = 0.5
 
 PAUSE = 0.05
 """Seconds between two tries of one call."""
+
+HERE_ONLY = (messages.AppendSystem, messages.Backup)
+"""Questions that are the primary's node's own affair."""
 
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
@@ -104,13 +108,14 @@ class ForwardEngine:
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer a question from where it can be answered; raises CoveyError."""
         handed_on = request.service == SERVICE and request.node != self.machine.node
-        if self.own is None and (handed_on or isinstance(question, messages.AppendSystem)):
+        here_only = handed_on or isinstance(question, HERE_ONLY)
+        if self.own is None and here_only:
             raise NotPrimary(
                 f"node {self.machine.node} runs no registry server",
                 f"node {self.known.primary or 'nobody'} leads",
                 primary=self.known.primary,
             )
-        if self.own is not None and (handed_on or isinstance(question, messages.AppendSystem)):
+        if self.own is not None and here_only:
             return await self.own.ask(question, request)
         if isinstance(question, messages.Status):
             return await self._status(question, request)
@@ -174,9 +179,14 @@ class ForwardEngine:
             except GONE as problem:
                 if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
                     call.doubt = problem
+                call.turned_away = True
                 await self._try_again(call, primary, problem)
                 if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
                     return {"primary": self.known.primary, "epoch": self.known.epoch}
+            except Busy as problem:  # a primary that is to go hands over first; then the next one does it
+                if not call.turned_away or call.left <= PAUSE:
+                    raise
+                await self._try_again(call, primary, problem)
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
@@ -188,7 +198,9 @@ class ForwardEngine:
 
     async def _try_again(self, call: Call, primary: int, problem: CoveyError) -> None:
         self._unanswered(primary, problem)
-        if self.known.primary == primary != self.machine.node and not isinstance(problem, ServiceDied | NoService):
+        if isinstance(problem, NotPrimary | Busy):
+            self._driver.feed(AskNow())
+        elif self.known.primary == primary != self.machine.node and not isinstance(problem, ServiceDied | NoService):
             self._driver.feed(messages.PeerDown(primary))
         await asyncio.sleep(min(PAUSE, max(call.left, 0.0)))
 

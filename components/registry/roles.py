@@ -116,7 +116,14 @@ class Roles:
 
     async def _open(self, folder: Path) -> None:
         local, engine = self._context.local, self._engine
-        own = await ServerEngine.open(self._context.bus, folder, local.cluster_id, local.node, leads=engine.copy_said)
+        own = await ServerEngine.open(
+            self._context.bus,
+            folder,
+            local.cluster_id,
+            local.node,
+            leads=engine.copy_said,
+            new=local.node in local.learners,
+        )
         engine.copy_opened(own)
         self._member.clear()
         if self._tasks is not None:

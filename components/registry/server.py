@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ from ...bus.service import Request
 from ...errors import NotPrimary
 from . import messages, records
 from .disk import Disk
+from .files import NoRoom
 from .machine import RegistryMachine
 from .messages import LEADING_TOPIC, Leading, Question
 from .recovery import recover
@@ -48,7 +50,7 @@ class ServerEngine:
         machine: RegistryMachine,
         disk: Disk | None,
         leads: Callable[[Leading], None],
-        refill: Callable[[bytes, bytes, int], Disk],
+        refill: Callable[[Sequence[bytes], int], Disk],
         gen: int = 0,
     ) -> None:
         self.machine = machine
@@ -74,12 +76,16 @@ class ServerEngine:
         node: int,
         settings: Settings | None = None,
         leads: Callable[[Leading], None] = lambda _: None,
+        new: bool = False,
     ) -> ServerEngine:
-        """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so."""
+        """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so.
+
+        `new`: the server was defined just now, so it is no news that its copy was never filled.
+        """
         settings = settings or Settings()
         disk, loaded = await asyncio.to_thread(Disk.open, folder, cluster_id, settings)
         recovered = await asyncio.to_thread(recover, loaded, settings, str(folder))
-        for damage in recovered.damaged:
+        for damage in () if new else recovered.damaged:
             log.error("%s is damaged at byte %d: %s", damage.path, damage.position, damage.reason)
         for damage in recovered.repaired:
             log.warning("%s at byte %d: %s", damage.path, damage.position, damage.reason)
@@ -87,10 +93,11 @@ class ServerEngine:
             disk.close()
             disk = None
 
-        def refill(hard_state: bytes, snapshot: bytes, gen: int) -> Disk:
-            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen)
+        def refill(data: Sequence[bytes], gen: int) -> Disk:
+            hard_state, snapshot, *entries = data
+            return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen, log=entries)
 
-        machine = RegistryMachine(node, recovered, settings, Random())
+        machine = RegistryMachine(node, recovered, settings, Random(secrets.randbits(128)))
         return cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
 
     async def run(self) -> None:
@@ -103,12 +110,12 @@ class ServerEngine:
 
     async def leave(self) -> None:
         """Say that this server is about to end, and give a primary the time to hand over. Others must hear it still."""
-        if len(self.machine.voters) < 2 or self._driver.stopped:
+        if self.machine.leading.primary != self.machine.node or len(self.machine.voters) < 2 or self._driver.stopped:
             return
         self._driver.feed(messages.Leaving())
         try:
             async with asyncio.timeout(HAND_OVER):
-                while self.machine.leading.primary == self.machine.node:
+                while self.machine.leading.primary in (0, self.machine.node):
                     await self._moved.wait()
         except TimeoutError:
             log.info("no other server took over within %g s", HAND_OVER)
@@ -174,13 +181,16 @@ class ServerEngine:
             if self._writer is not None:  # superseded: the files are sound, and not wanted any more
                 writer, self._writer = self._writer, None
                 await writer.close()
-            hard_state, snapshot = order.data
             self._gen = _gen_of(order.data, self._gen)
-            self._disk = await asyncio.to_thread(self._refill, hard_state, snapshot, self._gen)
+            self._disk = await asyncio.to_thread(self._refill, order.data, self._gen)
+        except NoRoom as problem:
+            self._refilling = None
+            self._refused(str(problem))
+            return
         except Exception as error:
             self._fail(error)
             return
-        log.warning("this server's copy was filled anew, up to entry %d", records.index_of(snapshot))
+        log.warning("this server's copy was filled anew, up to entry %d", records.index_of(order.data[1]))
         self._writer = self._writing(self._disk)
         later, self._refilling = self._refilling or [], None
         self._persisted(order.number)
@@ -238,7 +248,7 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
 
 def _gen_of(data: Sequence[bytes], present: int) -> int:
     """Return the generation that the copy has after an order: another one when a snapshot of the primary brings it."""
-    if len(data) != 2 or records.kind_of(data[1]) != records.SNAPSHOT:
+    if len(data) < 2 or records.kind_of(data[1]) != records.SNAPSHOT:
         return present
     payload = memoryview(records.decode_only(data[1], records.SNAPSHOT).payload)
     return msgspec.msgpack.decode(payload[records.DIGEST_BYTES :], type=_Head).gen

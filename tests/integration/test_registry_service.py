@@ -4,129 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from covey import errors
-from covey.bus.broker import Broker, BrokerSettings
-from covey.bus.broker_service import run_broker
-from covey.bus.client import Client, connect
-from covey.bus.context import ComponentContext, Local
-from covey.bus.messages import NodeInfo, Peer
-from covey.components.registry import create, segments
+from covey.bus.client import connect
+from covey.components.registry import segments
 from covey.components.registry.layout import folder_of
-from covey.components.registry.service import main
-from real_nodes import free_port, story
-
-CLUSTER = "c-1"
-NODE = {"number": 1, "name": "n1", "id": "id-1", "definition_id": "d", "addresses": ["127.1.0.1/16"], "port": 1}
-
-
-class Context(ComponentContext):
-    """A context whose DCM is this object: it remembers steps and functions."""
-
-    def __init__(self, bus: Client, local: Local) -> None:
-        super().__init__("registry", bus, local)
-        self.steps: list[tuple[int, str, str]] = []
-        self.functions: list[str] = []
-        self.changed = asyncio.Event()
-
-    async def refresh(self) -> Local:
-        return self.local
-
-    async def step(self, number: int, event: str, how: str = "done") -> None:
-        self.steps.append((number, event, how))
-        self.changed.set()
-
-    async def need(self, function: str) -> None:
-        assert function == "groups"
-
-    async def ready(self, *functions: str) -> None:
-        self.functions += functions
-        self.changed.set()
-
-    async def until(self, function: str) -> None:
-        while function not in self.functions:
-            self.changed.clear()
-            await self.changed.wait()
-
-
-class Groups:
-    """Group Services that let everybody join."""
-
-    def __init__(self) -> None:
-        self.joined: list[str] = []
-
-    async def join(self, *, group: str) -> None:
-        self.joined.append(group)
-
-
-class Node:
-    """One node: a broker, a party that asks, and the registry component, started and stopped at will."""
-
-    def __init__(self, folder: Path, number: int, broker: Broker, bus: Client) -> None:
-        self.folder, self.number, self.broker, self.bus = folder, number, broker, bus
-        self.context: Context | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> Context:
-        local = Local(
-            str(self.folder), str(self.folder / CLUSTER), CLUSTER, "blue", self.number, "n", "id", "boot", (1,)
-        )
-        ready: asyncio.Future[Context] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            async with connect(endpoint=self.broker.endpoint, name="registry", component=True) as bus:
-                context = Context(bus, local)
-                ready.set_result(context)
-                await main(context)
-
-        self._task = asyncio.create_task(run())
-        self.context = await ready
-        return self.context
-
-    async def stop(self) -> None:
-        assert self._task
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-    async def ended(self) -> BaseException | None:
-        assert self._task
-        await asyncio.wait([self._task])
-        return self._task.exception()
-
-
-@asynccontextmanager
-async def node(folder: Path, number: int, port: int) -> AsyncIterator[Node]:
-    state = folder / f"n{number}"
-    settings = BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port)
-    async with (
-        run_broker(settings) as (broker, _),
-        connect(endpoint=broker.endpoint, name="tester", component=True) as bus,
-    ):
-        peers = {other: Peer(f"n{other}", (f"127.1.0.{other}:{port}",)) for other in (1, 2) if other != number}
-        broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", "boot"), peers)
-        found = Node(state, number, broker, bus)
-        try:
-            yield found
-        finally:
-            if found._task and not found._task.done():
-                await found.stop()
-
-
-@asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[tuple[Node, Node, Groups]]:
-    """Node 1 with the registry server, node 2 with an agent; Group Services are there."""
-    port, groups = free_port(), Groups()
-    create(folder / "n1" / CLUSTER, cluster_id=CLUSTER, cluster_name="blue", node=NODE, servers=[1])
-    async with node(folder, 1, port) as one, node(folder, 2, port) as two:
-        there = connect(endpoint=one.broker.endpoint, name="groups", component=True)
-        async with there as bus, bus.serve("groups", {"join": groups.join}):
-            yield one, two, groups
+from real_nodes import story
+from registry_nodes import CLUSTER, cluster
 
 
 @story
@@ -224,7 +112,7 @@ async def test_users_write_below_app_only_and_components_everywhere(folder: Path
                     await user.call("registry", "append_system", epoch=2, kind="k", body=b"")
                 assert (await user.call("registry", "put", key="/app/u", value=1))["succeeded"]
             assert (await found.bus.call("registry", "put", key="/nodes/7", value=1))["succeeded"]
-            with pytest.raises(errors.Refused, match="define-server"):
+            with pytest.raises(errors.Refused, match="changes of the registry servers only"):
                 await found.bus.call("registry", "put", key="/cluster/servers", value={"servers": [1, 2]})
             with pytest.raises(errors.WrongCluster):
                 await found.bus.call("registry", "get", key="/app/u", cluster="c-2")

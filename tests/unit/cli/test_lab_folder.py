@@ -124,8 +124,20 @@ def test_the_lab_says_when_there_is_none(covey, tmp_path: Path) -> None:  # type
         assert "error[lab.not_found]" in answer.stderr
 
 
-def test_several_servers_are_not_built(covey, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    answer = covey("lab", "up", "--servers", "3", "--dir", str(tmp_path / "lab"), "-o", "json")
-    assert answer.exit_code == 1
-    assert "SPEC 9.5" in answer.stdout
+@pytest.mark.parametrize(("nodes", "servers"), [("3", "4"), ("2", "3"), ("9", "7"), ("3", "0")])
+def test_a_lab_has_no_more_servers_than_nodes_and_at_most_five(nodes: str, servers: str, covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    answer = covey("lab", "up", "--nodes", nodes, "--servers", servers, "--dir", str(tmp_path / "lab"))
+    assert answer.exit_code == 2 and "registry servers" in answer.stderr
     assert not (tmp_path / "lab").exists()
+
+
+def test_the_usual_number_of_servers_is_odd_and_at_most_three() -> None:
+    assert [folder.usual_servers(nodes) for nodes in (1, 2, 3, 4, 9)] == [1, 1, 3, 3, 3]
+
+
+def test_a_lab_keeps_its_servers_and_gets_more(tmp_path: Path) -> None:
+    lab = folder.create(tmp_path, 3, 20000, "inline", "open", 1)
+    assert folder.load(tmp_path).servers == 1
+    assert folder.grown(lab, 3, "inline", 3).servers == folder.load(tmp_path).servers == 3
+    with pytest.raises(Refused, match="has 3 registry servers"):
+        folder.grown(folder.load(tmp_path), 3, "inline", 1)

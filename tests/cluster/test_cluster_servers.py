@@ -1,0 +1,244 @@
+"""Three registry servers on three real nodes: the primary's death, a minority, a change of servers, a lost copy."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covey.errors import CoveyError
+from covey.testing import Cluster, Node
+
+CURED = ("registry.read_only", "registry.no_quorum", "registry.not_primary", "core.timeout", "bus.no_service")
+"""Errors that a retry with the same request id cures."""
+
+
+@pytest.fixture(scope="module")
+def held() -> Iterator[list[Cluster]]:
+    """The cluster that goes from test to test, if the last one left it whole."""
+    clusters: list[Cluster] = []
+    yield clusters
+    for found in clusters:
+        with closing(found):
+            check_logs(found)
+
+
+@pytest.fixture
+def three(held: list[Cluster]) -> Iterator[Cluster]:
+    """Three nodes with three servers, all online and voting, which must be so again when the test ends."""
+    if not held:
+        held.append(Cluster(3, isolation="inline", servers=3))
+        held[0].up()
+    yield held[0]
+    held[0].show()
+    try:
+        whole(held[0], 10.0)
+    except AssertionError:
+        held.pop().close()
+
+
+def check_logs(cluster: Cluster) -> None:
+    for one in cluster:
+        said = one.log.read_text()
+        assert "Traceback (most recent call last)" not in said, said
+
+
+def status(node: Node) -> Any:
+    return node.call("registry", "status")
+
+
+def whole(cluster: Cluster, seconds: float = 60.0) -> None:
+    """Wait until every node is online and every server votes."""
+    cluster.wait_online(seconds)
+    cluster.wait_voting(1, 2, 3, seconds=seconds)
+
+
+class Writer(threading.Thread):
+    """Puts numbers through one node as fast as it can, each until it is acknowledged, always under the same id."""
+
+    def __init__(self, node: Node, prefix: str) -> None:
+        super().__init__(daemon=True)
+        self.node, self.prefix = node, prefix
+        self.acknowledged = 0
+        self.longest = 0.0  # seconds that one number took
+        self.errors: list[str] = []
+        self._ended = threading.Event()
+        self._wrote = threading.Condition()
+
+    def run(self) -> None:
+        import asyncio
+
+        asyncio.run(self._write())
+
+    async def _write(self) -> None:
+        async with self.node.connect() as bus:
+            while not self._ended.is_set():
+                number, began = self.acknowledged + 1, time.monotonic()
+                while True:
+                    try:
+                        given = {"key": f"{self.prefix}/{number}", "value": number, "if_revision": 0}
+                        done = await bus.call("registry", "put", request_id=f"{self.prefix}-{number}", **given)
+                        assert done["succeeded"], f"{number} was applied twice"
+                        break
+                    except CoveyError as problem:
+                        self.errors.append(problem.code)
+                        if problem.code not in CURED or self._ended.is_set():
+                            return
+                self.longest = max(self.longest, time.monotonic() - began)
+                with self._wrote:
+                    self.acknowledged = number
+                    self._wrote.notify_all()
+
+    def more(self, count: int = 20) -> None:
+        """Wait until so many more were acknowledged."""
+        with self._wrote:
+            wanted = self.acknowledged + count
+            assert self._wrote.wait_for(lambda: self.acknowledged >= wanted, 30), self.errors[-5:]
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join(30)
+        assert set(self.errors) <= set(CURED), self.errors
+
+
+@contextmanager
+def writing(node: Node, prefix: str) -> Iterator[Writer]:
+    """Write meanwhile; afterwards all that was acknowledged must be there, on every node."""
+    writer = Writer(node, prefix)
+    writer.start()
+    try:
+        writer.more()
+        yield writer
+        writer.more()
+    finally:
+        writer.end()
+    listed = node.call("registry", "ls", prefix=f"{prefix}/", limit=100_000)["items"]
+    there = {item["value"] for item in listed}
+    assert set(range(1, writer.acknowledged + 1)) <= there
+
+
+def test_the_primary_is_killed_and_everything_goes_on(three: Cluster) -> None:
+    before = status(three[1])
+    dead, other = three[before["primary"]], three[before["primary"] % 3 + 1]
+    with writing(other, "/app/killed") as writer:
+        dead.kill()
+        writer.more()
+        assert writer.longest < 3.0, "the others take writes again within three seconds"
+        seen = other.wait(
+            "the view to let it go", lambda found: dead.number not in found["view"]["members"], seconds=30
+        )
+        assert seen["quorate"] and seen["view"]["id"][0] > before["epoch"], "the new primary's node made the view"
+        groups = other.wait(
+            "its membership to end",
+            lambda found: len(found["members"]) == 2,
+            ask=("groups", "show"),
+            name="sys.registry",
+        )
+        assert {member["node"] for member in groups["members"]} == {1, 2, 3} - {dead.number}
+        dead.start()
+        dead.wait_online()
+    after = status(dead)
+    assert after["primary"] != dead.number and after["epoch"] > before["epoch"]
+    whole(three)
+    steps = {line["step"]: line for line in dead.call("dcm", "node_boot_log")}
+    assert f"at primary {after['primary']}" in steps[5]["event"] and steps[16]["how"] == "done"
+
+
+def test_a_primary_that_ends_in_order_hands_over(three: Cluster) -> None:
+    primary = three[status(three[1])["primary"]]
+    other = three[primary.number % 3 + 1]
+    with writing(other, "/app/ended") as writer:
+        assert primary.stop() == 0
+        writer.more()
+        assert writer.longest < 1.0, "nobody waits for an election"
+        primary.start()
+        primary.wait_online()
+    whole(three)
+
+
+def test_a_minority_reads_what_may_be_old_and_writes_nothing(three: Cluster) -> None:
+    one, *others = three
+    one.call("registry", "put", key="/app/minority", value="before")
+    copy = {"key": "/app/minority", "consistency": "stale"}
+    one.wait("its own copy to have it", lambda found: found["value"] == "before", ask=("registry", "get"), **copy)
+    for each in others:
+        each.kill()
+    one.wait("it to know", lambda found: found["primary"] is None, ask=("registry", "status"))
+    until = time.monotonic() + 10
+    while (found := refused(one)) != "registry.no_quorum":
+        assert time.monotonic() < until, found
+    began = time.monotonic()
+    answer = one.covey("registry", "put", "/app/minority", "after", "-o", "json")
+    assert answer.code == 6 and "a majority of the servers does not answer" in answer.error["message"]
+    assert time.monotonic() - began < 1.5, "at once, but for the start of a process"
+    assert one.covey("registry", "get", "/app/minority").code == 6
+    stale = one.covey("registry", "get", "/app/minority", "--consistency", "stale", "-o", "json").data
+    assert (stale["value"], stale["consistency"]) == ("before", "stale")
+    for each in others:
+        each.start()
+    for each in others:
+        each.wait_online()
+    whole(three)
+    assert one.call("registry", "get", key="/app/minority")["value"] == "before"
+
+
+def refused(node: Node) -> str:
+    try:
+        node.call("registry", "get", key="/app/minority", timeout=5.0)
+    except CoveyError as problem:
+        return problem.code
+    return ""
+
+
+def test_servers_come_and_go_under_writes(three: Cluster) -> None:
+    one, two, _ = three
+    with writing(two, "/app/changed") as writer:
+        for gone in ("3", "1"):
+            assert one.covey("registry", "undefine-server", gone).code == 0
+            writer.more(5)
+        alone = two.wait("it to be alone", lambda found: len(found["servers"]) == 1, ask=("registry", "status"))
+        assert alone["primary"] == 2 and alone["tolerates"] == 0
+        last = two.covey("registry", "undefine-server", "2", "-o", "json")
+        assert last.code == 5 and "the last registry server" in last.error["message"]
+        made = one.covey("registry", "define-server", "n1", "3", "--wait", "-o", "json")
+        assert {server["state"] for server in made.data["servers"]} == {"primary", "follower"}
+    kept = one.covey("node", "undefine", "3", "--yes", "-o", "json")
+    assert kept.code == 5 and "covey registry undefine-server 3" in kept.error["hint"]
+    local = [each.call("dcm", "local") for each in three]
+    assert all(sorted(found["servers"]) == [1, 2, 3] and not found["learners"] for found in local)
+    whole(three)
+
+
+def test_a_server_is_put_offline_and_online(three: Cluster) -> None:
+    one = three[1]
+    assert one.covey("registry", "offline", "3", "--wait").code == 0
+    second = one.covey("registry", "offline", "2", "-o", "json")
+    assert second.code == 5 and "would answer" in second.error["message"]
+    assert three[3].call("registry", "get", key="/cluster/definition")["value"]["name"] == "lab", "it is a client now"
+    assert three[3].call("dcm", "local")["stopped"] == [3]
+    assert one.covey("registry", "online", "3", "--wait").code == 0
+    whole(three)
+
+
+def copy_of(node: Node) -> Path:
+    return Path(node.call("dcm", "local")["folder"]) / "configuration" / "registry"
+
+
+def test_a_servers_folder_is_gone_and_filled_again(three: Cluster) -> None:
+    primary = status(three[1])["primary"]
+    lost, other = three[primary % 3 + 1], three[primary]
+    folder = copy_of(lost)
+    lost.kill()
+    shutil.rmtree(folder)
+    other.call("registry", "put", key="/app/lost", value="there")
+    lost.start()
+    lost.wait_online()
+    whole(three)
+    assert f"{folder} is damaged at byte 0: the folder of this server's copy is missing" in lost.log.read_text()
+    assert lost.call("registry", "get", key="/app/lost", consistency="stale")["value"] == "there"
+    assert list(folder.glob("snapshot-*"))
