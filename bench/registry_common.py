@@ -21,13 +21,16 @@ FILLERS = 64
 """Writes under way while the keys are made."""
 
 
-def key_of(number: int) -> str:
-    """Return a key's name."""
-    return f"/app/bench/{number % KEYS:06d}"
+def key_of(number: int, keys: int = KEYS) -> str:
+    """Return a key's name; there are so many."""
+    return f"/app/bench/{number % keys:06d}"
 
 
 class Store:
     """A system's keys as its client sees them."""
+
+    keys = KEYS
+    """How many there are."""
 
     async def put(self, number: int) -> None:
         """Write a key; durable on a majority when this returns."""
@@ -46,9 +49,9 @@ class Store:
         return nullcontext()
 
 
-async def fill(store: Store, keys: int) -> None:
-    """Write keys once, many at a time."""
-    numbers = iter(range(keys))
+async def fill(store: Store, first: int, keys: int) -> None:
+    """Write so many keys once, many at a time."""
+    numbers = iter(range(first, first + keys))
 
     async def work() -> None:
         for number in numbers:
@@ -65,7 +68,8 @@ async def client(store: Store) -> None:
         async for command in commands():
             row, counter = command["do"], itertools.count()
             if row == "fill":
-                await fill(store, command.get("keys", KEYS))
+                store.keys = command.get("modulo", KEYS)
+                await fill(store, command.get("first", 0), command.get("keys", KEYS))
                 answer(filled=True)
                 continue
             verb = {"put": store.put, "puts": store.put, "linear": store.linear, "stale": store.stale}[row]

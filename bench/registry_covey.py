@@ -37,15 +37,15 @@ class Registry(Store):
 
     async def put(self, number: int) -> None:
         """Write a key; it is on a majority of the disks when this returns."""
-        await self._bus.call("registry", "put", key=key_of(number), value=VALUE)
+        await self._bus.call("registry", "put", key=key_of(number, self.keys), value=VALUE)
 
     async def linear(self, number: int) -> None:
         """Read a key as of now."""
-        self._check(await self._bus.call("registry", "get", key=key_of(number)))
+        self._check(await self._bus.call("registry", "get", key=key_of(number, self.keys)))
 
     async def stale(self, number: int) -> None:
         """Read a key as this node's server knows it."""
-        self._check(await self._bus.call("registry", "get", key=key_of(number), consistency="stale"))
+        self._check(await self._bus.call("registry", "get", key=key_of(number, self.keys), consistency="stale"))
 
     @staticmethod
     def _check(found: dict[str, Any]) -> None:

@@ -125,9 +125,8 @@ class Gateway(Store):
         """Read a key as this member knows it."""
         self._check(await self._ask(b"range", b'{"key":"%s","serializable":true}' % self._key(number)))
 
-    @staticmethod
-    def _key(number: int) -> bytes:
-        return base64.b64encode(key_of(number).encode())
+    def _key(self, number: int) -> bytes:
+        return base64.b64encode(key_of(number, self.keys).encode())
 
     @staticmethod
     def _check(body: bytes) -> None:
