@@ -10,13 +10,23 @@ from covey.bus.client import connect
 from covey.testing import Cluster
 from registry_common import VALUE, Store, key_of, serve_client
 
+LIMIT = 60.0
+"""Seconds for another server to be filled and vote."""
+
 
 def cluster(stack: ExitStack, servers: int) -> Cluster:
     """Start as many nodes as registry servers, as `covey lab` does: a process a component, CURVE between nodes."""
     found = Cluster(servers, isolation="process", mode="curve")
     stack.callback(found.close)
     found.up()
-    found[1].wait("writes to be open", lambda status: status["writable"], ask=("registry", "status"))
+    for server in range(2, servers + 1):
+        found[1].call("registry", "define_server", server=server, timeout=LIMIT)
+
+    def level(status: Any) -> bool:
+        votes = [one["state"] for one in status["servers"]]
+        return status["writable"] and votes.count("primary") == 1 and votes.count("follower") == servers - 1
+
+    found[1].wait(f"writes to be open with {servers} servers", level, ask=("registry", "status"))
     return found
 
 
