@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from bus_common import answer, commands, run
 from bus_systems import Failed, Party, started
 from covey.bus.client import Client, connect
 from covey.errors import CoveyError
-from covey.testing import Cluster
+from covey.testing import Cluster, Node
 from registry_covey import cluster
 from rounds import look_around
 
@@ -137,18 +138,30 @@ def level(nodes: Cluster, lag: int = LAG) -> int:
     return primary
 
 
-def kill(nodes: Cluster, writers: dict[int, Party]) -> dict[str, float]:
-    """Kill the primary's node; return how long no write was accepted through another, and through every other."""
+def freeze(node: Node) -> None:
+    """Stop all processes of a node where they are: connections stay open and nothing answers, as when a machine is
+    lost. The daemon first: it would start again what it believes to hang."""
+    for pid in (node.pid, *(pid for pid in node.processes() if pid != node.pid)):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def kill(nodes: Cluster, writers: dict[int, Party], frozen: bool) -> dict[str, float]:
+    """Kill or freeze the primary's node; return how long no write was accepted through another, and through every."""
     victim = level(nodes)
     for party in writers.values():
         party.ask(do="after", moment=time.monotonic())  # writes are accepted everywhere
     time.sleep(AFTER)
     others = [party for number, party in writers.items() if number != victim]
     moment = time.monotonic()
-    nodes[victim].kill()
+    if frozen:
+        freeze(nodes[victim])
+    else:
+        nodes[victim].kill()
     for party in others:
         party.say(do="after", moment=moment)
     taken = [party.hear()["seconds"] for party in others]
+    if frozen:
+        nodes[victim].kill()
     nodes[victim].start()
     return {"node": victim, "first": min(taken), "every": max(taken)}
 
@@ -190,7 +203,7 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
             writers = started_writers(stack, nodes, nodes.folder)
             kills = []
             for number in range(1, said.kills + 1):
-                kills.append(kill(nodes, writers))
+                kills.append(kill(nodes, writers, said.freeze))
                 note(
                     "kill {}: node {node}, accepted again after {first:.2f} s, everywhere {every:.2f} s".format(
                         number, **kills[-1]
@@ -217,6 +230,7 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
         "machine": machine,
         "load": round(os.getloadavg()[0], 2),
         "servers": said.servers,
+        "ended_by": "SIGSTOP" if said.freeze else "SIGKILL",
         "kills": kills,
         **summary,
         "acknowledged": len(keys),
@@ -229,7 +243,8 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
 def text(found: dict[str, Any]) -> str:
     """Return the table."""
     rows = {"first": "through another node", "every": "through every other node"}
-    lines = ["", f"seconds until a write was accepted again, {len(found['kills'])} kills of the primary's node"]
+    times = f"{found['ended_by']} of the primary's node, {len(found['kills'])} times"
+    lines = ["", f"seconds until a write was accepted again; {times}"]
     lines.append(f"  {'':<28}{'min':>8}{'p50':>8}{'p99':>8}{'max':>8}")
     for row, words in rows.items():
         values = found[row]
@@ -247,6 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Kill the primary's node again and again; measure and check.")
     parser.add_argument("--servers", type=int, choices=(3, 5), default=3, help="registry servers (default 3)")
     parser.add_argument("--kills", type=int, default=50, help="how often (default 50)")
+    parser.add_argument(
+        "--freeze", action="store_true", help="stop the node's processes (SIGSTOP) before they are killed"
+    )
     parser.add_argument("--json", action="store_true", help="one object; progress goes to standard error")
     said = parser.parse_args(arguments)
     if said.kills < 1:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,12 @@ ROWS = {
     "stale": "stale (etcd: serializable) reads per second, {clients} under way",
 }
 FIGURE = {"put": "p50", "puts": "rate", "linear": "rate", "stale": "rate"}
-WORDS = {"covey": "covey, {servers}", "etcd": "etcd, JSON gateway, {servers}", "disk": "the disk: one append, synced"}
+WORDS = {
+    "covey": "covey, {servers}",
+    "etcd": "etcd, JSON gateway, {servers}",
+    "etcd-grpc": "etcd, gRPC, {servers}",
+    "disk": "the disk: one append, synced",
+}
 GOALS: list[Goal] = [
     ("put", "covey", "etcd", "<=", 1.0),
     ("puts", "covey", "etcd", ">=", 3.0),
@@ -63,17 +69,27 @@ def covey(stack: ExitStack, folder: Path, servers: int) -> Running:
 
 
 def etcd(stack: ExitStack, folder: Path, servers: int) -> Running:
-    """Members of etcd; the client asks the leader."""
+    """Members of etcd; the client asks the leader, by its JSON gateway."""
     said, processes = members(stack, folder, servers)
     return Running(started(stack, "registry_etcd.py", "client", said), lambda: processes)
 
 
-SYSTEMS = {"covey": covey, "etcd": etcd}
+def etcd_grpc(stack: ExitStack, folder: Path, servers: int) -> Running:
+    """The same, by gRPC."""
+    said, processes = members(stack, folder, servers)
+    return Running(started(stack, "registry_etcd.py", "client", {**said, "grpc": True}), lambda: processes)
+
+
+SYSTEMS = {"covey": covey, "etcd": etcd, "etcd-grpc": etcd_grpc}
 
 
 def missing(name: str) -> str:
     """Return why a system cannot be measured here; empty: it can."""
-    return "etcd is not installed (apt-get install etcd-server)" if name == "etcd" and not found("etcd") else ""
+    if name.startswith("etcd") and not found("etcd"):
+        return "etcd is not installed (apt-get install etcd-server)"
+    if name == "etcd-grpc" and find_spec("grpc") is None:
+        return "the Python package grpcio is not installed (extra `bench`)"
+    return ""
 
 
 @contextmanager
@@ -149,7 +165,9 @@ def summed(results: Results) -> dict[str, Any]:
                 for name, rounds in systems.items()
             },
             "ratios": {
-                against: ratios(systems, FIGURE[row], against) for against in ("etcd", "disk") if systems.get(against)
+                against: ratios(systems, FIGURE[row], against)
+                for against in ("etcd", "etcd-grpc", "disk")
+                if systems.get(against)
             },
         }
     return {"rows": rows, "goals": judged(GOALS, rows)}
@@ -165,7 +183,7 @@ def text(found: dict[str, Any], said: argparse.Namespace) -> str:
         lines += ["", ROWS[row].format(clients=said.clients)]
         lines.append(
             f"  {'':<32}{''.join(f'{figure:>10}' for figure in figures)}{'spread':>18}{'CPU µs each':>13}"
-            + "".join(f"{'/ ' + name:>9}" for name in against)
+            + "".join(f"{'/ ' + name:>12}" for name in against)
         )
         for name, values in result["systems"].items():
             first = values[figures[0]]
@@ -175,7 +193,7 @@ def text(found: dict[str, Any], said: argparse.Namespace) -> str:
             line += f"{values['cpu']['median']:>13,.0f}" if "cpu" in values else f"{'':>13}"
             for other in against:
                 ratio = result["ratios"][other].get(name)
-                line += f"{ratio['median']:>9.2f}" if ratio else f"{'':>9}"
+                line += f"{ratio['median']:>12.2f}" if ratio else f"{'':>12}"
             lines.append(line)
     if found["not_measured"]:
         lines += ["", "not measured", *(f"  {what}: {why}" for what, why in found["not_measured"].items())]

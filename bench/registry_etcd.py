@@ -1,8 +1,10 @@
-"""etcd's parties in bench/registry.py: members on loopback, and a client of their JSON gateway.
+"""etcd's parties in bench/registry.py: members on loopback, and two clients of theirs.
 
-The client is the leanest that asyncio allows: one protocol object a connection, kept open, a request written as bytes,
-an answer found by its length. A connection carries one request at a time, so as many are open as requests are on
-their way. Nothing is parsed that is not needed: the answer to a put only for its status, that to a read for its value.
+`Gateway` speaks HTTP with the JSON gateway and is the leanest that asyncio allows: one protocol object a connection,
+kept open, a request written as bytes, an answer found by its length. A connection carries one request at a time, so as
+many are open as requests are on their way. Nothing is parsed that is not needed: the answer to a put only for its
+status, that to a read for its value. `Grpc` speaks gRPC by grpcio, whose core is in C, over one connection; its
+messages are few and small, so they are packed by hand instead of by generated code.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import base64
 import json
 import time
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from bus_systems import Failed, daemon, free_port
 from registry_common import VALUE, Store, key_of, serve_client
+
+SERIALIZABLE = bytes((7 << 3, 1))
+"""The field of a read that asks for what this member knows."""
 
 LIMIT = 30.0
 """Seconds within which the members must have a leader."""
@@ -145,5 +151,49 @@ class Gateway(Store):
         return answer
 
 
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of a protobuf message."""
+    size = len(content)
+    length = bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7))
+    return bytes((number << 3 | 2,)) + length + content
+
+
+class Grpc(Store):
+    """The same keys by gRPC."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._value = field(2, VALUE.encode())
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Connect."""
+        from grpc import aio
+
+        async with aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
+            self._put = channel.unary_unary("/etcdserverpb.KV/Put")
+            self._range = channel.unary_unary("/etcdserverpb.KV/Range")
+            yield
+
+    async def put(self, number: int) -> None:
+        """Write a key; it is on a majority of the disks when this returns."""
+        await self._put(self._key(number) + self._value)
+
+    async def linear(self, number: int) -> None:
+        """Read a key as of now."""
+        self._check(await self._range(self._key(number)))
+
+    async def stale(self, number: int) -> None:
+        """Read a key as this member knows it."""
+        self._check(await self._range(self._key(number) + SERIALIZABLE))
+
+    def _key(self, number: int) -> bytes:
+        return field(1, key_of(number, self.keys).encode())
+
+    @staticmethod
+    def _check(answer: bytes) -> None:
+        assert VALUE.encode() in answer
+
+
 if __name__ == "__main__":
-    serve_client(lambda said: Gateway(said["port"]))
+    serve_client(lambda said: (Grpc if said.get("grpc") else Gateway)(said["port"]))
