@@ -1,10 +1,10 @@
 """How long writes stop when the primary's node is killed, and that no acknowledged write is lost by that.
 
 Real daemons, a registry server on each. On every node a client begins a put every few milliseconds, whatever became of
-the one before. The node of the primary is ended with SIGKILL; what counts is the time until a put that began after that
-is acknowledged through another node (`first`), and through every other node (`every`). Then the node is started again,
-and when its copy is level, the next one is killed. At the end every acknowledged value must be read, by an exact read
-and in every copy. See README.md.
+the one before. The node of the primary is ended with SIGKILL; what counts is the time from there until a put that began
+when its last process was gone is acknowledged through another node (`first`), and through every other (`every`). Then
+the node is started again, and when its copy is level, the next one is killed. At the end every acknowledged value must
+be read, by an exact read and in every copy. See README.md.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ class Writer:
         self.heard.set()
 
     async def after(self, moment: float) -> float:
-        """Wait until a put that began after a moment, just now, is acknowledged; return the seconds since then."""
+        """Wait until a put that began after a moment, just now, is acknowledged; return when."""
         looked = max(len(self._acknowledged) - WAITING, 0)
         while True:
             self.heard.clear()
             for began, ended, _ in self._acknowledged[looked:]:
                 if began >= moment:
-                    return ended - moment
+                    return ended
             looked = len(self._acknowledged)
             await self.heard.wait()
 
@@ -106,7 +106,7 @@ async def writer(said: dict[str, Any]) -> None:
         writing = asyncio.create_task(found.write())
         async for command in commands():
             if command["do"] == "after":
-                answer(seconds=await found.after(command["moment"]))
+                answer(at=await found.after(command["moment"]))
             else:
                 writing.cancel()
                 Path(said["keys"]).write_text("\n".join(await found.end()))
@@ -157,9 +157,10 @@ def kill(nodes: Cluster, writers: dict[int, Party], frozen: bool) -> dict[str, f
         freeze(nodes[victim])
     else:
         nodes[victim].kill()
+    dead = time.monotonic()  # until then it may have acknowledged something
     for party in others:
-        party.say(do="after", moment=moment)
-    taken = [party.hear()["seconds"] for party in others]
+        party.say(do="after", moment=dead)
+    taken = [party.hear()["at"] - moment for party in others]
     if frozen:
         nodes[victim].kill()
     nodes[victim].start()
