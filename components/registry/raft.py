@@ -162,6 +162,7 @@ class Raft:
         if self.log.committed > self._hinted:
             self._hinted = self.log.committed
             data.append(records.encode_committed(self._hinted))
+        assert data, "an order of nothing is never done"
         self.effects.append(self.journal.order(data, self.log.last, self.promised, held, self.cause))
 
     def persisted(self, now: float, number: int) -> None:

@@ -1,8 +1,9 @@
 """The thread that writes the log: while one sync runs, the next batch gathers (group commit).
 
-Knows the disk and the loop, nothing of the machine. Orders are done in the order in which they came; all that wait
-when the disk is free become one batch and one sync. An error of the disk is handed to the loop, which ends the
-component: this thread does nothing after it.
+Knows the disk and the loop, nothing of the machine. Orders are done in the order in which they came; what one turn of
+the loop orders is handed over together, and all that wait when the disk is free become one batch and one sync. (The
+first of thirty puts does not wake the thread: it would take the interpreter from the loop that works on the others.)
+An error of the disk is handed to the loop, which ends the component: this thread does nothing after it.
 
 When there is no room, that batch and all that was ordered behind it are given up, for they are chained to it; the loop
 hears it, and what it orders from then on is written again. A damaged copy is no disk: then the first order is a refill,
@@ -58,23 +59,32 @@ class Writer:
         self._refusing = False  # the thread's own: until the loop knows, orders build on what was not written
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._gathered: list[bytes] = []  # ordered in this turn of the loop
+        self._number = 0  # of the last order among them
         self._orders: queue.SimpleQueue[_Write | _Refill | str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="registry-log", daemon=True)
         self._thread.start()
 
     def write(self, number: int, records: Sequence[bytes]) -> None:
         """Order records to be made durable; `done` gets this number or a higher one."""
-        self._orders.put(_Write(number, records))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.extend(records)
+        self._number = number
+        if len(self._gathered) >= BATCH_RECORDS:
+            self._hand_over()
 
     def refill(self, number: int, make: Callable[[], Disk]) -> None:
         """Order a whole new copy: the one that is open is closed, then `make` (`Disk.refill`) is called, by the thread.
 
         `done` gets this number when it is there; `refused` is called when there is no room for it.
         """
+        self._hand_over()
         self._orders.put(_Refill(number, make))
 
     def trim(self) -> None:
         """Order what a snapshot made needless to be removed."""
+        self._hand_over()
         self._orders.put("trim")
 
     async def failed(self) -> None:
@@ -83,8 +93,14 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what was ordered, then close the disk."""
+        self._hand_over()
         self._orders.put("close")
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._orders.put(_Write(self._number, self._gathered))
+            self._gathered = []
 
     def _run(self) -> None:
         try:
@@ -146,6 +162,7 @@ class Writer:
             self._tell(self._done, number)
 
     def _refuse(self, reason: str) -> None:
+        self._hand_over()  # that, too, builds on what was not written
         self._orders.put("known")  # before whatever `refused` leads to
         self._refused(reason)
 

@@ -133,6 +133,18 @@ class Flaky:
         pass
 
 
+class Counting(Flaky):
+    """A disk that remembers how many records came at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def append(self, batch: list[bytes]) -> None:
+        super().append(batch)
+        self.batches.append(len(batch))
+
+
 def test_what_was_ordered_behind_a_refused_batch_is_not_written_either() -> None:
     asyncio.run(orders_behind_a_refused_batch())
 
@@ -150,6 +162,7 @@ async def orders_behind_a_refused_batch() -> None:
     assert await done.get() == 1
     disk.full = True
     writer.write(2, [b"b"])
+    await asyncio.sleep(0)  # the loop's turn ends: it is handed over
     while not writer._refusing:  # the loop does not know yet, and orders more
         pass
     disk.full = False
@@ -196,6 +209,22 @@ async def refills(folder: Path, image: bytes, disk: Disk, more: list[bytes]) -> 
         pass
     assert writer.disk is not None
     await writer.close()
+
+
+def test_what_one_turn_of_the_loop_orders_is_one_batch() -> None:
+    asyncio.run(orders_of_one_turn())
+
+
+async def orders_of_one_turn() -> None:
+    disk, done = Counting(), asyncio.Queue[int]()
+    writer = Writer(disk, done.put_nowait, lambda: None, print)  # type: ignore[arg-type]
+    for number in range(1, 31):
+        writer.write(number, [b"%d" % number, b"x"])
+    assert await done.get() == 30
+    writer.write(31, [b"y"])
+    await writer.close()  # what was ordered in the same turn is finished first
+    assert await done.get() == 31
+    assert disk.batches == [60, 1]
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------
