@@ -65,6 +65,9 @@ def look(cluster_folder: Path, cluster_id: str, settings: Settings | None = None
     """Read the copy below a cluster's folder and judge it."""
     settings = settings or Settings()
     folder = folder_of(cluster_folder)
+    aside = folder.with_name("registry.damaged")
+    if not folder.exists() and aside.is_dir():
+        folder = aside  # a crash came just when a new copy was to take its place
     loaded, _ = load(folder, cluster_id)
     gen = loaded.identity.gen if loaded.identity else None
     if loaded.damaged:
