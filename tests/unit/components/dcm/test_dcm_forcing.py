@@ -1,4 +1,4 @@
-"""Forcing the registry: the best copy is chosen, what may be lost is said, and a crash leaves the old copy or the new."""
+"""Forcing: the best copy is chosen, what may be lost is said, and a crash leaves the old copy or the new."""
 
 from __future__ import annotations
 
