@@ -24,7 +24,7 @@ from ..registry import copies, generation
 from ..registry.backup import Backup, Label
 from ..registry.keys import unpack_value
 from ..registry.messages import Comparison, Operation
-from ..registry.proposals import SERVERS_KEY
+from ..registry.store import SERVERS_KEY
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from .entries import NODES, NodeEntry, define, entry_from
 from .sources import read_original

@@ -302,11 +302,9 @@ def record() -> bytes:
 
 
 def handing_out(bus: Any, data: bytes, part: int = 100) -> None:
-    bus.answers["registry", "status"] = {"primary": 3}
-
     def answer(token: str = "", part: int = 0, size: int = part) -> Any:
         if not token:
-            return {"token": "t", "size": len(data), "parts": -(-len(data) // size)}
+            return {"node": 3, "token": "t", "size": len(data), "parts": -(-len(data) // size)}
         return data[part * size : (part + 1) * size]
 
     bus.answers["registry", "backup"] = answer
@@ -331,13 +329,24 @@ def test_backup_writes_a_file_that_is_checked(covey, bus, tmp_path) -> None:  # 
     assert covey("registry", "backup", "--check", str(file)).exit_code == 10
 
 
+def begun(size: int, then: Any) -> Any:
+    return lambda **given: then if given else {"node": 3, "token": "t", "size": size, "parts": 1}
+
+
 def test_a_backup_that_cannot_be_whole_is_not_there(covey, bus, tmp_path) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / "night.backup"
     for answers, code in (
-        ({"status": {"primary": None, "closed_because": "no majority"}}, 6),
+        ({"backup": NoQuorum("no primary answers")}, 6),
         ({"backup": Busy("another backup is being taken")}, 5),
-        ({"backup": lambda **given: NotFound("held no more") if given else {"token": "t", "size": 9, "parts": 2}}, 4),
-        ({"backup": lambda **given: b"garbage" if given else {"token": "t", "size": 7, "parts": 1}}, 10),
+        (
+            {
+                "backup": lambda **given: (
+                    NotFound("held no more") if given else {"node": 3, "token": "t", "size": 9, "parts": 2}
+                )
+            },
+            4,
+        ),
+        ({"backup": begun(7, b"garbage")}, 10),
     ):
         handing_out(bus, record())
         bus.answers.update({("registry", verb): answer for verb, answer in answers.items()})

@@ -18,9 +18,10 @@ from covey.components.dcm.layout import Layout
 from covey.components.dcm.stopped import stopped
 from covey.components.dcm.storage import Store as LocalStore
 from covey.components.registry import create, entries, generation, records
-from covey.components.registry.disk import Disk, folder_of
+from covey.components.registry.disk import Disk
 from covey.components.registry.force import look
 from covey.components.registry.keys import pack_value, unpack_value
+from covey.components.registry.layout import folder_of
 from covey.components.registry.recovery import recover
 from covey.components.registry.settings import Settings
 from covey.errors import Ambiguous, CoveyError, NotDefined, Refused
@@ -108,10 +109,10 @@ def test_the_copy_goes_on_in_a_new_generation(tmp_path: Path) -> None:
         assert data["copies"][0]["incarnation"] == [0, 4, 4]
         after = forcing.carry_out(found)
     copy = look(one / CLUSTER, CLUSTER)
-    assert copy.sound and copy.incarnation == after == (1, 4 + generation.EPOCHS, 5)
+    assert copy.sound and copy.incarnation == after == (1, 4 + generation.EPOCHS, 5 + generation.ENTRIES)
     assert copy.servers() == [1]
     assert (value(one, "/app/a"), value(one, "/app/b")) == (1, 2)
-    assert copy.store.revision == before.store.revision + generation.REVISIONS + 1
+    assert copy.store.revision == before.store.revision + generation.ENTRIES + 1
     assert LocalStore(Layout(one)).servers(CLUSTER).servers == (1,)
     assert [each.name for each in folder_of(one / CLUSTER).parent.glob("registry*")].count("registry.damaged") == 1
     disk, loaded = Disk.open(folder_of(one / CLUSTER), CLUSTER)
@@ -219,7 +220,7 @@ def test_a_disk_that_refuses_leaves_the_old_copy(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     with surveyed(one) as found:
-        monkeypatch.setattr(forcing.copies, "write_aside", refuse)
+        monkeypatch.setattr("covey.components.registry.layout.write_aside", refuse)
         with pytest.raises(CoveyError, match="No space left"):
             forcing.carry_out(found)
     monkeypatch.undo()

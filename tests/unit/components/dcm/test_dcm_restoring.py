@@ -19,9 +19,9 @@ from covey.components.dcm.restoring import Machine
 from covey.components.dcm.stopped import stopped
 from covey.components.dcm.storage import Store as LocalStore
 from covey.components.registry import backup, entries, records
-from covey.components.registry.disk import folder_of
 from covey.components.registry.force import look
 from covey.components.registry.keys import pack_value, unpack_value
+from covey.components.registry.layout import folder_of
 from covey.components.registry.recovery import encode_snapshot
 from covey.components.registry.store import Store
 from covey.errors import AlreadyDefined, AlreadyRunning, CoveyError, LocalDamaged
