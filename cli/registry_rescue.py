@@ -117,7 +117,7 @@ def restore(file: str, node_file: str, number: int | None, check: bool, yes: boo
     from ..components.registry import backup as files
 
     found = files.read(Path(file))
-    config, machine = _this_machine(node_file)
+    config, machine = _this_machine(node_file, look=check)
     plan = restoring.plan(found, machine, number)
     data = _plan(plan, str(config.node.state_dir), file, node_file)
     if check:
@@ -131,7 +131,7 @@ def restore(file: str, node_file: str, number: int | None, check: bool, yes: boo
     return done
 
 
-def _this_machine(node_file: str) -> tuple[Any, Any]:
+def _this_machine(node_file: str, look: bool) -> tuple[Any, Any]:
     from ..components.dcm import restoring
     from ..components.dcm.sources import installed_sources
     from ..plugins.manager import PluginManager
@@ -143,7 +143,7 @@ def _this_machine(node_file: str) -> tuple[Any, Any]:
         raise UsageError(
             f"--state {said} is not the state folder in {node_file}: {config.node.state_dir}", "leave it out"
         )
-    return config, restoring.this_machine(config, config.node.state_dir, installed_sources(PluginManager()))
+    return config, restoring.this_machine(config, config.node.state_dir, installed_sources(PluginManager()), look=look)
 
 
 def _plan(plan: Any, state: str, file: str, node_file: str) -> dict[str, Any]:
