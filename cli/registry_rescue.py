@@ -261,6 +261,8 @@ def _survey_text(data: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = [Table(("node", "copy", "incarnation", "committed", "revision", "state folder"), rows)]
     for each in data["copies"]:
         blocks += [f"damaged: {one['path']} at byte {one['position']}: {one['reason']}" for one in each["damaged"]]
+        if each["aside"]:
+            blocks.append(f"node {each['number']}: {each['path']} was put aside for a newer copy, which is not there")
     chosen = next(each for each in data["copies"] if each["state"] == data["state"])
     _, _, last = chosen["incarnation"]
     blocks += [
