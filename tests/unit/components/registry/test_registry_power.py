@@ -409,7 +409,7 @@ class Lived:
         """Do it, perhaps on a full disk, perhaps killed in the middle of it."""
         fate = self.random.random()
         if fate < 0.3:
-            self.power.kill_in(self.random.randint(1, 20))
+            self.power.kill_in(self.random.randint(1, self.random.choice([8, 20])))
         elif fate < 0.5:
             self.power.room = self.random.randint(0, 600)
         try:
@@ -454,6 +454,8 @@ class Lived:
         found = [log for log in allowed if log.is_what(loaded)]
         assert found, loaded
         self.log = found[0]
+        if self.random.random() < 0.3:  # what a start was built on must not go when the power does
+            self.crash(self.log)
 
 
 @registry
