@@ -140,6 +140,7 @@ class Disk:
             os.fsync(self._descriptor)
             sync_folder(self._folder)
             self._write_mark()
+            self._mark.sync()  # both slots are good on the disk before the next one is written over
             self._remove_superseded(found.superseded)
             for index in snapshot_indexes(self._folder):
                 if index < self._base:

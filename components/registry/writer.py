@@ -6,8 +6,7 @@ first of thirty puts does not wake the thread: it would take the interpreter fro
 An error of the disk is handed to the loop, which ends the component: this thread does nothing after it.
 
 When there is no room, that batch and all that was ordered behind it are given up, for they are chained to it; the loop
-hears it, and what it orders from then on is written again. A damaged copy is no disk: then the first order is a refill,
-which makes one.
+hears it, and what it orders from then on is written again.
 """
 
 from __future__ import annotations
@@ -33,15 +32,8 @@ class _Write(NamedTuple):
     records: Sequence[bytes]
 
 
-class _Refill(NamedTuple):
-    """An order to put a new copy in the place of the one there is."""
-
-    number: int
-    make: Callable[[], Disk]
-
-
 class Writer:
-    """Owns the disk's log while it lives; `disk` is None while there is no sound one.
+    """Owns the disk's log while it lives.
 
     `done(number)`, `trimmed()` and `refused(reason)` are called on the loop that made it; `refused` concerns all that
     was ordered and not yet said to be done.
@@ -49,19 +41,19 @@ class Writer:
 
     def __init__(
         self,
-        disk: Disk | None,
+        disk: Disk,
         done: Callable[[int], None],
         trimmed: Callable[[], None],
         refused: Callable[[str], None],
     ) -> None:
-        self.disk = disk
+        self._disk = disk
         self._done, self._trimmed, self._refused = done, trimmed, refused
         self._refusing = False  # the thread's own: until the loop knows, orders build on what was not written
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._gathered: list[bytes] = []  # ordered in this turn of the loop
         self._number = 0  # of the last order among them
-        self._orders: queue.SimpleQueue[_Write | _Refill | str] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_Write | str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="registry-log", daemon=True)
         self._thread.start()
 
@@ -73,14 +65,6 @@ class Writer:
         self._number = number
         if len(self._gathered) >= BATCH_RECORDS:
             self._hand_over()
-
-    def refill(self, number: int, make: Callable[[], Disk]) -> None:
-        """Order a whole new copy: the one that is open is closed, then `make` (`Disk.refill`) is called, by the thread.
-
-        `done` gets this number when it is there; `refused` is called when there is no room for it.
-        """
-        self._hand_over()
-        self._orders.put(_Refill(number, make))
 
     def trim(self) -> None:
         """Order what a snapshot made needless to be removed."""
@@ -106,11 +90,9 @@ class Writer:
         try:
             while self._work():
                 pass
-            if self.disk:
-                self.disk.close()
+            self._disk.close()
         except Exception as error:
-            if self.disk:
-                self.disk.abandon()
+            self._disk.abandon()
             self._tell(self._fail, error)
 
     def _work(self) -> bool:
@@ -127,34 +109,18 @@ class Writer:
                 order = self._orders.get_nowait()
             except queue.Empty:
                 break
-        if batch:
-            self._try(number, lambda: self._append(batch))
-        if isinstance(order, _Refill):
-            make = order.make
-            self._try(order.number, lambda: self._replace(make))
-        elif order == "known":
+        if batch and not self._refusing:
+            self._append(number, batch)
+        if order == "known":
             self._refusing = False
-        elif order == "trim" and self.disk:
-            self.disk.trim()
+        elif order == "trim":
+            self._disk.trim()
             self._tell(self._trimmed)
         return order != "close"
 
-    def _append(self, batch: list[bytes]) -> None:
-        if self.disk is None:
-            raise RuntimeError("records were ordered before the copy was refilled")
-        self.disk.append(batch)
-
-    def _replace(self, make: Callable[[], Disk]) -> None:
-        if self.disk:
-            disk, self.disk = self.disk, None
-            disk.close()
-        self.disk = make()
-
-    def _try(self, number: int, write: Callable[[], None]) -> None:
-        if self._refusing:
-            return
+    def _append(self, number: int, batch: list[bytes]) -> None:
         try:
-            write()
+            self._disk.append(batch)
         except NoRoom as problem:
             self._refusing = True
             self._tell(self._refuse, str(problem))

@@ -143,22 +143,22 @@ def grown(folder: Path, life: Life, batches: int = 6) -> Log:
 
 
 def crash_everywhere(
-    place: Path, root: Path, change: Callable[[], Any], check: Callable[[Path], Any], losses: int = 4
+    place: Path, root: Path, change: Callable[[], Any], check: Callable[[Path, bool], Any], losses: int = 4
 ) -> int:
-    """Do `change`; before each of its calls, and behind the last, give `check` what a crash there may leave of `root`.
-    Return how many calls there were."""
+    """Do `change`; before each of its calls, and behind the last, give `check` what a crash there may leave of `root`,
+    and whether it was over. Return how many calls there were."""
     place.mkdir(exist_ok=True)
     power = Power(root, Random(str(root.name)))
     number = itertools.count()
 
-    def crash() -> None:
-        for loss in range(1 + losses):
-            check((power.lost if loss else power.killed)(place / f"crash{next(number)}"))
+    def crash(over: bool = False) -> None:
+        for loss in range(1 + losses * (1 + over)):
+            check((power.lost if loss else power.killed)(place / f"crash{next(number)}"), over)
 
     power.each = crash
     with power.watching():
         change()
-    crash()
+    crash(over=True)
     power.close()
     return power.calls
 
@@ -185,10 +185,11 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, kind: str
     allowed = (before, replace(before, hard=after.hard), after)
     met = set()
 
-    def check(copy: Path) -> None:
+    def check(copy: Path, over: bool) -> None:
         with opened(copy) as (again, loaded):
             found = [log for log in allowed if log.is_what(loaded)]
             assert again and found, loaded
+            assert not over or after.is_what(loaded), "it was said to be durable"
             met.add(allowed.index(found[0]))
             more, then = life.batch(found[0], life.grow, life.cut, life.grow)
             again.append(more)  # it can go on from there
@@ -210,7 +211,7 @@ def test_a_crash_at_any_call_of_a_snapshot_trim_or_opening_changes_nothing(tmp_p
     folder = layout.folder_of(tmp_path / "state")
     snapshots = len(list(folder.glob("log-*")))
 
-    def check(copy: Path) -> None:
+    def check(copy: Path, over: bool) -> None:
         loaded, found = load(copy, CLUSTER)
         assert found and log.is_what(loaded)
 
@@ -254,7 +255,7 @@ def test_a_crash_at_any_call_of_a_refill_leaves_the_old_or_a_whole_new_copy(tmp_
     more, after = life.batch(replace(base, hard=(9, 2)), life.grow, life.hint)
     met = set()
 
-    def check(copy: Path) -> None:
+    def check(copy: Path, over: bool) -> None:
         place = copy / "registry"
         beside = {path.name: path.read_bytes() for path in (copy / "registry.damaged").glob("*")}
         with opened(place) as (disk, loaded):
@@ -271,6 +272,7 @@ def test_a_crash_at_any_call_of_a_refill_leaves_the_old_or_a_whole_new_copy(tmp_
                 assert "missing" in loaded.damaged[0].reason
                 assert kind == "missing" or beside == old
                 met.add("none")
+            assert not over or (disk and loaded.identity and loaded.identity.gen == 3)
         assert not (copy / "registry.new").exists()
 
     def refill() -> None:
@@ -289,9 +291,10 @@ def test_a_crash_at_any_call_of_the_founding_leaves_nothing_or_a_whole_copy(tmp_
     (state / "configuration").mkdir(parents=True)
     met = set()
 
-    def check(copy: Path) -> None:
+    def check(copy: Path, over: bool) -> None:
         home = layout.folder_of(copy)
         met.add(home.exists())
+        assert home.exists() or not over
         if home.exists():
             assert load(home, CLUSTER)[0].committed == 1
         else:
@@ -406,7 +409,7 @@ class Lived:
         """Do it, perhaps on a full disk, perhaps killed in the middle of it."""
         fate = self.random.random()
         if fate < 0.3:
-            self.power.kill_in(self.random.randint(1, 20))
+            self.power.kill_in(self.random.randint(1, self.random.choice([8, 20])))
         elif fate < 0.5:
             self.power.room = self.random.randint(0, 600)
         try:
@@ -451,6 +454,8 @@ class Lived:
         found = [log for log in allowed if log.is_what(loaded)]
         assert found, loaded
         self.log = found[0]
+        if self.random.random() < 0.3:  # what a start was built on must not go when the power does
+            self.crash(self.log)
 
 
 @registry
