@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check soak clean
+.PHONY: help demo test check sim sim-long soak clean
+
+SEEDS ?= 200
+FIRST ?= 0
 
 help:
 	@echo "make demo    a three-node cluster on this machine, shown at work (under a minute)"
 	@echo "make test    all tests, in parallel"
 	@echo "make check   lint, types, floors"
+	@echo "make sim     200 minutes of random faults on the replicated registry, simulated (minutes; SEEDS=, FIRST=)"
+	@echo "make sim-long SEEDS=2000   the same without pytest; every failure is listed, the counts go to $(VENV)/storms.txt"
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make clean   remove the environment and what tools left"
 
@@ -31,6 +36,14 @@ check: $(INSTALLED)
 	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/covey
 	cd $(VENV)/src && MYPYPATH=. ../bin/mypy --strict --explicit-package-bases --exclude '/(tests|examples|bench|docs|build|\.venv)/' covey
 	$(BIN)/pytest -q tests/test_meta.py
+
+sim: $(INSTALLED)
+	rm -rf $(VENV)/storms
+	COVEY_SIM_SEEDS=$(SEEDS) COVEY_SIM_FIRST=$(FIRST) COVEY_SIM_REPORT="$(CURDIR)/$(VENV)/storms" $(BIN)/pytest -q -n auto tests/sim/test_registry_storm.py
+	$(BIN)/python tests/support/registry_storm.py --merge $(VENV)/storms
+
+sim-long: $(INSTALLED)
+	$(BIN)/python tests/support/registry_storm.py $(FIRST) $$(($(FIRST) + $(SEEDS))) $(VENV)/storms.txt
 
 soak: $(INSTALLED)
 	$(BIN)/python bench/soak.py

@@ -57,9 +57,17 @@ class Progress(msgspec.Struct):
     def fits(self, match: int) -> None:
         """Its copy is the same as ours up to `match`."""
         self.match = max(self.match, match)
+        if self.probing and self.flights and match < self.next - 1:
+            return  # the answer to something older than what was sent to find out
         self.next = max(self.next, self.match + 1)
         self.probing, self.quiet = False, 0
         self.flights = max(self.flights - 1, 0)
+
+    def unfit(self, index: int) -> None:
+        """It could not take what we sent, and says that `index` fits. One question is sent for however many of these
+        answers: many come when one of several messages was lost or overtaken."""
+        if not (self.probing and self.flights and self.next == max(index, self.match) + 1):
+            self.back(index)
 
     def back(self, index: int) -> None:
         """Its copy does not go on from where we sent: go on behind `index`."""

@@ -183,7 +183,7 @@ class Reign:
             fits = place is not None and place.chain == message.chain
             progress.ill = False
             if not progress.fill:
-                progress.back(message.match if fits else message.committed)
+                progress.unfit(message.match if fits else message.committed)
         self._count_round()
         self.advance(now)
         if self._raft.reign is self:

@@ -65,8 +65,7 @@ class Guard:
         """Look at what one input led to."""
         raft = machine.raft
         if isinstance(input, messages.NoRoom):
-            self.ordered[node] = self.disks[node].copy.clone()
-            self.seen["full disks"] += 1
+            self._refused(node, machine)
         for effect in effects:
             if isinstance(effect, Persist):
                 self._ordered(node, machine, effect)
@@ -87,6 +86,16 @@ class Guard:
                 self.seen[f"notified {effect.what}"] += 1
 
     # --- orders ---
+
+    def _refused(self, node: int, machine: Any) -> None:
+        """Nothing of what was under way was written. A server without any other may use its indexes again."""
+        ordered, held = self.ordered[node], self.disks[node].copy
+        if len(ordered.in_force.voters) == 1 and not ordered.in_force.learners:
+            for at, (epoch, _, _) in enumerate(ordered.log, ordered.base + 1):
+                if at > held.last:
+                    self._places.pop((ordered.gen, epoch, at), None)
+        self.ordered[node] = held.clone()
+        self.seen["full disks"] += 1
 
     def _ordered(self, node: int, machine: Any, effect: Persist) -> None:
         copy = self.ordered[node]

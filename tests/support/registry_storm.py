@@ -1,6 +1,7 @@
 """A minute of faults on a registry under load, then peace, then judgement: used by tests, and by hand for new seeds.
 
-python tests/support/registry_storm.py FIRST LAST [FILE]    counts what happened, and adds it to FILE as text
+python tests/support/registry_storm.py FIRST END [FILE]    storms FIRST … END - 1; what happened is added to FILE
+python tests/support/registry_storm.py --merge FOLDER      what the storms of a test run counted
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def storm(seed: int, seconds: float = SECONDS, pace: float = 16.0, **machines: A
 
     `machines` are those of `RegistryCluster`: subclasses with a planted mistake.
     """
+    start = time.process_time()
     random = Random(f"storm {seed}")
     profile = NAMES[seed % len(NAMES)]
     moving = random.random() < 0.25
@@ -62,6 +64,7 @@ def storm(seed: int, seconds: float = SECONDS, pace: float = 16.0, **machines: A
     seen["messages lost"] += cluster.world.counts["lost"]
     seen["steps checked"] += cluster.world.steps
     seen["simulated seconds"] += round(cluster.world.now)
+    seen["processor milliseconds"] += round((time.process_time() - start) * 1000)
     seen[f"profile: {profile}"] += 1
     seen[f"storms of {size} servers" if not moving else "storms with a walk from 1 to 5 servers"] += 1
     return cluster
@@ -114,35 +117,46 @@ def _one(seed: int) -> tuple[int, dict[str, int], str]:
         return seed, {}, f"seed {seed}: {failure}"
 
 
-def report(total: Counter[str], seeds: int, seconds: float, workers: int) -> str:
+def report(total: Counter[str], seeds: int) -> str:
     """Return the counts as text."""
-    speed = total["simulated seconds"] / max(seconds * workers, 0.001)
+    speed = total["simulated seconds"] / max(total.pop("processor milliseconds") / 1000, 0.001)
     lines = [f"{seeds} storms, {total['simulated seconds'] / 3600:.1f} simulated hours, {total['faults']} faults"]
-    lines += [f"{speed:.1f} simulated seconds a second and processor"]
+    lines += [f"{speed:.1f} simulated seconds in a second of one processor"]
     lines += [f"{count:>12}  {what}" for what, count in sorted(total.items())]
     missing = [what for what in SOMETIMES if not total[what]]
     lines += [f"never: {', '.join(missing)}" if missing else "everything that should happen now and then did"]
     return "\n".join(lines)
 
 
+def _merged(folder: Path) -> int:
+    """Print the counts that tests left in a folder; 1 when something that should happen now and then never did."""
+    total: Counter[str] = Counter()
+    for file in sorted(folder.glob("storms-*")):
+        for line in file.read_text().splitlines():
+            count, _, what = line.partition(" ")
+            total[what] += int(count)
+    print(report(total, sum(count for what, count in total.items() if what.startswith("profile: "))))
+    return int(any(not total[what] for what in SOMETIMES))
+
+
 def main() -> int:
+    if sys.argv[1] == "--merge":
+        return _merged(Path(sys.argv[2]))
     first, last = int(sys.argv[1]), int(sys.argv[2])
     workers = int(os.environ.get("COVEY_SIM_WORKERS", os.cpu_count() or 1))
     total: Counter[str] = Counter()
     failures = 0
-    start = time.monotonic()
     with multiprocessing.Pool(workers) as pool:
         for _, seen, failure in pool.imap_unordered(_one, range(first, last)):
             total.update(seen)
             if failure:
                 failures += 1
                 print(failure, flush=True)
-    text = report(total, last - first - failures, time.monotonic() - start, workers)
+    text = f"seeds {first} to {last - 1}, {failures} failures\n{report(total, last - first - failures)}\n"
     print(text)
-    print(f"{failures} failures")
     if len(sys.argv) > 3:
         with Path(sys.argv[3]).open("a") as file:
-            file.write(f"seeds {first} to {last - 1}, {failures} failures\n{text}\n\n")
+            file.write(text + "\n")
     return int(failures > 0)
 
 
