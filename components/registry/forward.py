@@ -171,7 +171,7 @@ class ForwardEngine:
             question = self._stamped(question)
         call = Call(self._bus, self._cluster_id, question, request)
         while True:
-            primary = await self._primary(call)
+            primary = (not call.turned_away and self.known.primary) or await self._primary(call)
             try:
                 if primary == self.machine.node and self.own is not None:
                     return await self.own.ask(question, request)
@@ -183,8 +183,9 @@ class ForwardEngine:
                 await self._try_again(call, primary, problem)
                 if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
                     return {"primary": self.known.primary, "epoch": self.known.epoch}
-            except Busy as problem:  # a primary that is to go hands over first; then the next one does it
-                if not call.turned_away or call.left <= PAUSE:
+            except Busy as problem:  # the change before is not committed yet, or the primary hands over first
+                call.turned_away = True
+                if call.left <= PAUSE:
                     raise
                 await self._try_again(call, primary, problem)
 
