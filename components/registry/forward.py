@@ -81,6 +81,7 @@ class ForwardEngine:
         self._background = Background()
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
+        self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
         self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
     async def run(self) -> None:
@@ -175,7 +176,7 @@ class ForwardEngine:
             try:
                 if primary == self.machine.node and self.own is not None:
                     return await self.own.ask(question, request)
-                return await call.to(primary)
+                return await self._at(call, primary)
             except GONE as problem:
                 if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
                     call.doubt = problem
@@ -188,6 +189,19 @@ class ForwardEngine:
                 if call.left <= PAUSE:
                     raise
                 await self._try_again(call, primary, problem)
+
+    async def _at(self, call: Call, primary: int) -> Any:
+        """Ask a primary; when another one is known meanwhile, do not wait for the end of the link to the old one."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._asking[limit] = primary
+                return await call.to(primary)
+        except TimeoutError:
+            raise NotPrimary(
+                f"node {primary} did not answer, and node {self.known.primary} leads now", in_doubt=True
+            ) from None
+        finally:
+            self._asking.pop(limit, None)
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
@@ -328,6 +342,9 @@ class ForwardEngine:
         if isinstance(effect, Publish):
             if self.machine.following:  # not when one is lost: what was told of it still holds
                 self._told.clear()
+                for limit, primary in self._asking.items():
+                    if primary != self.known.primary:
+                        limit.reschedule(asyncio.get_running_loop().time())
             self._changed.set()
             self._changed = asyncio.Event()
 

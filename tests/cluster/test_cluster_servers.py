@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -147,6 +149,24 @@ def test_the_primary_is_killed_and_everything_goes_on(three: Cluster) -> None:
     whole(three)
     steps = {line["step"]: line for line in dead.call("dcm", "node_boot_log")}
     assert f"at primary {after['primary']}" in steps[5]["event"] and steps[16]["how"] == "done"
+
+
+def test_a_primary_that_hangs_is_replaced_and_then_gives_up(three: Cluster) -> None:
+    before = status(three[1])
+    frozen, other = three[before["primary"]], three[before["primary"] % 3 + 1]
+    processes = frozen.processes()
+    with writing(other, "/app/frozen") as writer:
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            writer.more()
+            assert writer.longest < 4.0, "nobody waits for the link to the old primary to end"
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+        assert frozen.call("registry", "get", key="/app/frozen/1", timeout=20.0)["value"] == 1
+    whole(three)
+    assert status(frozen)["epoch"] > before["epoch"]
 
 
 def test_a_primary_that_ends_in_order_hands_over(three: Cluster) -> None:
