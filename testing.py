@@ -3,7 +3,8 @@
 `check_controller` runs a controller against its own description, without a node and without pytest; the checks are
 those that a node makes, so what passes here is not refused there. The fixtures start real daemons as `covey node
 start` does, each cluster with a folder, loopback addresses and a port of its own, so that tests can run side by side.
-`pytest_plugins = ["covey.testing"]` in a conftest.py brings them in.
+`pytest_plugins = ["covey.testing"]` in a conftest.py brings them in. The simulator of protocol machines and the judges
+of histories live in `bus/` and are handed on from there when they are first asked for.
 
 What is odd: a daemon is killed by the kernel when the thread that started it ends, so that an aborted run leaves
 nothing behind; start nodes from the main thread. A cluster that ends makes sure that none of its processes is left.
@@ -25,9 +26,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bus.client import Client, connect
 from .bus.messages import Role
@@ -40,7 +42,44 @@ from .controllers.served import ServedController
 from .errors import CoveyError
 from .plugins.blame import home_of
 
-__all__ = ["Answer", "Cluster", "Node", "check_controller", "running_cluster"]
+if TYPE_CHECKING:
+    from .bus.linearizability import (
+        NotLinearizable,
+        Read,
+        Register,
+        Transaction,
+        check_registers,
+        check_transactions,
+        check_watch,
+    )
+    from .bus.nemesis import Nemesis
+    from .bus.simulation import Link, SimulationFailure, World
+
+__all__ = [
+    "Answer",
+    "Cluster",
+    "Link",
+    "Nemesis",
+    "Node",
+    "NotLinearizable",
+    "Read",
+    "Register",
+    "SimulationFailure",
+    "Transaction",
+    "World",
+    "check_controller",
+    "check_registers",
+    "check_transactions",
+    "check_watch",
+    "running_cluster",
+]
+
+_LATER = {
+    **dict.fromkeys(("Link", "SimulationFailure", "World"), "simulation"),
+    "Nemesis": "nemesis",
+    **dict.fromkeys(("NotLinearizable", "Read", "Register", "Transaction"), "linearizability"),
+    **dict.fromkeys(("check_registers", "check_transactions", "check_watch"), "linearizability"),
+}
 
 PATIENCE = 60.0
 """Seconds to wait for what takes one on an idle machine: tests share theirs with others."""
@@ -58,6 +97,14 @@ isolation: {isolation}
 
 MODE = "curve"
 """How the nodes of a cluster speak with each other, unless a test says it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Hand on what a test of nodes does not need."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".bus.{_LATER[name]}", __package__), name)
+
 
 # the daemon itself asks to die with its parent, then is what `covey node start` is
 _START = "import ctypes; ctypes.CDLL(None).prctl(1, 9); from covey.cli import main; main()"

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -20,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import zmq
 from bus_extra import idle, taps
 from bus_systems import COMPARED, SYSTEMS, Failed, events, requests, running
+from rounds import busy, goals_text, judged, listed, look_around, machine_text, others, ratios, spread
 
 ROWS = {
     "round_trip": "round trip, one request at a time, microseconds (less is better)",
@@ -48,38 +45,6 @@ GOALS = [
 
 
 Results = dict[str, dict[str, list[dict[str, float]]]]
-
-
-def busy() -> tuple[float, float]:
-    """Return the CPU seconds that the machine has worked, and those that this process and its ended children have."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(field) for field in fields]
-    idle_ticks = ticks[3] + ticks[4]
-    own = sum(
-        used.ru_utime + used.ru_stime
-        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
-    return (sum(ticks[:8]) - idle_ticks) / os.sysconf("SC_CLK_TCK"), own
-
-
-def others(since: tuple[float, float], seconds: float) -> float:
-    """Return what part of all CPUs others than the bench used since then."""
-    machine, own = (now - then for now, then in zip(busy(), since, strict=True))
-    return max(0.0, machine - own) / seconds / (os.cpu_count() or 1)
-
-
-def look_around() -> dict[str, Any]:
-    """Return what the machine is, and how much it works before anything is measured."""
-    since = busy()
-    time.sleep(1)
-    return {
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "busy": round(others(since, 1), 3),
-        "python": platform.python_version(),
-        "pyzmq": zmq.__version__,
-        "libzmq": zmq.zmq_version(),
-    }
 
 
 def compare(names: list[str], said: argparse.Namespace, failed: dict[str, str], note: Any) -> Results:
@@ -115,20 +80,6 @@ def compare(names: list[str], said: argparse.Namespace, failed: dict[str, str], 
     return results
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, min and max."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def ratios(row: dict[str, list[dict[str, float]]], figure: str, against: str) -> dict[str, dict[str, float]]:
-    """Return each system's figure as a multiple of another's, taken round by round."""
-    return {
-        name: spread([one[figure] / other[figure] for one, other in zip(rounds, row[against], strict=True)])
-        for name, rounds in row.items()
-        if name != against
-    }
-
-
 def summed(results: Results) -> dict[str, Any]:
     """Return medians and ratios of all rows, and which goals are met."""
     found: dict[str, Any] = {}
@@ -145,15 +96,7 @@ def summed(results: Results) -> dict[str, Any]:
                 if systems.get(against)
             },
         }
-    goals = []
-    for row, name, against, sign, number in GOALS:
-        ratio = found.get(row, {}).get("ratios", {}).get(against, {}).get(name)
-        if ratio:
-            met = ratio["median"] <= number if sign == "<=" else ratio["median"] >= number
-            goals.append(
-                {"row": row, "system": name, "against": against, "sign": sign, "goal": number, "met": met} | ratio
-            )
-    return {"rows": found, "goals": goals}
+    return {"rows": found, "goals": judged(GOALS, found)}
 
 
 def text(found: dict[str, Any], said: argparse.Namespace) -> str:
@@ -184,23 +127,9 @@ def text(found: dict[str, Any], said: argparse.Namespace) -> str:
             lines += ["", ROWS[row], *(f"  {line}" for line in found["rows"][row]["lines"])]
     if found["not_measured"]:
         lines += ["", "not measured", *(f"  {what}: {why}" for what, why in found["not_measured"].items())]
-    if found["goals"]:
-        lines += ["", "goals (median of the rounds' ratios, and their spread)"]
-    for goal in found["goals"]:
-        sign = "at most" if goal["sign"] == "<=" else "at least"
-        lines.append(
-            f"  {goal['row']:<11} {goal['system']} / {goal['against']:<8} {sign:<9}{goal['goal']:.2f}: "
-            f"{goal['median']:.2f} ({goal['min']:.2f}-{goal['max']:.2f}) {'met' if goal['met'] else 'MISSED'}"
-        )
-    machine = found["machine"]
-    lines += [
-        "",
-        f"{machine['cpus']} CPUs, load {machine['load']} and {machine['busy']:.0%} busy at the start; "
-        f"others used {found['others']:.0%} of them in the middle of the runs; "
-        f"Python {machine['python']}, libzmq {machine['libzmq']}, {'uvloop' if said.uvloop else 'the loop of asyncio'}",
-    ]
-    if not found["quiet"]:
-        lines.append("the machine was NOT quiet: look at ratios only, and believe them within their spread")
+    lines += goals_text(found["goals"])
+    loop = "uvloop" if said.uvloop else "the loop of asyncio"
+    lines += machine_text(found, f"libzmq {found['machine']['libzmq']}, {loop}")
     return "\n".join(lines)
 
 
@@ -231,19 +160,6 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
         "not_measured": failed,
         **found,
     }
-
-
-def listed(allowed: Sequence[str]) -> Any:
-    """Return a reader of comma-separated names."""
-
-    def read(words: str) -> list[str]:
-        names = words.split(",")
-        for name in names:
-            if name not in allowed:
-                raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(allowed)}")
-        return [name for name in allowed if name in names]
-
-    return read
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -239,8 +239,8 @@ def started(stack: ExitStack, script: str, role: str, said: dict[str, Any], kill
     return party.ready()
 
 
-def daemon(stack: ExitStack, port: int, program: str, *arguments: str) -> None:
-    """Start a server, wait until it listens, and end it when the stack ends."""
+def daemon(stack: ExitStack, port: int, program: str, *arguments: str) -> int:
+    """Start a server, wait until it listens, and end it when the stack ends; return its process id."""
     path = found(program)
     assert path
     process = subprocess.Popen([path, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -258,7 +258,7 @@ def daemon(stack: ExitStack, port: int, program: str, *arguments: str) -> None:
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return process.pid
         except OSError:
             if process.poll() is not None or time.monotonic() > given_up:
                 raise Failed(f"{program} does not listen") from None

@@ -30,6 +30,7 @@ class Driver:
         self._perform = perform
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0  # the deadline that the timer is for
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._stopped = False
         self._numbers = itertools.count(1)
@@ -96,12 +97,24 @@ class Driver:
             future.set_result(reply.result)
 
     def _arm(self) -> None:
+        """Set the timer. One that comes too early stays: most inputs only move the deadline on."""
+        deadline = self.machine.deadline
         if self._timer:
+            if deadline is not None and self._armed <= deadline:
+                return
             self._timer.cancel()
             self._timer = None
-        deadline = self.machine.deadline
         if deadline is not None and not self._stopped:
-            self._timer = self._loop.call_at(max(deadline, self._loop.time()), self.feed)
+            self._armed = deadline
+            self._timer = self._loop.call_at(max(deadline, self._loop.time()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        deadline = self.machine.deadline
+        if deadline is not None and deadline > self._armed:
+            self._arm()
+        else:
+            self.feed()
 
 
 class Background:

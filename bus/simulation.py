@@ -36,7 +36,6 @@ from .machine import (
     Message,
     Notify,
     Persist,
-    Persisted,
     Publish,
     Received,
     Reply,
@@ -404,8 +403,9 @@ class World:
         if node.paused:
             self._later(0.01, lambda: self._sync(node, service, birth, number))
             return
-        node.disks[service].sync(number)
-        self._step(node, service, Persisted(number))
+        heard = node.disks[service].sync(number)
+        if heard is not None:
+            self._step(node, service, heard)
 
     def _send(self, node: Node, source: Address, effect: Send) -> None:
         self.counts["sent"] += 1

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from ..errors import CoveyError
-from .machine import Address, Asked, Machine, Message, Notify, Publish, Received, Reply, Send
+from .machine import Address, Asked, Machine, Message, Notify, Persisted, Publish, Received, Reply, Send
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class Disk:
     pending: list[tuple[int, Any]] = field(default_factory=list)
     ready_at: float = 0.0
 
-    def sync(self, number: int) -> None:
-        """Make everything up to `number` durable."""
+    def sync(self, number: int) -> Any:
+        """Make everything up to `number` durable; return what the machine hears of it, None: nothing."""
         self.synced += [data for given, data in self.pending if given <= number]
         self.pending = [(given, data) for given, data in self.pending if given > number]
+        return Persisted(number)
 
     def crash(self, random: Random) -> None:
         """Lose what was not synced, but for a random first part of it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ..errors import InvalidFile, NoQuorum, Refused, UsageError
+from ..errors import InvalidFile, Refused, UsageError
 from .connection import Session, answer, command_schema, offline
 from .options import settings
 from .output import Block, Envelope, Fields, Table, note, print_result, timestamp
@@ -48,18 +48,11 @@ def backup(file: str, check: bool) -> int:
 
 
 async def _fetch(session: Session) -> bytes:
-    """Return the record of a snapshot, fetched from the primary part by part."""
-    status = await session.call("registry", "status")
-    primary = status.get("primary")
-    if not primary:
-        raise NoQuorum(
-            f"no primary registry server: {status.get('closed_because') or 'nobody leads'}",
-            "a backup holds what is current, so it needs one; `covey registry status` says more",
-        )
-    begun = await session.call("registry", "backup", node=primary)
+    """Return the record of a snapshot, fetched part by part from where the primary is."""
+    begun = await session.call("registry", "backup")
     found = bytearray()
     for number in range(begun["parts"]):
-        found += await session.call("registry", "backup", node=primary, token=begun["token"], part=number)
+        found += await session.call("registry", "backup", node=begun["node"], token=begun["token"], part=number)
         if sys.stderr.isatty() and number % 16 == 15:
             note(f"… {len(found) * 100 // begun['size']} %")
     return bytes(found)
@@ -124,7 +117,7 @@ def restore(file: str, node_file: str, number: int | None, check: bool, yes: boo
     from ..components.registry import backup as files
 
     found = files.read(Path(file))
-    config, machine = _this_machine(node_file)
+    config, machine = _this_machine(node_file, look=check)
     plan = restoring.plan(found, machine, number)
     data = _plan(plan, str(config.node.state_dir), file, node_file)
     if check:
@@ -138,7 +131,7 @@ def restore(file: str, node_file: str, number: int | None, check: bool, yes: boo
     return done
 
 
-def _this_machine(node_file: str) -> tuple[Any, Any]:
+def _this_machine(node_file: str, look: bool) -> tuple[Any, Any]:
     from ..components.dcm import restoring
     from ..components.dcm.sources import installed_sources
     from ..plugins.manager import PluginManager
@@ -150,7 +143,7 @@ def _this_machine(node_file: str) -> tuple[Any, Any]:
         raise UsageError(
             f"--state {said} is not the state folder in {node_file}: {config.node.state_dir}", "leave it out"
         )
-    return config, restoring.this_machine(config, config.node.state_dir, installed_sources(PluginManager()))
+    return config, restoring.this_machine(config, config.node.state_dir, installed_sources(PluginManager()), look=look)
 
 
 def _plan(plan: Any, state: str, file: str, node_file: str) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from ..registry import copies, generation
 from ..registry.backup import Backup, Label
 from ..registry.keys import unpack_value
 from ..registry.messages import Comparison, Operation
-from ..registry.proposals import SERVERS_KEY
+from ..registry.store import SERVERS_KEY
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from .entries import NODES, NodeEntry, define, entry_from
+from .layout import Layout
 from .sources import read_original
 from .stopped import Stopped
 
@@ -50,12 +51,16 @@ class Plan(msgspec.Struct, frozen=True):
     replaces: NodeDefinition | None
 
 
-def this_machine(config: Any, state_dir: Path, sources: Mapping[str, IdentitySource]) -> Machine:
-    """Return what a node's YAML makes of this machine; raises what its key file or identity source raises."""
+def this_machine(config: Any, state_dir: Path, sources: Mapping[str, IdentitySource], *, look: bool = False) -> Machine:
+    """Return what a node's YAML makes of this machine; raises what its key file or identity source raises.
+
+    With `look` nothing is written, not even an id that is to be generated: there is a word in its place.
+    """
     security, node = config.security, config.node
     key = load_keys(security.key.file).public if str(security.mode) == "curve" else ""
     identity = node.identity.source if node.identity.value is None else {node.identity.source: node.identity.value}
-    original = read_original(identity, state_dir, sources)
+    unmade = look and identity == "generated" and not Layout(state_dir).identity_file.exists()
+    original = "not generated yet" if unmade else read_original(identity, state_dir, sources)
     return Machine(str(node.name), original, addresses_of(node.adapters), int(node.port), key)
 
 

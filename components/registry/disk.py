@@ -8,8 +8,10 @@ not on the disk), and only then may a machine start on what was loaded. `append`
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +56,7 @@ class Disk:
         self._offset, self._batch, self._salt = found.end, found.batch, found.salt
         _, serial, _ = MarkFile.read(folder / MARK_NAME)
         self._mark = MarkFile(folder / MARK_NAME, serial)
+        self._snapshots, self._closed = threading.Lock(), False
 
     @classmethod
     def open(cls, folder: Path, cluster_id: str, settings: Settings | None = None) -> tuple[Disk | None, Loaded]:
@@ -72,9 +75,13 @@ class Disk:
                 os.close(lock)
                 return None, loaded
             disk = cls(folder, settings or Settings(), lock, loaded, found)
-            disk._make_fit(loaded, found)
         except BaseException:
             os.close(lock)
+            raise
+        try:
+            disk._make_fit(loaded, found)
+        except BaseException:
+            disk.abandon()
             raise
         return disk, loaded
 
@@ -251,11 +258,14 @@ class Disk:
         Odd: while it is written, a newer one may be installed, which removes all others; then this one goes too.
         """
         path = snapshot_path(self._folder, records.index_of(record))
-        try:
-            write_aside(path, record)
-        except OSError:
-            aside_of(path).unlink(missing_ok=True)
-            raise
+        with self._snapshots:
+            if self._closed:
+                raise OSError(errno.EBADF, "the copy was closed", str(path))
+            try:
+                write_aside(path, record)
+            except OSError:
+                aside_of(path).unlink(missing_ok=True)
+                raise
         if records.index_of(record) < self._base:
             path.unlink(missing_ok=True)
 
@@ -286,7 +296,10 @@ class Disk:
     # --- the end ---
 
     def close(self) -> None:
-        """Sync the mark and close the files."""
+        """Sync the mark and close the files. A snapshot that is being written is finished first: what comes to this
+        folder later is another copy."""
+        with self._snapshots:
+            self._closed = True
         try:
             self._mark.sync()
         except OSError as error:
@@ -297,7 +310,8 @@ class Disk:
     def abandon(self) -> None:
         """Close the files as they are and give up the lock: what is left to do after `DiskFailed`."""
         self._mark.close()
-        for descriptor in (self._descriptor, self._lock):
+        held, self._descriptor, self._lock = (self._descriptor, self._lock), -1, -1
+        for descriptor in held:
             if descriptor >= 0:
                 os.close(descriptor)
 

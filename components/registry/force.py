@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ...errors import Refused
-from . import entries
-from .disk import folder_of, load
-from .keys import unpack_value
+from . import entries, membership
+from .layout import folder_of
 from .loaded import Damage, Loaded
-from .proposals import SERVERS_KEY
+from .loading import load
 from .recovery import recover
 from .settings import Settings
 from .store import Store
@@ -56,15 +54,16 @@ class Copy(msgspec.Struct, frozen=True):
 
     def servers(self) -> list[int]:
         """Return the voters that this copy names."""
-        item = self.store.get(SERVERS_KEY)
-        value: Any = unpack_value(item.value) if item else {}
-        return list(value.get("servers", ()))
+        return list(membership.of_store(self.store).voters)
 
 
 def look(cluster_folder: Path, cluster_id: str, settings: Settings | None = None) -> Copy:
     """Read the copy below a cluster's folder and judge it."""
     settings = settings or Settings()
     folder = folder_of(cluster_folder)
+    aside = folder.with_name("registry.damaged")
+    if not folder.exists() and aside.is_dir():
+        folder = aside  # a crash came just when a new copy was to take its place
     loaded, _ = load(folder, cluster_id)
     gen = loaded.identity.gen if loaded.identity else None
     if loaded.damaged:

@@ -4,7 +4,7 @@ Pure. `restore` and `force` both go on from a state that may not be the newest o
 epochs that others have seen are missing in it, and will be given out again. So the generation is raised by one (copies
 of a lower one are never merged), and the counters jump over all that can have been given out: then no watcher goes on
 over a gap (it hears `registry.compacted`), no comparison with a lost revision holds, and nobody takes the new primary,
-or a view of the members, for older than one that was.
+a view of the members or the age of a request id for older than what it knows.
 
 Odd: the server list is written like any other key, in the entry that does all of it: the state at the base of a log is
 what names its first servers.
@@ -20,15 +20,14 @@ import msgspec
 from . import entries, records
 from .keys import check_key, pack_value
 from .messages import Comparison, Operation
-from .proposals import SERVERS_KEY
 from .recovery import encode_snapshot
-from .store import Store
+from .store import SERVERS_KEY, Store
 
 EPOCHS = 1_000_000
 """Reigns that the lost registry may have had beyond this state: one a second for eleven days."""
 
-REVISIONS = 1_000_000_000
-"""Changes that it may have made: 1,000 a second for eleven days."""
+ENTRIES = 1_000_000_000
+"""Entries, and so revisions, that it may have had: 1,000 a second for eleven days."""
 
 
 class NewCopy(msgspec.Struct, frozen=True):
@@ -69,7 +68,9 @@ def begin(
     changes = [(check_key(one.key), _value(one.key, one.value) if one.op == "put" else None) for one in then]
     changes.append((SERVERS_KEY, _value(SERVERS_KEY, listed)))
     image = store.image()
-    raised = msgspec.structs.replace(image, gen=image.gen + 1, revision=image.revision + REVISIONS)
+    raised = msgspec.structs.replace(
+        image, gen=image.gen + 1, index=image.index + ENTRIES, revision=image.revision + ENTRIES
+    )
     new = Store.restore(raised, store.settings)
     body = entries.Transacted("", (), tuple(changes), (), system=True)
     epoch = max(store.epoch, promised) + EPOCHS

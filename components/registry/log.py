@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from . import entries, records
 from .entries import Configured
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A place in a log: an index, and the epoch and digest of the entry there."""
 
     index: int

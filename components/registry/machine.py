@@ -25,33 +25,34 @@ from typing import Any
 
 import msgspec
 
-from ...bus.machine import Address, Asked, Effect, Message, Notify, Persisted, Publish, Received, Reply, Send
+from ...bus.machine import Asked, Effect, Message, Notify, Persisted, Received, Reply, Send
 from ...errors import (
-    Busy,
     CoveyError,
     DiskFull,
     NoQuorum,
-    NotDefined,
     NotPrimary,
     Overloaded,
     ReadOnly,
     Refused,
-    RequestExpired,
     StaleEpoch,
     UsageError,
 )
 from . import entries, membership, messages, proposals, reading, records, status
+from .exact import ExactReads
+from .hand_overs import HandOvers
+from .herald import Herald
 from .keys import check_prefix
 from .loaded import Damage
 from .log import Log, Place
 from .messages import SERVICE, AppendSystem, Leading, Phase
 from .peers import PeerMessage
-from .proposed import Proposal, Proposed, Waiter
+from .proposed import Proposal, Proposed, Waiter, result_of
 from .raft import Chance, Raft
 from .recovery import Recovered, encode_snapshot, restore
 from .reign import Reign
 from .settings import Settings
-from .states import EXACT, PHASE, RETRIED, WHY_CLOSED, State
+from .snapshots import Snapshots
+from .states import EXACT, PHASE, RETRIED, State
 from .store import Answer
 from .watchers import Waiting, Watchers
 
@@ -72,16 +73,15 @@ class RegistryMachine:
         self._group_formed = False
         self._opened = 0  # index of the entry that opened writes in this epoch
         self._proposed = Proposed()
-        self._reads: deque[tuple[int, Waiter, Callable[[], None]]] = deque()  # by the round they wait for
-        self._hand_overs: list[tuple[float, Waiter]] = []
-        self._log_bytes, self._snapshot_bytes = recovered.log_bytes, recovered.snapshot_bytes
-        self._snapshot_at = 0  # index of the snapshot under way
-        self._snapshot_before = recovered.log.base.index
+        self._reads = ExactReads()
+        self._hand_overs = HandOvers(settings.hand_over)
+        base = recovered.log.base.index
+        sizes = (settings.snapshot_bytes, recovered.log_bytes, recovered.snapshot_bytes)
+        self._snapshots = Snapshots(*sizes, base)
         self._no_room = ""  # a lone server: why the disk took nothing, until it takes something again
         self._again: float | None = None  # when it is tried again
         self._watchers = Watchers(settings.watches)
-        self._askers: dict[int, float] = {}  # node -> when it last asked who leads
-        self._announced: Leading | None = None
+        self._herald = Herald(settings.askers, settings.asker_seconds)
         self._now = 0.0
         self._story: deque[str] = deque(maxlen=20)
         self._highest = (0, 0, 0)
@@ -120,10 +120,11 @@ class RegistryMachine:
     def leading(self) -> Leading:
         """What is said of the primary to others; nobody, until its phase 1 is over."""
         raft = self.raft
-        phase, writable, leader = self.phase, self.writable, raft.leader
-        if not leader or (raft.leads and self.state not in EXACT) or (not raft.leads and raft.told[0] == "stale"):
-            return Leading(0, 0, phase, False, raft.log.committed)
-        return Leading(raft.promised, leader, phase, writable, raft.log.committed)
+        committed = raft.log.committed
+        unsettled = self.state not in EXACT if raft.leads else raft.told[0] == "stale"
+        if not raft.leader or unsettled:
+            return Leading(0, 0, self.phase, False, committed)
+        return Leading(raft.promised, raft.leader, self.phase, self.writable, committed)
 
     @property
     def leaderless_since(self) -> float | None:
@@ -135,21 +136,14 @@ class RegistryMachine:
         """Why users may not write; empty when they may."""
         if self.writable:
             return ""
-        raft = self.raft
-        if self.state is State.DAMAGED:
-            why = WHY_CLOSED[self.state]
-            return f"{why}: {self.damaged[0].path} at byte {self.damaged[0].position}" if self.damaged else why
-        if raft.leader and not raft.leads:
-            return f"the primary, node {raft.leader}, has not opened writes yet"
-        why, full = WHY_CLOSED[self.state], self._no_room if self.state in RETRIED else raft.no_room
-        return f"{why}: {full}" if full else why
+        return status.why_closed(self.raft, self.damaged, self._no_room)
 
     @property
     def deadline(self) -> float | None:
         """At once for the first step, then whatever is due next."""
         if not self._started:
             return 0.0
-        due = (self._watchers.deadline, self._again, self.raft.deadline, *(at for at, _ in self._hand_overs[:1]))
+        due = (self._watchers.deadline, self._again, self.raft.deadline, self._hand_overs.deadline)
         return min((at for at in due if at is not None), default=None)
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
@@ -161,7 +155,7 @@ class RegistryMachine:
         self._story.append(f"{now:.6f} {self.state.value}: {type(input).__name__}")
         if not self._started:
             self._started = True
-            raft.tells(self._tell, self)
+            raft.tells(lambda: "\n  ".join(self._story), self)
             raft.begin(now)
         if input is not None:
             handler = self._handlers.get(type(input))
@@ -177,9 +171,6 @@ class RegistryMachine:
         effects, raft.effects = raft.effects, []
         return effects
 
-    def _tell(self) -> str:
-        return "\n  ".join(self._story)
-
     # --- what follows from a change of the core log ---
 
     def _settle(self, before: Reign | None) -> None:
@@ -192,11 +183,15 @@ class RegistryMachine:
             self._propose(entries.Reigned(self.node), [])
         self._apply()
         self._answer_reads()
-        self._answer_hand_overs()
-        self._maybe_snapshot()
+        for waiter, result in self._hand_overs.answers(self._now, raft):
+            self._reply(waiter, result)
+        if self._snapshots.due and self.state is not State.DAMAGED:
+            record = self.snapshot()
+            self._snapshots.taken(self.store.index, len(record))
+            raft.effects.append(Notify("snapshot", record))
         if raft.leads:
             raft.told = (PHASE[self.state], self.state is State.WRITES)
-        self._announce()
+        raft.effects.extend(self._herald.say(self.leading, self._now))
 
     def _apply(self) -> None:
         """Apply what is committed, answer those who wait for it, wake watchers."""
@@ -206,7 +201,7 @@ class RegistryMachine:
             entry = proposal.entry if proposal else raft.log.entry(store.index + 1)
             revision = store.revision
             answer = store.apply(entry)
-            self._log_bytes += len(raft.log.data(entry.index, 0)[0])
+            self._snapshots.applied(len(raft.log.data(entry.index, 0)[0]))
             for waiter in proposal.waiters if proposal else ():
                 self._answer(waiter, entry.body, answer or Answer(entry.index, entry.epoch, store.revision, True))
             if store.revision > revision:
@@ -233,15 +228,11 @@ class RegistryMachine:
             for waiter in proposal.waiters:
                 if waiter.request is not None:
                     self._reply(waiter, self._not_primary(in_doubt=True))
-        for _, waiter, _ in self._reads:
-            self._turn_away(waiter)
-        self._reads.clear()
+        for waiter in self._reads.clear():
+            if waiter.request is not None:
+                self._reply(waiter, self._not_primary())
         for waiting in self._watchers.clear():
             self.raft.effects.append(Reply(waiting.request, self._not_primary(), waiting.cause))
-
-    def _turn_away(self, waiter: Waiter) -> None:
-        if waiter.request is not None:
-            self._reply(waiter, self._not_primary())
 
     def _not_primary(self, in_doubt: bool = False) -> NotPrimary:
         leader = 0 if self.raft.leads else self.raft.leader
@@ -249,20 +240,6 @@ class RegistryMachine:
         return NotPrimary(
             f"node {self.node} is not the primary registry server, {who}", primary=leader, in_doubt=in_doubt
         )
-
-    def _announce(self) -> None:
-        """Say on the node, and to those who asked lately, who leads and what is open, when that changed."""
-        leading = self.leading
-        if self._announced == (told := msgspec.structs.replace(leading, index=0)):
-            return
-        self._announced = told
-        effects = self.raft.effects
-        effects.append(Publish(messages.LEADING_TOPIC, leading))
-        phase = {"phase": leading.phase, "writable": leading.writable, "epoch": leading.epoch}
-        effects.append(Publish(messages.PHASE_TOPIC, {**phase, "primary": leading.primary}))
-        oldest = self._now - self.settings.asker_seconds
-        self._askers = {node: at for node, at in sorted(self._askers.items()) if at >= oldest}
-        effects.extend(Send(Address(SERVICE, node), leading) for node in self._askers)
 
     def _group(self, input: messages.GroupFormed) -> None:
         self._group_formed = True
@@ -324,20 +301,8 @@ class RegistryMachine:
         if waiter.source is not None:
             appended = messages.SystemAppended(getattr(body, "id", ""), answer.index, answer.epoch)
             self.raft.effects.append(Send(waiter.source, appended, waiter.cause))
-        elif answer.expired:
-            self._reply(
-                waiter,
-                RequestExpired(
-                    "this write was tried before, so long ago that nobody remembers whether it was done",
-                    "read what it should have changed, then decide",
-                ),
-            )
-        elif isinstance(body, entries.Committed):
-            self._reply(waiter, {"index": answer.index, "epoch": answer.epoch})
-        elif isinstance(body, entries.Configured):
-            self._reply(waiter, {"index": answer.index, **membership.plain(body)})
         else:
-            self._reply(waiter, {"revision": answer.revision, "succeeded": answer.succeeded})
+            self._reply(waiter, result_of(body, answer))
 
     def _reply(self, waiter: Waiter, result: Any) -> None:
         assert waiter.request is not None
@@ -345,19 +310,13 @@ class RegistryMachine:
 
     # --- snapshots ---
 
-    def _maybe_snapshot(self) -> None:
-        worth = max(self.settings.snapshot_bytes, self._snapshot_bytes // 2)
-        if self._snapshot_at or self._log_bytes < worth or self.state is State.DAMAGED:
-            return
-        record = self.snapshot()
-        self._snapshot_at, self._log_bytes, self._snapshot_bytes = self.store.index, 0, len(record)
-        self.raft.effects.append(Notify("snapshot", record))
+    def _snapshot_written(self, input: messages.SnapshotWritten) -> None:
+        needless = self._snapshots.written(input.index)
+        if needless is not None:
+            self.raft.log.trim(needless)
 
-    def _snapshot_over(self, input: messages.SnapshotWritten | messages.SnapshotFailed) -> None:
-        if isinstance(input, messages.SnapshotWritten) and self._snapshot_at == input.index:
-            self.raft.log.trim(self._snapshot_before)
-            self._snapshot_before = input.index
-        self._snapshot_at = 0
+    def _snapshot_failed(self, input: messages.SnapshotFailed) -> None:
+        self._snapshots.failed()
 
     def snapshot(self) -> bytes:
         """Return the record of a snapshot of all that was applied."""
@@ -374,8 +333,7 @@ class RegistryMachine:
             return None
         self.store = store
         self.raft.log = Log(place, membership.of_store(store))
-        self._log_bytes, self._snapshot_bytes = 0, len(record)
-        self._snapshot_at, self._snapshot_before = 0, place.index
+        self._snapshots.installed(place.index, len(record))
         self._highest = (0, 0, 0) if self.state is State.DAMAGED else self._highest
         return place
 
@@ -454,57 +412,36 @@ class RegistryMachine:
     def _exactly(self, waiter: Waiter, read: Callable[[], None]) -> None:
         """Read when a majority has confirmed that this server leads; raises NotPrimary, ReadOnly."""
         self._must_lead()
-        reign = self.raft.reign
-        assert reign is not None
-        round = reign.read_round(self._now)
-        if round <= reign.confirmed and not self._reads:
-            read()
-        else:
-            self._reads.append((round, waiter, read))
+        assert self.raft.reign is not None
+        self._reads.add(self._now, self.raft.reign, waiter, read)
 
     def _answer_reads(self) -> None:
-        reign = self.raft.reign
-        while self._reads and reign is not None:
-            round, waiter, read = self._reads[0]
-            if round > reign.confirmed:
-                if round > reign.round and reign.confirmed >= reign.round:
-                    reign.broadcast(self._now)
-                    if reign.confirmed >= round:
-                        continue
-                return
-            self._reads.popleft()
+        for waiter, read in self._reads.ready(self._now, self.raft.reign) if self.raft.reign else ():
             try:
                 read()
             except CoveyError as error:
                 if waiter.request is not None:
                     self._reply(waiter, error)
 
-    def _get(self, question: messages.Get, waiter: Waiter) -> None:
-        def read() -> None:
-            self._reply(waiter, reading.get(self.store, question))
-
-        if question.consistency == "stale":
-            read()
+    def _read(self, question: Any, waiter: Waiter) -> None:
+        """Answer a question by what was applied: at once where what may be old was asked for, else when it is exact."""
+        if getattr(question, "consistency", "linear") == "stale":
+            self._reply(waiter, self._found(question))
         else:
-            self._exactly(waiter, read)
+            self._exactly(waiter, lambda: self._reply(waiter, self._found(question)))
 
-    def _list(self, question: messages.List, waiter: Waiter) -> None:
-        def read() -> None:
-            self._reply(waiter, reading.ls(self.store, question, self.settings.list_bytes))
-
-        if question.consistency == "stale":
-            read()
-        else:
-            self._exactly(waiter, read)
-
-    def _list_system(self, question: messages.ListSystem, waiter: Waiter) -> None:
-        def read() -> None:
-            self._reply(waiter, reading.system(self.store, question, self.epoch, self.settings.list_bytes))
-
-        self._exactly(waiter, read)
-
-    def _backup(self, question: messages.Backup, waiter: Waiter) -> None:
-        self._exactly(waiter, lambda: self._reply(waiter, self.snapshot()))
+    def _found(self, question: Any) -> Any:
+        match question:
+            case messages.Get():
+                return reading.get(self.store, question)
+            case messages.List():
+                return reading.ls(self.store, question, self.settings.list_bytes)
+            case messages.ListSystem():
+                return reading.system(self.store, question, self.epoch, self.settings.list_bytes)
+            case messages.Backup():
+                return self.snapshot()
+            case _:
+                raise UsageError(f"the registry cannot answer {type(question).__name__}")
 
     def _status(self, question: messages.Status, waiter: Waiter) -> None:
         told = (self._now, self.raft, self.store, self.leading, self.closed_because, self.damaged, self.repaired)
@@ -543,26 +480,16 @@ class RegistryMachine:
     def _change(self, question: messages.ChangeServers, waiter: Waiter) -> None:
         """Change the servers by one; raises Refused, Busy, NotDefined, NotPrimary."""
         self._must_lead()
-        reign, log, number = self.raft.reign, self.raft.log, question.server
-        assert reign is not None
-        after = membership.changed(log.servers, question.change, number)
+        raft, servers = self.raft, self.raft.log.servers
+        assert raft.reign is not None
+        after = membership.changed(servers, question.change, question.server)
         if after is None:
-            self._reply(waiter, {"index": log.servers_index, **membership.plain(log.servers)})
+            self._reply(waiter, {"index": raft.log.servers_index, **membership.plain(servers)})
             return
-        if log.servers_index > log.committed or reign.handing:
-            raise Busy("another change of the registry servers is under way", "wait for its end and ask again")
-        if question.change == "define" and self.store.get(f"/nodes/{number}") is None:
-            raise NotDefined(f"there is no node {number} in this cluster", "covey node ls shows which there are")
-        if question.change in ("undefine", "stop"):
-            left = reign.healthy(self._now) & set(after.voters) - set(after.stopped) - {number}
-            if len(left) < membership.majority(after) and not question.forced:
-                raise Refused(
-                    f"without node {number} only {len(left)} of {len(after.voters)} registry servers would answer, and "
-                    f"{membership.majority(after)} are needed",
-                    "bring the others back first; covey registry status shows them",
-                )
-            if number == self.node and reign.hand_over(self._now, 0):
-                raise self._not_primary()  # the next primary does it
+        membership.check_change(raft, self.store, question, after, self._now)
+        leaves = question.change in ("undefine", "stop") and question.server == self.node
+        if leaves and raft.reign.hand_over(self._now, 0):
+            raise self._not_primary()  # the next primary does it
         self._propose(after, [waiter])
 
     def _hand_over(self, question: messages.HandOver, waiter: Waiter) -> None:
@@ -574,19 +501,7 @@ class RegistryMachine:
             who = f"node {question.to}" if question.to else "no other server"
             raise Refused(f"{who} can become the primary: it must be a voter that runs, answers and is sound")
         else:
-            self._hand_overs.append((self._now + self.settings.hand_over, waiter))
-
-    def _answer_hand_overs(self) -> None:
-        raft = self.raft
-        while self._hand_overs:
-            until, waiter = self._hand_overs[0]
-            if not raft.leads and raft.leader and raft.told[0] != "stale":
-                self._reply(waiter, {"primary": raft.leader, "epoch": raft.promised})
-            elif self._now >= until:
-                self._reply(waiter, Refused(f"no other server took over within {self.settings.hand_over:g} s"))
-            else:
-                return
-            del self._hand_overs[0]
+            self._hand_overs.add(self._now, waiter)
 
     def _leaving(self, input: messages.Leaving) -> None:
         if self.raft.reign and not self.raft.alone:
@@ -610,8 +525,8 @@ class RegistryMachine:
         elif isinstance(message, messages.ReadSystem):
             self._read_system(Waiter(None, input.source, input.cause), message)
         elif isinstance(message, messages.FindPrimary):
-            if node not in (0, self.node) and (node in self._askers or len(self._askers) < self.settings.askers):
-                self._askers[node] = self._now
+            if node not in (0, self.node):
+                self._herald.asked(node, self._now)
             self._send(Waiter(None, input.source, input.cause), self.leading)
 
     def _heard(self, node: int, message: PeerMessage) -> None:
@@ -623,9 +538,8 @@ class RegistryMachine:
 
     def _read_system(self, waiter: Waiter, message: messages.ReadSystem) -> None:
         def read() -> None:
-            kept = self.store.system(message.kind)
-            found = tuple((slot, one.index, one.epoch, one.body) for slot, one in kept)
-            self._send(waiter, messages.SystemRead(message.id, found, self.epoch))
+            found = [(slot, one.index, one.epoch, one.body) for slot, one in self.store.system(message.kind)]
+            self._send(waiter, messages.SystemRead(message.id, tuple(found), self.epoch))
 
         try:
             self._exactly(waiter, read)
@@ -640,7 +554,7 @@ class RegistryMachine:
         self.raft.effects.append(Send(waiter.source, message, waiter.cause))
 
     def _peer_down(self, input: messages.PeerDown) -> None:
-        self._askers.pop(input.node, None)
+        self._herald.forget(input.node)
         self.raft.peer_down(self._now, input.node)
 
     _handlers: dict[type[Any], Callable[[RegistryMachine, Any], None]] = {
@@ -649,22 +563,22 @@ class RegistryMachine:
         Persisted: _persisted,
         messages.GroupFormed: _group,
         messages.PeerDown: _peer_down,
-        messages.SnapshotWritten: _snapshot_over,
-        messages.SnapshotFailed: _snapshot_over,
+        messages.SnapshotWritten: _snapshot_written,
+        messages.SnapshotFailed: _snapshot_failed,
         messages.NoRoom: _refused,
         messages.Leaving: _leaving,
     }
     _questions: dict[type[Any], Callable[[RegistryMachine, Any, Waiter], None]] = {
         messages.Transact: _transact,
         AppendSystem: _append,
-        messages.Get: _get,
-        messages.List: _list,
+        messages.Get: _read,
+        messages.List: _read,
+        messages.ListSystem: _read,
+        messages.Backup: _read,
         messages.Watch: _watch,
-        messages.ListSystem: _list_system,
         messages.Status: _status,
         messages.ChangeServers: _change,
         messages.HandOver: _hand_over,
-        messages.Backup: _backup,
     }
 
     # --- what must always hold ---
@@ -683,4 +597,4 @@ class RegistryMachine:
         self._proposed.check(opened, {id for id in self._proposed.ids() if self.store.answered(id)})
         self._watchers.check()
         assert len(self._proposed) <= self.settings.proposals + 8, "32: too many proposals"
-        assert len(self._askers) <= self.settings.askers, "32: too many askers"
+        self._herald.check()

@@ -7,12 +7,16 @@ A server comes as a *learner*: it is filled and counts for nothing; when its cop
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ...errors import Refused
+from ...errors import Busy, NotDefined, Refused
 from .entries import Configured
 from .keys import unpack_value
+from .messages import ChangeServers
 from .store import SERVERS_KEY, Store
+
+if TYPE_CHECKING:
+    from .raft import Raft
 
 Change = Literal["define", "undefine", "start", "stop"]
 
@@ -80,6 +84,24 @@ def changed(servers: Configured, change: Change, number: int) -> Configured | No
 def promoted(servers: Configured, number: int) -> Configured:
     """Return the servers after a learner became a voter."""
     return Configured((*servers.voters, number), _without(servers.learners, number), servers.stopped)
+
+
+def check_change(raft: Raft, store: Store, question: ChangeServers, after: Configured, now: float) -> None:
+    """Raise Busy, NotDefined or Refused when a primary must not change the servers to `after` now."""
+    reign, log = raft.reign, raft.log
+    assert reign is not None
+    if log.servers_index > log.committed or reign.handing:
+        raise Busy("another change of the registry servers is under way", "wait for its end and ask again")
+    if question.change == "define" and store.get(f"/nodes/{question.server}") is None:
+        raise NotDefined(f"there is no node {question.server} in this cluster", "covey node ls shows which there are")
+    if question.change in ("undefine", "stop") and not question.forced:
+        left = reign.healthy(now) & set(after.voters) - {*after.stopped, question.server}
+        if len(left) < majority(after):
+            raise Refused(
+                f"without node {question.server} only {len(left)} of {len(after.voters)} registry servers would answer,"
+                f" and {majority(after)} are needed",
+                "bring the others back first; covey registry status shows them",
+            )
 
 
 def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:

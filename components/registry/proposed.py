@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...bus.machine import Address
-from . import entries
+from ...errors import RequestExpired
+from . import entries, membership
+from .store import Answer
 
 
 class Waiter(NamedTuple):
@@ -85,3 +87,17 @@ class Proposed:
     def ids(self) -> list[str]:
         """Return the request ids under way."""
         return list(self._by_id)
+
+
+def result_of(body: entries.Body, answer: Answer) -> Any:
+    """Return what whoever asked for an entry hears of it, once it was applied."""
+    if answer.expired:
+        return RequestExpired(
+            "this write was tried before, so long ago that nobody remembers whether it was done",
+            "read what it should have changed, then decide",
+        )
+    if isinstance(body, entries.Committed):
+        return {"index": answer.index, "epoch": answer.epoch}
+    if isinstance(body, entries.Configured):
+        return {"index": answer.index, **membership.plain(body)}
+    return {"revision": answer.revision, "succeeded": answer.succeeded}

@@ -162,6 +162,7 @@ class Raft:
         if self.log.committed > self._hinted:
             self._hinted = self.log.committed
             data.append(records.encode_committed(self._hinted))
+        assert data, "an order of nothing is never done"
         self.effects.append(self.journal.order(data, self.log.last, self.promised, held, self.cause))
 
     def persisted(self, now: float, number: int) -> None:
@@ -205,7 +206,7 @@ class Raft:
             place = self.log.place(start)
             assert place is not None
             if self.state is not State.DAMAGED:
-                data.append(records.encode_cut(*place))
+                data.append(records.encode_cut(place.index, place.epoch, place.chain))
         data.extend(self.log.data(start + 1, 1 << 62))
         self.order(data)
 
@@ -442,7 +443,8 @@ class Raft:
         """Give up the log behind `index`; return the record that says so."""
         self.log.cut(index)
         self.journal.cut(index)
-        return records.encode_cut(*self.log.end)
+        end = self.log.end
+        return records.encode_cut(end.index, end.epoch, end.chain)
 
     def _accepted(self, round: int, match: int) -> peers.Appended:
         return peers.Appended(self.gen, self.promised, self.life, round, True, match, b"", self.log.committed)

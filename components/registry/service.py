@@ -28,8 +28,9 @@ from .roles import GROUP, Roles
 class RegistryService:
     """The verbs of `registry`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, node: int = 0) -> None:
         self._engine = engine
+        self._node = node
         self._parts = Parts()
 
     @verb()
@@ -104,11 +105,14 @@ class RegistryService:
 
     @verb(Role.OPERATOR)
     async def backup(self, request: Request, *, token: str = "", part: int = 0) -> Any:
-        """Take the whole state where the primary is: at first its size and a token, then with that part after part."""
+        """Take the whole state: at first its size, a token and the node that holds it; with these, part after part."""
         if token:
             return self._parts.give(token, part)
         self._parts.check_free()
-        return self._parts.begin(await self._engine.ask(messages.Backup(), request))
+        found = await self._engine.ask(messages.Backup(), request)
+        if isinstance(found, bytes):  # this node leads; what another says of its own is handed on
+            found = {"node": self._node, **self._parts.begin(found)}
+        return found
 
     @verb(Role.COMPONENT)
     async def append_system(
@@ -170,7 +174,10 @@ async def main(context: ComponentContext) -> None:
     roles = Roles(context, engine)
     await roles.begin()
     try:
-        async with context.bus.serve(SERVICE, RegistryService(engine)) as service, asyncio.TaskGroup() as tasks:
+        async with (
+            context.bus.serve(SERVICE, RegistryService(engine, local.node)) as service,
+            asyncio.TaskGroup() as tasks,
+        ):
             service.cluster_id = local.cluster_id
             tasks.create_task(engine.run())
             tasks.create_task(roles.run())

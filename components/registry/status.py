@@ -9,8 +9,19 @@ from . import membership
 from .loaded import Damage
 from .messages import Leading
 from .raft import Raft
-from .states import State
+from .states import RETRIED, WHY_CLOSED, State
 from .store import Store
+
+
+def why_closed(raft: Raft, damaged: Sequence[Damage], full: str) -> str:
+    """Return why users may not write, as far as this server knows. `full`: why a lone primary's disk took nothing."""
+    why = WHY_CLOSED[raft.state]
+    if raft.state is State.DAMAGED:
+        return f"{why}: {damaged[0].path} at byte {damaged[0].position}" if damaged else why
+    if raft.leader and not raft.leads:
+        return f"the primary, node {raft.leader}, has not opened writes yet"
+    reason = full if raft.state in RETRIED else raft.no_room
+    return f"{why}: {reason}" if reason else why
 
 
 def of(

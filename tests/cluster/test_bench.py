@@ -55,3 +55,33 @@ def test_a_small_soak_adds_up() -> None:
     assert sum(found["calls"].values()) == found["calls"]["answered"] == 30_000
     assert sum(found["published"].values()) == 40_000
     assert sum(found["readers"]["slow"]["missed"].values()) > 0, "it was stopped too shortly to lose anything"
+
+
+@pytest.mark.cluster
+def test_bench_registry_measures_covey_and_the_disk_and_etcd_if_it_is_there() -> None:
+    found = run("registry.py", "--rounds", "1", "--seconds", "0.05", "--servers", "1", "--json")
+    assert all("is not installed" in why for why in found["not_measured"].values()), found["not_measured"]
+    for row, figure in (("put", "p99"), ("puts", "rate"), ("linear", "rate"), ("stale", "rate")):
+        systems = found["rows"][row]["systems"]
+        assert set(systems) - {"disk"} == {"covey", "etcd", "etcd-grpc"} - set(found["not_measured"])
+        assert all(values[figure]["median"] > 0 for values in systems.values())
+        assert systems["covey"]["cpu"]["median"] > 0
+    assert found["rows"]["put"]["ratios"]["disk"]["covey"]["median"] > 0
+    assert len(found["goals"]) == (0 if "etcd" in found["not_measured"] else 4)
+
+
+@pytest.mark.cluster
+def test_bench_failover_kills_a_primary_and_loses_nothing() -> None:
+    found = run("failover.py", "--kills", "1", "--json")
+    assert 0 < found["first"]["max"] <= found["every"]["max"]
+    assert found["acknowledged"] > 0
+    assert found["lost"] == {"exact": [], **{f"copy of node {number}": [] for number in (1, 2, 3)}}
+
+
+@pytest.mark.cluster
+def test_bench_size_finds_all_keys_again() -> None:
+    found = run("size.py", "--servers", "1", "--keys", "500", "--rounds", "1", "--json")
+    assert found["there"] == 500
+    assert found["start"]["median"] > 0
+    assert found["memory"]["most"] > 1
+    assert found["disk"]["last"] > 500 * 256

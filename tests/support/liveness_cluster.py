@@ -139,7 +139,7 @@ class Cluster:
         if birth.node != 1:
             return AgentMachine(birth.node, (1,))
         if not birth.disk.synced:
-            founded = entries.Founded("c1", 0, ())
+            founded = entries.Founded("c1", 0, (("/cluster/servers", b"\x82\xa7servers\x91\x01\xa7primary\x01"),))
             birth.disk.synced.append([entries.encode(entries.Entry(FIRST_EPOCH, 1, 0, founded), records.START)])
         settings = RegistrySettings()
         return RegistryMachine(1, recover(loaded_from(birth.disk.synced), settings), settings, birth.random)

@@ -184,8 +184,8 @@ def test_a_new_generation_has_all_data_and_counts_beyond_what_was_lost() -> None
     assert (found.gen, found.cluster_id) == (3, "c-1")
     assert found.epoch == 9 + generation.EPOCHS == snapshot.epoch
     assert records.decode_only(made.hard_state, records.HARD_STATE).epoch == found.epoch
-    assert found.index == store.index + 1 == snapshot.index
-    assert found.revision == store.revision + generation.REVISIONS + 1
+    assert found.index == store.index + generation.ENTRIES + 1 == snapshot.index
+    assert found.revision == store.revision + generation.ENTRIES + 1
     for number, value in enumerate(VALUES):
         item = found.get(f"/app/{number}")
         assert (item is None) if number == 1 else (item is not None and unpack_value(item.value) == value)

@@ -16,6 +16,7 @@ from covey.components.registry import create, entries, records, segments
 from covey.components.registry.disk import Disk, load
 from covey.components.registry.files import DiskFailed
 from covey.components.registry.loaded import Loaded
+from covey.components.registry.recovery import encode_snapshot
 from covey.components.registry.settings import Settings
 from covey.components.registry.store import Store
 from covey.errors import AlreadyDefined, AlreadyRunning, NotImplementedYet
@@ -98,6 +99,36 @@ def test_trimming_keeps_two_snapshots_and_the_log_behind_the_older(
     store = rebuild(loaded)
     assert (store.index, store.state_hash) == (index, state)
     assert loaded.committed >= older
+
+
+def test_disk_use_stays_within_three_times_the_data(tmp_path: Path, kit: Any, rebuild: Rebuild) -> None:
+    """All sizes are a thousandth of the real ones: 100 keys of 256 bytes, 8 KiB segments, a snapshot each 16 KiB."""
+    folder, numbers = kit.found(tmp_path), Settings(segment_bytes=8 << 10, snapshot_bytes=16 << 10)
+    disk, loaded = Disk.open(folder, CLUSTER, numbers)
+    assert disk is not None
+    store, chain, since, image = rebuild(loaded), loaded.entries[-1].digest, 0, b""
+    trimmed = []
+    for number in range(3000):
+        batch: list[bytes] = []
+        if number % 7 == 0:  # what a primary that was deposed left, and the cut
+            doomed = entries.Transacted("", (), (("/app/x", b"\xc4\xff" + bytes(255)),), ())
+            batch += [entries.encode(entries.Entry(1, store.index + 1, 0, doomed), chain)]
+            batch += [records.encode_cut(store.index, 1, chain)]
+        body = entries.Transacted("", (), ((f"/app/{number % 100}", b"\xc4\xff" + bytes(255)),), ())
+        entry = entries.Entry(1, store.index + 1, 0, body)
+        batch += [entries.encode(entry, chain), records.encode_committed(store.index)]
+        chain = records.digest(batch[-2])
+        store.apply(entry)
+        disk.append(batch)
+        since += sum(map(len, batch))
+        if since > max(numbers.snapshot_bytes, len(image) // 2):
+            image, since = encode_snapshot(store, chain), 0
+            disk.write_snapshot(image)
+            disk.trim()
+            trimmed.append(sum(path.stat().st_size for path in folder.iterdir()))
+    disk.close()
+    assert len(trimmed) > 30 and max(trimmed) <= 3 * 100 * 256 + (64 << 10), max(trimmed)
+    assert rebuild(load(folder, CLUSTER)[0]).state_hash == store.state_hash
 
 
 @registry
@@ -358,6 +389,43 @@ def test_one_bad_slot_of_the_mark_is_reported_and_the_other_used(copied: Path, r
     assert len(load(copied, CLUSTER)[0].damaged) == 2
 
 
+# --- records that are whole and cannot be true ----------------------------------------------------------------------
+
+
+def test_a_record_that_cannot_follow_is_neither_written_nor_believed(tmp_path: Path, kit: Any, writer: Any) -> None:
+    folder = kit.found(tmp_path)
+    one = writer(folder, Settings())
+    one.append(3)
+    one.disk.append([records.encode_committed(3)])
+    last, chain = one.store.index, one.chain
+    wrong = {
+        "cut at 2 .* committed up to 3": records.encode_cut(2, 1, chain),
+        "cut at 5 .* ends at 4": records.encode_cut(5, 1, chain),
+        "index 6 behind a log that ends at 4": records.encode(4, 1, last + 2, b"", chain),
+        "kind 37": records.encode(records.MARK, 1, last + 1, b"", records.SEED[records.MARK]),
+    }
+    path = segments.path_of(folder, 1)
+    for why, record in wrong.items():
+        with pytest.raises(ValueError, match=why):
+            one.disk.append([record])
+    one.disk.close()
+    whole, sound = path.read_bytes(), load(folder, CLUSTER)[0]
+    assert not sound.damaged
+    wrong["names another entry 3"] = records.encode_cut(3, 1, chain)
+    for record in wrong.values():
+        path.write_bytes(whole + segments.encode_batch(4, last + 1, [record], _salt(whole)))
+        damage = load(folder, CLUSTER)[0].damaged
+        assert damage and damage[0].path == str(path) and damage[0].position >= len(whole), record
+    path.write_bytes(whole + segments.encode_batch(4, last + 1, [records.encode_committed(9)], _salt(whole)))
+    loaded = load(folder, CLUSTER)[0]
+    assert (loaded.damaged, loaded.repaired, loaded.committed) == ((), (), 3), "a hint beyond the end says nothing"
+
+
+def _salt(data: bytes) -> bytes:
+    head = records.decode(data, 0, records.SEED[records.SEGMENT], records.SEGMENT)
+    return msgspec.msgpack.decode(head.payload, type=segments.SegmentHead).salt
+
+
 # --- errors of the disk ---------------------------------------------------------------------------------------------
 
 
@@ -410,6 +478,18 @@ def test_two_processes_cannot_open_one_copy(tmp_path: Path, kit: Any, writer: An
     disk, _ = Disk.open(folder, CLUSTER)
     assert disk is not None
     disk.close()
+
+
+def test_a_vote_counts_only_in_the_epoch_that_was_promised(tmp_path: Path, kit: Any, writer: Any) -> None:
+    folder = kit.found(tmp_path)
+    one = writer(folder, Settings())
+    one.disk.append([records.encode_hard_state(9, 3), records.encode_hard_state(10, 2)])
+    loaded, _ = load(folder, CLUSTER)
+    assert (loaded.promised, loaded.voted_for) == (10, 2)
+    one.disk.append([records.encode(4, 11, 2, b"", one.chain)])
+    one.disk.close()
+    loaded, _ = load(folder, CLUSTER)
+    assert (loaded.promised, loaded.voted_for) == (11, 0)
 
 
 def test_a_promise_is_durable_apart_from_the_log(tmp_path: Path, kit: Any, writer: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from covey.bus.machine import Address, Persist, Received
 from covey.components.registry import messages, records
-from covey.components.registry.disk import load
+from covey.components.registry.disk import Disk, load
 from covey.components.registry.files import DiskFailed, NoRoom
 from covey.components.registry.messages import AppendSystem, Get, Operation, Status, Transact
 from covey.components.registry.settings import Settings
@@ -133,6 +133,18 @@ class Flaky:
         pass
 
 
+class Counting(Flaky):
+    """A disk that remembers how many records came at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def append(self, batch: list[bytes]) -> None:
+        super().append(batch)
+        self.batches.append(len(batch))
+
+
 def test_what_was_ordered_behind_a_refused_batch_is_not_written_either() -> None:
     asyncio.run(orders_behind_a_refused_batch())
 
@@ -150,6 +162,7 @@ async def orders_behind_a_refused_batch() -> None:
     assert await done.get() == 1
     disk.full = True
     writer.write(2, [b"b"])
+    await asyncio.sleep(0)  # the loop's turn ends: it is handed over
     while not writer._refusing:  # the loop does not know yet, and orders more
         pass
     disk.full = False
@@ -158,6 +171,60 @@ async def orders_behind_a_refused_batch() -> None:
     assert await done.get() == 4
     await writer.close()
     assert disk.kept == [b"a", b"d"] and done.empty() and refused.empty()
+
+
+def test_a_copy_that_is_no_disk_is_refilled_by_the_thread(tmp_path: Path, kit: Any, writer: Any) -> None:
+    folder = kit.found(tmp_path)
+    one = writer(folder, Settings())
+    one.append(3)
+    image, more = one.image(), one.encode(2)
+    asyncio.run(refills(folder, image, one.disk, more))
+    loaded, _ = load(folder, kit.cluster)
+    assert (loaded.promised, loaded.voted_for, loaded.committed) == (7, 2, 4)
+    assert loaded.identity and loaded.identity.gen == 1
+    assert [record.index for record in loaded.entries] == [5, 6]
+    with pytest.raises(OSError, match="the copy was closed"):
+        one.disk.write_snapshot(image)
+
+
+async def refills(folder: Path, image: bytes, disk: Disk, more: list[bytes]) -> None:
+    done, refused = asyncio.Queue[int](), asyncio.Queue[str]()
+    hard_state, full = records.encode_hard_state(7, 2), [True]
+
+    def make() -> Disk:
+        if full.pop():
+            raise NoRoom(errno.ENOSPC, "No space left on device", str(folder))
+        return Disk.refill(folder, "c-1", Settings(), hard_state, image, gen=1)
+
+    writer = Writer(disk, done.put_nowait, lambda: None, refused.put_nowait)
+    writer.refill(1, make)
+    writer.write(2, more)
+    assert "No space" in await refused.get() and writer.disk is None
+    full.append(False)
+    writer.refill(3, make)
+    writer.write(4, more[:1])
+    writer.write(5, more[1:])
+    assert await done.get() == 3
+    while await done.get() != 5:
+        pass
+    assert writer.disk is not None
+    await writer.close()
+
+
+def test_what_one_turn_of_the_loop_orders_is_one_batch() -> None:
+    asyncio.run(orders_of_one_turn())
+
+
+async def orders_of_one_turn() -> None:
+    disk, done = Counting(), asyncio.Queue[int]()
+    writer = Writer(disk, done.put_nowait, lambda: None, print)  # type: ignore[arg-type]
+    for number in range(1, 31):
+        writer.write(number, [b"%d" % number, b"x"])
+    assert await done.get() == 30
+    writer.write(31, [b"y"])
+    await writer.close()  # what was ordered in the same turn is finished first
+    assert await done.get() == 31
+    assert disk.batches == [60, 1]
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------
