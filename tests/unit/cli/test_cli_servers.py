@@ -69,7 +69,6 @@ def test_what_is_asked_and_shown(words: list[str], verb: str, given: dict[str, A
     ]
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_change_that_is_refused_and_one_that_never_ends(covey, bus) -> None:  # type: ignore[no-untyped-def]
     bus.answers["dcm", "registry_offline"] = Refused("only 1 of 3 would answer", "bring the others back first")
     refused = covey("registry", "offline", "2", "-o", "json")
