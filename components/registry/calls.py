@@ -32,6 +32,7 @@ VERBS: dict[type[Any], str] = {
     messages.Transact: "txn",
     messages.ChangeServers: "change_servers",
     messages.HandOver: "hand_over",
+    messages.Backup: "backup",
 }
 CHANGING = ("txn", "change_servers", "hand_over")
 """Verbs after whose loss nobody knows whether they were carried out."""

@@ -57,9 +57,6 @@ TABLE_TIME = 0.5
 PAUSE = 0.05
 """Seconds between two tries of one call."""
 
-HERE_ONLY = (messages.AppendSystem, messages.Backup)
-"""Questions that are the primary's node's own affair."""
-
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
 
@@ -109,7 +106,7 @@ class ForwardEngine:
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer a question from where it can be answered; raises CoveyError."""
         handed_on = request.service == SERVICE and request.node != self.machine.node
-        here_only = handed_on or isinstance(question, HERE_ONLY)
+        here_only = handed_on or isinstance(question, messages.AppendSystem)
         if self.own is None and here_only:
             raise NotPrimary(
                 f"node {self.machine.node} runs no registry server",

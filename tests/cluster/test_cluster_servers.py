@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boot_order import out_of_order
 from covey.errors import CoveyError
 from covey.testing import Cluster, Node
 
@@ -147,7 +148,9 @@ def test_the_primary_is_killed_and_everything_goes_on(three: Cluster) -> None:
     after = status(dead)
     assert after["primary"] != dead.number and after["epoch"] > before["epoch"]
     whole(three)
-    steps = {line["step"]: line for line in dead.call("dcm", "node_boot_log")}
+    timeline = dead.call("dcm", "node_boot_log")
+    assert out_of_order(timeline) == []
+    steps = {line["step"]: line for line in timeline}
     assert f"at primary {after['primary']}" in steps[5]["event"] and steps[16]["how"] == "done"
 
 
