@@ -36,7 +36,7 @@ from ...errors import (
 )
 from . import messages
 from .agent import AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
-from .calls import Call, new_request_id
+from .calls import Call, RequestIds
 from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
 from .peers import PeerMessage
 from .server import ServerEngine
@@ -78,6 +78,7 @@ class ForwardEngine:
         self._background = Background()
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
+        self._ids = RequestIds()
         self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
         self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
@@ -203,7 +204,7 @@ class ForwardEngine:
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
         several = len(self.machine.servers) > 1 or self.own is None
-        changed: dict[str, Any] = {"id": new_request_id()} if several and not question.id else {}
+        changed: dict[str, Any] = {"id": self._ids.new()} if several and not question.id else {}
         if isinstance(question, messages.Transact) and several:
             changed["since"] = self.index
         return msgspec.structs.replace(question, **changed) if changed else question
