@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from ..errors import Busy
 from .connection import Session, answer
 from .names import node_number
 from .output import Block, Table
 from .verbs import alone
-from .waiting import PAUSE_SECONDS, until, wait_option, waits
+from .waiting import until, wait_option, waits
 
 SECONDS = 60.0
 """For a new server to be filled, unless --timeout says otherwise."""
@@ -82,7 +81,7 @@ def offline(node: str, force: bool, wait: bool | None) -> int:
 def _each(verb: str, nodes: tuple[str, ...], wait: bool, wanted: Any, what: str, **given: Any) -> int:
     async def ask(session: Session) -> Any:
         for number in [await node_number(session, node) for node in nodes]:
-            await _changed(session, verb, number, given)
+            await session.call("dcm", verb, number=number, **given)
             if wait:
                 await _until(session, number, wanted, what)
         return {"servers": (await session.call("registry", "status"))["servers"]}
@@ -91,20 +90,6 @@ def _each(verb: str, nodes: tuple[str, ...], wait: bool, wanted: Any, what: str,
         return [servers_table(data["servers"])]
 
     return answer(ask, text, timeout=SECONDS)
-
-
-async def _changed(session: Session, verb: str, number: int, given: dict[str, Any]) -> None:
-    """Ask for a change; one that is still under way is waited for, since the servers change one by one."""
-    import asyncio
-
-    while True:
-        try:
-            await session.call("dcm", verb, number=number, **given)
-            return
-        except Busy:
-            if session.left < 2 * PAUSE_SECONDS:
-                raise
-        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _until(session: Session, number: int, wanted: Any, what: str) -> None:

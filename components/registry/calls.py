@@ -32,17 +32,23 @@ VERBS: dict[type[Any], str] = {
     messages.Transact: "txn",
     messages.ChangeServers: "change_servers",
     messages.HandOver: "hand_over",
+    messages.Backup: "backup",
 }
 CHANGING = ("txn", "change_servers", "hand_over")
 """Verbs after whose loss nobody knows whether they were carried out."""
 
-_process = secrets.token_hex(8)
-_numbers = itertools.count(1)
 
+class RequestIds:
+    """Ids for writes that came without one. Made by each start of a registry: the processes of a node are forked from
+    one that has imported this, so a word drawn at the import would be the same in all of them."""
 
-def new_request_id() -> str:
-    """Return a request id for a write that came without one."""
-    return f"{_process}-{next(_numbers)}"
+    def __init__(self) -> None:
+        self._start = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+
+    def new(self) -> str:
+        """Return one that nobody has used."""
+        return f"{self._start}-{next(self._numbers)}"
 
 
 class Call:

@@ -36,7 +36,7 @@ from ...errors import (
 )
 from . import messages
 from .agent import AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
-from .calls import Call, new_request_id
+from .calls import Call, RequestIds
 from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
 from .peers import PeerMessage
 from .server import ServerEngine
@@ -56,9 +56,6 @@ TABLE_TIME = 0.5
 
 PAUSE = 0.05
 """Seconds between two tries of one call."""
-
-HERE_ONLY = (messages.AppendSystem, messages.Backup)
-"""Questions that are the primary's node's own affair."""
 
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
@@ -81,6 +78,8 @@ class ForwardEngine:
         self._background = Background()
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
+        self._ids = RequestIds()
+        self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
         self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
     async def run(self) -> None:
@@ -108,7 +107,7 @@ class ForwardEngine:
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer a question from where it can be answered; raises CoveyError."""
         handed_on = request.service == SERVICE and request.node != self.machine.node
-        here_only = handed_on or isinstance(question, HERE_ONLY)
+        here_only = handed_on or isinstance(question, messages.AppendSystem)
         if self.own is None and here_only:
             raise NotPrimary(
                 f"node {self.machine.node} runs no registry server",
@@ -171,11 +170,11 @@ class ForwardEngine:
             question = self._stamped(question)
         call = Call(self._bus, self._cluster_id, question, request)
         while True:
-            primary = await self._primary(call)
+            primary = (not call.turned_away and self.known.primary) or await self._primary(call)
             try:
                 if primary == self.machine.node and self.own is not None:
                     return await self.own.ask(question, request)
-                return await call.to(primary)
+                return await self._at(call, primary)
             except GONE as problem:
                 if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
                     call.doubt = problem
@@ -183,15 +182,29 @@ class ForwardEngine:
                 await self._try_again(call, primary, problem)
                 if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
                     return {"primary": self.known.primary, "epoch": self.known.epoch}
-            except Busy as problem:  # a primary that is to go hands over first; then the next one does it
-                if not call.turned_away or call.left <= PAUSE:
+            except Busy as problem:  # the change before is not committed yet, or the primary hands over first
+                call.turned_away = True
+                if call.left <= PAUSE:
                     raise
                 await self._try_again(call, primary, problem)
+
+    async def _at(self, call: Call, primary: int) -> Any:
+        """Ask a primary; when another one is known meanwhile, do not wait for the end of the link to the old one."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._asking[limit] = primary
+                return await call.to(primary)
+        except TimeoutError:
+            raise NotPrimary(
+                f"node {primary} did not answer, and node {self.known.primary} leads now", in_doubt=True
+            ) from None
+        finally:
+            self._asking.pop(limit, None)
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
         several = len(self.machine.servers) > 1 or self.own is None
-        changed: dict[str, Any] = {"id": new_request_id()} if several and not question.id else {}
+        changed: dict[str, Any] = {"id": self._ids.new()} if several and not question.id else {}
         if isinstance(question, messages.Transact) and several:
             changed["since"] = self.index
         return msgspec.structs.replace(question, **changed) if changed else question
@@ -327,6 +340,9 @@ class ForwardEngine:
         if isinstance(effect, Publish):
             if self.machine.following:  # not when one is lost: what was told of it still holds
                 self._told.clear()
+                for limit, primary in self._asking.items():
+                    if primary != self.known.primary:
+                        limit.reschedule(asyncio.get_running_loop().time())
             self._changed.set()
             self._changed = asyncio.Event()
 

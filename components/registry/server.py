@@ -224,9 +224,10 @@ class ServerEngine:
         self._driver.feed(messages.NoRoom(reason))
 
     async def _write_snapshot(self, record: bytes) -> None:
-        if self._disk is None or self._writer is None:
-            return  # the copy is being filled anew: that is a snapshot
         self._snapshot = records.index_of(record)
+        if self._disk is None or self._writer is None:
+            self._driver.feed(messages.SnapshotFailed(self._snapshot, "the copy is being filled anew"))
+            return
         try:
             await asyncio.to_thread(self._disk.write_snapshot, record)
         except OSError as error:

@@ -97,7 +97,8 @@ def test_a_killed_process_is_started_again_and_the_node_works(kept: Kept, number
     assert node.ended is None
     key = f"/app/crash/{component}/{number}"
     assert node.call("registry", "put", key=key, value="works")["succeeded"]
-    assert other.covey("registry", "get", key).out == "works\n"
+    found = other.covey("registry", "get", key)
+    assert found.out == "works\n", found
     hosts = other.call("resources", "ls", cls="Host", fresh=True)["items"]
     assert [one["node"] for one in hosts] == [1, 2]
     assert all(one["attributes"]["Load1"] is not None for one in hosts)

@@ -13,7 +13,7 @@ from covey.bus.context import Local
 from covey.bus.messages import NodeInfo, Peer
 from covey.components.dcm.definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from covey.components.dcm.entries import NodeEntry
-from covey.components.dcm.home import Home
+from covey.components.dcm.home import Home, servers_from
 from covey.components.dcm.lookup import Global
 from covey.components.dcm.places import who_knows
 from covey.components.dcm.storage import Store
@@ -32,9 +32,13 @@ class Bus:
 
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
+        self.published: list[tuple[str, Any]] = []
 
     async def call(self, _service: str, _verb: str, /, **arguments: Any) -> None:
         self.told.append(arguments)
+
+    async def publish(self, topic: str, body: Any) -> None:
+        self.published.append((topic, body))
 
 
 def home(folder: Path, bus: Bus | None = None) -> Home:
@@ -93,6 +97,29 @@ def test_the_broker_is_told_once_and_at_every_change(tmp_path: Path) -> None:
     assert sorted(peers) == [1, 3]
     assert peers[3].addresses == ("127.1.0.3:7400", "127.2.0.3:7400")
     assert here.store.nodes(CLUSTER.id).revision == 5
+
+
+def test_the_registry_hears_when_the_list_of_its_servers_changes(tmp_path: Path) -> None:
+    bus = Bus()
+    here = home(tmp_path, bus)
+    defined(here.store)
+
+    async def story() -> None:
+        await here.reload()
+        listed = {"servers": [1, 3], "learners": [2], "stopped": [3], "primary": 1}
+        new = servers_from(listed, 9)
+        assert (new.all, new.running) == ((1, 3, 2), (1, 2))
+        await here.refresh(lambda old: msgspec.structs.replace(old, servers=new))
+        await here.refresh(lambda old: msgspec.structs.replace(old, servers=servers_from({**listed, "primary": 3}, 10)))
+
+    asyncio.run(story())
+    assert [topic for topic, _ in bus.published] == ["dcm.local"], "who is primary does not concern it"
+    local = msgspec.convert(here.local(), Local)
+    assert (local.servers, local.learners, local.stopped) == ((1, 3), (2,), (3,))
+    assert local.registry_servers == (1, 2) and here.server
+    again = home(tmp_path)
+    again.load()
+    assert again.here().servers == here.here().servers
 
 
 def test_a_new_name_of_the_cluster_follows_everywhere(tmp_path: Path) -> None:
