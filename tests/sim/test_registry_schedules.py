@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import registry_changes
 import registry_schedules
 
-SCRIPTS = (*registry_schedules.SCRIPTS,)
+SCRIPTS = (*registry_schedules.SCRIPTS, *registry_changes.SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)

@@ -256,7 +256,10 @@ class Script:
     # --- what scripts are made of ---
 
     def elect(self, number: int, *voters: int) -> int:
-        """Let these vote for a server, and nobody else hear of it; return its epoch."""
+        """Let these vote for a server, and nobody else hear of it; return its epoch. One that leads gives up first."""
+        if self.leads(number):
+            self.wait(number, 2 * self.settings.election_high)
+            self.drop(number)
         self.drop(number, 0, peers.PreVoteAsked | peers.VoteAsked)
         for _ in range(6):
             for voter in voters:
