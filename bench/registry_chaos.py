@@ -28,7 +28,7 @@ from covey.testing import Cluster, Node
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from registry_load import Load  # noqa: E402
+from registry_load import Load
 
 MINUTE = 60.0
 ROUND = 12
@@ -334,7 +334,9 @@ class Chaos:
             load.more()
             self.counts[name] += 1
             self.gaps[name].append(load.gap(began))
-            self.note(f"    over after {time.monotonic() - began:.1f} s; longest without a write {load.gap(began):.2f} s")
+            self.note(
+                f"    over after {time.monotonic() - began:.1f} s; longest without a write {load.gap(began):.2f} s"
+            )
         return load.judge()
 
 
@@ -361,7 +363,9 @@ def measure(said: argparse.Namespace, note: Callable[[str], None]) -> dict[str, 
     except BaseException:
         print(f"seed {said.seed}; what was done: {dict(chaos.counts)}", file=sys.stderr)
         if said.keep:
-            shutil.copytree(chaos.cluster.folder, said.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run", "ballast"))
+            shutil.copytree(
+                chaos.cluster.folder, said.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run", "ballast")
+            )
         chaos.cluster.show()
         raise
     finally:
@@ -379,13 +383,17 @@ def measure(said: argparse.Namespace, note: Callable[[str], None]) -> dict[str, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Break real registry servers under load; judge what clients were told.")
+    parser = argparse.ArgumentParser(
+        description="Break real registry servers under load; judge what clients were told."
+    )
     parser.add_argument("--servers", type=int, choices=(3, 5), default=3, help="registry servers (default 3)")
     parser.add_argument("--nodes", type=int, default=0, help="nodes (default: as many as servers)")
     parser.add_argument("--minutes", type=float, default=5.0, help="how long; the round under way is ended (default 5)")
     parser.add_argument("--rounds", type=int, default=0, help="at most so many rounds")
     parser.add_argument("--only", default="", help=f"these faults, in this order, of {', '.join(Chaos.FAULTS)}")
-    parser.add_argument("--seed", type=int, default=0, help="which faults follow one another (default: another each time)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="which faults follow one another (default: another each time)"
+    )
     parser.add_argument("--isolation", choices=("process", "inline"), default="process")
     parser.add_argument("--keep", default="", help="a folder for the nodes' files, if it fails")
     parser.add_argument("--json", action="store_true", help="one object; progress goes to standard error")

@@ -357,7 +357,8 @@ class Raft:
     def receive(self, now: float, source: int, message: Any) -> None:
         """Take a message of another server."""
         if self.state is not State.DAMAGED:
-            if message.gen < self.gen:
+            if message.gen < self.gen:  # it must learn that it is superseded: any word of a newer generation says so
+                self.say(source, peers.PreVoteGiven(self.gen, self.promised, False))
                 return
             if message.gen > self.gen:
                 self.damage(now, f"the cluster goes on in generation {message.gen}, this copy is of {self.gen}")

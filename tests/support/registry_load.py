@@ -150,7 +150,11 @@ class Load(threading.Thread):
             count = 0
             while not self._ended.is_set():
                 count += 1
-                key, value, kind = random.choice(self.keys), f"{number}w{count}", random.choice(("put", "put", "cas", "delete"))
+                key, value, kind = (
+                    random.choice(self.keys),
+                    f"{number}w{count}",
+                    random.choice(("put", "put", "cas", "delete")),
+                )
                 expected: int | None = None
                 if kind == "cas":
                     found = await self._get(bus, number, key, "linear")
@@ -163,7 +167,9 @@ class Load(threading.Thread):
                     given["if_revision"] = expected
                 verb = "delete" if kind == "delete" else "put"
                 called = time.monotonic()
-                done = await self._try(bus, verb, f"{self.seed}{self.prefix}{number}w{count}", random.random() < 0.5, given)
+                done = await self._try(
+                    bus, verb, f"{self.seed}{self.prefix}{number}w{count}", random.random() < 0.5, given
+                )
                 await asyncio.sleep(PAUSE)
                 if isinstance(done, str) and done not in DONE_OR_NOT:
                     continue
@@ -251,7 +257,12 @@ class Load(threading.Thread):
                 self.errors[problem.code] += 1
                 await asyncio.sleep(PAUSE)
                 return None
-            found = {"value": None, "mod_revision": 0, "revision": problem.details["revision"], "consistency": consistency}
+            found = {
+                "value": None,
+                "mod_revision": 0,
+                "revision": problem.details["revision"],
+                "consistency": consistency,
+            }
         returned = time.monotonic()
         assert found["consistency"] == consistency, found
         item = (found["value"], found["mod_revision"])

@@ -63,7 +63,14 @@ class Script:
     """Servers 1, 2, …, and spare ones that are not filled; all founded and started, and nobody leads."""
 
     def __init__(
-        self, servers: int = 3, spares: int = 0, *, settings: Settings = SETTINGS, gen: int = 0, old: int = 0, group: bool = True
+        self,
+        servers: int = 3,
+        spares: int = 0,
+        *,
+        settings: Settings = SETTINGS,
+        gen: int = 0,
+        old: int = 0,
+        group: bool = True,
     ) -> None:
         self.settings, self.group = settings, group
         self.voters = list(range(1, servers + 1))
