@@ -34,7 +34,7 @@ class ExactReads:
         found: list[tuple[Waiter, Callable[[], None]]] = []
         while self._waiting:
             round, waiter, read = self._waiting[0]
-            if round > reign.round and reign.confirmed >= reign.round:
+            if round > reign.round and reign.confirmed >= reign.round and not reign.wants_round:
                 reign.broadcast(now)
             if round > reign.confirmed:
                 break

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from ...bus.machine import Address, Effect, ImpossibleTransition, Notify, Send
 from . import entries, membership, peers, records
 from .journal import Journal
-from .log import Log, Place
+from .log import Place
 from .messages import SERVICE, Phase
 from .peers import PeerMessage
+from .recovery import Recovered
 from .reign import Reign
 from .settings import Settings
 from .states import FOLLOWING, LEADING, TABLE, State
@@ -60,14 +61,12 @@ class Incoming:
 class Raft:
     """One server's part in the core log."""
 
-    def __init__(
-        self, node: int, gen: int, log: Log, promised: int, voted_for: int, settings: Settings, random: Chance
-    ) -> None:
+    def __init__(self, node: int, recovered: Recovered, settings: Settings, random: Chance) -> None:
         self.node = node
-        self.gen = gen
-        self.log = log
-        self.promised = promised
-        self.voted_for = voted_for
+        self.gen = recovered.store.gen
+        self.log = log = recovered.log
+        self.promised = recovered.promised
+        self.voted_for = recovered.voted_for
         self.settings = settings
         self.random = random
         self.state = State.FOLLOWER
@@ -92,6 +91,7 @@ class Raft:
         self._stood = 0  # number of the order that makes the own vote durable
         self._handed = False
         self._incoming: Incoming | None = None
+        self.owes = False  # entries were proposed and not sent; that is done as soon as the loop's turn is over
         self._story: Callable[[], str] = str
 
     # --- the face ---
@@ -109,6 +109,8 @@ class Raft:
     @property
     def deadline(self) -> float | None:
         """When `tick` must be called next."""
+        if self.owes:
+            return 0.0
         ways = [self._again]
         if self.reign:
             ways.append(self.reign.deadline)
@@ -551,8 +553,17 @@ class Raft:
         if isinstance(body, entries.Configured):
             self.reign.servers_changed(now)
         self.order([data])
-        self.reign.pump_all(now)
+        self.owes = bool(self.reign.others)
         return entry
+
+    def pay(self, now: float) -> None:
+        """Send the others what gathered in one turn of the loop: its entries together, one round for all its reads."""
+        self.owes = False
+        if self.reign and self.reign.wants_round:
+            self.reign.wants_round = False
+            self.reign.broadcast(now)
+        elif self.reign:
+            self.reign.pump_all(now)
 
     def check(self) -> None:
         """Raise AssertionError: 7 and 8 of the machine's invariants, as far as they concern the core log."""

@@ -42,6 +42,7 @@ class Reign:
         self.round = 0
         self.confirmed = 0  # the newest round that a majority answered
         self.handing: Handing | None = None
+        self.wants_round = False  # reads of this turn of the loop wait for a round
         self.others: dict[int, Progress] = {}
         assert raft.keeper is not None
         self._time = raft.keeper.log_time()
@@ -285,16 +286,17 @@ class Reign:
     # --- reads ---
 
     def read_round(self, now: float) -> int:
-        """Return the round after whose answers an exact read of now may be answered; begin it if none is under way.
+        """Return the round after whose answers an exact read of now may be answered.
 
-        While one is under way the next begins when it was answered, so reads that come meanwhile share it.
+        It begins when the loop's turn is over, so the reads of a turn share it (`Raft.pay`). While one is under way the
+        next begins when it was answered, so reads that come meanwhile share that.
         """
         if self._counted(lambda progress: 0, self.round + 1) > self.round:  # this server alone is a majority
             return self.confirmed
         if self.confirmed < self.round:
             return self.round + 1
-        self.broadcast(now)
-        return self.round
+        self.wants_round = self._raft.owes = True
+        return self.round + 1
 
     # --- hand-over ---
 

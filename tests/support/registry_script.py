@@ -316,6 +316,8 @@ class Script:
         request = len(self.questions) + 1
         self.questions[request] = question
         self.step(number, Asked(request, question))
+        if self.machines[number].deadline == 0.0:  # the turn of the loop is over: what it gathered is sent
+            self.step(number)
         return request
 
     def put(self, number: int, value: Any, id: str = "", key: str = "/app/a", since: int = 0) -> int:
