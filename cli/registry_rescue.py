@@ -19,7 +19,10 @@ from .options import settings
 from .output import Block, Envelope, Fields, Table, note, print_result, timestamp
 from .registry_data import LONG
 from .verbs import alone
-from .waiting import confirm, yes_option
+from .waiting import PASSING, confirm, yes_option
+
+ELECTION = 5.0
+"""Seconds to wait for a primary: an election takes two."""
 
 # --- backup ----------------------------------------------------------------------------------------------------------
 
@@ -49,13 +52,30 @@ def backup(file: str, check: bool) -> int:
 
 async def _fetch(session: Session) -> bytes:
     """Return the record of a snapshot, fetched part by part from where the primary is."""
-    begun = await session.call("registry", "backup")
+    begun = await _at_primary(session)
     found = bytearray()
     for number in range(begun["parts"]):
         found += await session.call("registry", "backup", node=begun["node"], token=begun["token"], part=number)
         if sys.stderr.isatty() and number % 16 == 15:
             note(f"… {len(found) * 100 // begun['size']} %")
     return bytes(found)
+
+
+async def _at_primary(session: Session) -> Any:
+    """Ask for a backup where the primary is; while there is none, one is waited for as long as an election takes."""
+    import asyncio
+
+    node: int | None = None
+    patience = asyncio.get_running_loop().time() + ELECTION
+    while True:
+        try:
+            return await session.call("registry", "backup", node=node)
+        except PASSING as problem:  # NotPrimary is among them
+            node = problem.details.get("primary") or None
+            if asyncio.get_running_loop().time() > patience:
+                raise
+            if node is None:
+                await asyncio.sleep(0.1)
 
 
 def _label(path: Path, label: Any) -> dict[str, Any]:
@@ -241,6 +261,8 @@ def _survey_text(data: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = [Table(("node", "copy", "incarnation", "committed", "revision", "state folder"), rows)]
     for each in data["copies"]:
         blocks += [f"damaged: {one['path']} at byte {one['position']}: {one['reason']}" for one in each["damaged"]]
+        if each["aside"]:
+            blocks.append(f"node {each['number']}: {each['path']} was put aside for a newer copy, which is not there")
     chosen = next(each for each in data["copies"] if each["state"] == data["state"])
     _, _, last = chosen["incarnation"]
     blocks += [

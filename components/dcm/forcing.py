@@ -66,6 +66,8 @@ def _plain(found: Found) -> dict[str, Any]:
     copy = found.copy
     return {
         "state": str(found.at.layout.state_dir),
+        "path": str(copy.folder),
+        "aside": copy.aside,
         "number": found.node.number,
         "sound": copy.sound,
         "generation": copy.gen,

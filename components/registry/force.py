@@ -21,6 +21,9 @@ from .recovery import recover
 from .settings import Settings
 from .store import Store
 
+ASIDE = "registry.damaged"
+"""Beside the copy's folder: the copy that a new one took, or was to take, the place of."""
+
 
 class Copy(msgspec.Struct, frozen=True):
     """One server's copy. Of one that is not sound only `folder`, `gen` (if that can be read) and `damaged` count.
@@ -43,6 +46,11 @@ class Copy(msgspec.Struct, frozen=True):
         return not self.damaged
 
     @property
+    def aside(self) -> bool:
+        """Whether it was put aside for a new one that is not there: by a crash, or somebody removed that."""
+        return self.folder.name == ASIDE
+
+    @property
     def incarnation(self) -> tuple[int, int, int]:
         """(generation, epoch of the last entry, last index)."""
         return (self.store.gen, self.store.epoch, self.store.index)
@@ -61,7 +69,7 @@ def look(cluster_folder: Path, cluster_id: str, settings: Settings | None = None
     """Read the copy below a cluster's folder and judge it."""
     settings = settings or Settings()
     folder = folder_of(cluster_folder)
-    aside = folder.with_name("registry.damaged")
+    aside = folder.with_name(ASIDE)
     if not folder.exists() and aside.is_dir():
         folder = aside  # a crash came just when a new copy was to take its place
     loaded, _ = load(folder, cluster_id)

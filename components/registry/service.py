@@ -105,14 +105,14 @@ class RegistryService:
 
     @verb(Role.OPERATOR)
     async def backup(self, request: Request, *, token: str = "", part: int = 0) -> Any:
-        """Take the whole state: at first its size, a token and the node that holds it; with these, part after part."""
+        """Take the whole state, asked where the primary is: at first a token and its size, then with that its parts.
+
+        The answer names this node, which holds the state for the asker, whoever leads meanwhile.
+        """
         if token:
             return self._parts.give(token, part)
         self._parts.check_free()
-        found = await self._engine.ask(messages.Backup(), request)
-        if isinstance(found, bytes):  # this node leads; what another says of its own is handed on
-            found = {"node": self._node, **self._parts.begin(found)}
-        return found
+        return {"node": self._node, **self._parts.begin(await self._engine.ask(messages.Backup(), request))}
 
     @verb(Role.COMPONENT)
     async def append_system(

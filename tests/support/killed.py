@@ -36,14 +36,14 @@ def killed_at(step: int, work: Callable[[], Any]) -> int:
     os._exit(DONE)
 
 
-def every_step(work: Callable[[], Any], fresh: Callable[[], None], most: int = 1000) -> Iterator[int]:
+def every_step(work: Callable[[], Any], fresh: Callable[[], None], least: int = 6, most: int = 1000) -> Iterator[int]:
     """Kill `work` at each of its steps in turn, on files that `fresh` made anew; yield after each kill."""
     for step in range(most):
         fresh()
         ended = killed_at(step, work)
         assert ended != FAILED, f"it failed by itself at step {step}"
         if ended == DONE:
-            assert step > 5, "it has no steps"
+            assert step >= least, f"it has {step} steps only"
             return
         yield step
     raise AssertionError(f"it has more than {most} steps")

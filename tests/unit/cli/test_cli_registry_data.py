@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from covey.cli import registry_data
+from covey.cli import registry_data, registry_rescue
 from covey.cli.registry_files import dump, read_export
 from covey.components.registry import backup, entries, records
 from covey.components.registry.keys import pack_value
 from covey.components.registry.recovery import encode_snapshot
 from covey.components.registry.store import Store
-from covey.errors import Busy, NoQuorum, NotFound
+from covey.errors import Busy, NoQuorum, NoService, NotFound, NotPrimary
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -317,7 +317,7 @@ def test_backup_writes_a_file_that_is_checked(covey, bus, tmp_path) -> None:  # 
     told = json.loads(covey("registry", "backup", str(file), "-o", "json").stdout)["data"]
     assert (told["cluster"], told["revision"], told["keys"]) == ({"name": "lab", "id": "c-1"}, 1, 2)
     assert told["bytes"] == file.stat().st_size
-    assert {options["node"] for options in bus.options[1:]} == {3}  # the parts come from the primary's node
+    assert {options["node"] for options in bus.options[1:]} == {3}  # the parts come from where it is held
     assert backup.read(file).store.get("/app/a") is not None
     calls = len(bus.calls)
     checked = covey("registry", "backup", "--check", str(file))
@@ -329,11 +329,25 @@ def test_backup_writes_a_file_that_is_checked(covey, bus, tmp_path) -> None:  # 
     assert covey("registry", "backup", "--check", str(file)).exit_code == 10
 
 
+def test_a_backup_is_asked_for_where_the_primary_is(covey, bus, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    handing_out(bus, record())
+    give = bus.answers["registry", "backup"]
+    moved = [NotPrimary("node 1 does not lead", primary=2), NotPrimary("nobody leads", primary=0), NoService("no one")]
+    moved += [NotPrimary("node 1 does not lead", primary=3)]
+    bus.answers["registry", "backup"] = lambda **given: moved.pop(0) if moved else give(**given)
+    assert covey("registry", "backup", str(tmp_path / "b")).exit_code == 0
+    assert [options["node"] for options in bus.options[:5]] == [None, 2, None, None, 3]
+    monkeypatch.setattr(registry_rescue, "ELECTION", 0.0)
+    bus.answers["registry", "backup"] = NotPrimary("nobody leads", primary=0)
+    assert covey("registry", "backup", str(tmp_path / "c")).exit_code == 6
+
+
 def begun(size: int, then: Any) -> Any:
     return lambda **given: then if given else {"node": 3, "token": "t", "size": size, "parts": 1}
 
 
-def test_a_backup_that_cannot_be_whole_is_not_there(covey, bus, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_backup_that_cannot_be_whole_is_not_there(covey, bus, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(registry_rescue, "ELECTION", 0.0)
     file = tmp_path / "night.backup"
     for answers, code in (
         ({"backup": NoQuorum("no primary answers")}, 6),

@@ -198,18 +198,20 @@ def test_a_crash_at_every_step_leaves_the_old_copy_or_the_new(tmp_path: Path) ->
         shutil.rmtree(one, ignore_errors=True)
         shutil.copytree(made, one)
 
-    old = new = 0
+    old = new = aside = 0
     for _ in every_step(lambda: force(one), fresh):
         copy = look(one / CLUSTER, CLUSTER)
         assert copy.sound, copy.damaged
         assert copy.incarnation[0] in (0, 1)
         old, new = old + (copy.incarnation[0] == 0), new + (copy.incarnation[0] == 1)
         assert value(one, "/app/a") == 1
+        aside += copy.aside
         force(one)  # and it can be done again
         copy = look(one / CLUSTER, CLUSTER)
         assert copy.sound and copy.servers() == [1]
         assert AuditLog(Layout(one).audit_log).verify() == []
-    assert old > 10 and new > 0
+        assert not copy.aside
+    assert old > 10 and new > 0 and aside > 0
 
 
 def test_a_disk_that_refuses_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

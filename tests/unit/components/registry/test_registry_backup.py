@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from covey.components.registry.recovery import encode_snapshot, recover
 from covey.components.registry.settings import Settings
 from covey.components.registry.store import Store
 from covey.errors import BackupDamaged, Busy, Compacted, CoveyError, NotFound, Refused
+from killed import every_step
 
 AT = "2026-01-01T00:00:00.000Z"
 VALUES: list[Any] = ["text", 7, -1, 1 << 63, 0.1, 1e300, None, True, {"a": [1, {"b": None}]}, "", "ünïcode ☃"]
@@ -151,6 +153,24 @@ def test_a_full_or_broken_disk_leaves_nothing(
     with pytest.raises(CoveyError, match="cannot be written"):
         backup.write(tmp_path / "b", record, AT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_at_every_step_leaves_a_whole_file_or_none(tmp_path: Path, record: bytes) -> None:
+    folder = tmp_path / "backups"
+    path = folder / "b"
+
+    def fresh() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+
+    whole = 0
+    for _ in every_step(lambda: backup.write(path, record, AT), fresh, least=3):
+        if path.exists():
+            backup.read(path)
+            whole += 1
+        else:
+            backup.write(path, record, AT)  # what is left of the first attempt is in nobody's way
+    assert whole > 0
 
 
 def test_a_file_system_without_links(tmp_path: Path, record: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
