@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def cpu(pid: int) -> float:
     """Return the CPU seconds that all threads of a process have used, as the scheduler counts them."""
     spent = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        spent += int((task / "schedstat").read_text().split()[0])
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
+            spent += int((task / "schedstat").read_text().split()[0])
     return spent / 1e9
 
 
