@@ -367,7 +367,12 @@ class Cluster:
             first.define(node, name=node.name, number=node.number)
         self.wait_online()
         for number in range(2, self.servers + 1):
-            first.call("dcm", "registry_define_server", number=number, timeout=20.0)
+            first.wait(  # not while the one before, which is seen to vote already, is still being made a voter
+                "another registry server to be taken",
+                lambda _: True,
+                ask=("dcm", "registry_define_server"),
+                number=number,
+            )
             self.wait_voting(number)
 
     def wait_voting(self, *numbers: int, ask: int = 1, seconds: float = PATIENCE) -> Any:

@@ -11,7 +11,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,9 @@ from .codec import split_items
 from .messages import Header, Role, split_address
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+"""The type of an argument that says how long: no negative number and no NaN, which would confuse every clock."""
 
 current_cause: ContextVar[str] = ContextVar("current_cause", default="")
 """The cause of what is being handled: calls made meanwhile inherit it, so that the tap can show the whole story."""
@@ -73,7 +76,7 @@ class Verb:
         self.waits = inspect.iscoroutinefunction(function)
         parameters = inspect.signature(function).parameters.values()
         self.wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
         fields: list[Any] = []
         for parameter in parameters:
             if parameter.name == "request" or parameter.kind in (

@@ -14,7 +14,7 @@ import msgspec
 
 from ...bus.context import ComponentContext
 from ...bus.messages import Role
-from ...bus.service import Request, verb
+from ...bus.service import Request, Seconds, verb
 from ...errors import Denied, NotImplementedYet, Refused
 from ..registry.client import read_nodes
 from .engine import GroupsEngine
@@ -89,7 +89,7 @@ class GroupsService:
         *,
         group: str,
         since: int | None = None,
-        wait: float = 10.0,
+        wait: Seconds = 10.0,
         frozen: bool | None = None,
     ) -> dict[str, Any]:
         """Wait for events after sequence `since` (default: from now on), at most `wait` seconds; membership not needed.
@@ -98,7 +98,7 @@ class GroupsService:
         held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes: if it is
         otherwise, the answer comes at once with an event `frozen` or `thawed`.
         """
-        return self._plain(await self._engine.ask(Poll(group, since, max(wait, 0.0), frozen), request.cause))
+        return self._plain(await self._engine.ask(Poll(group, since, wait, frozen), request.cause))
 
     @verb()
     async def ls(self, request: Request) -> list[dict[str, Any]]:

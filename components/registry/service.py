@@ -13,7 +13,7 @@ from typing import Any
 
 from ...bus.context import ComponentContext
 from ...bus.messages import Role
-from ...bus.service import Request, verb
+from ...bus.service import Request, Seconds, verb
 from ...errors import Denied, ReservedKey
 from . import messages
 from .calls import MARGIN
@@ -46,7 +46,7 @@ class RegistryService:
         return await self._engine.ask(messages.List(prefix, consistency, after, limit), request)
 
     @verb()
-    async def watch(self, request: Request, *, prefix: str, from_revision: int = 0, wait: float = 0.0) -> Any:
+    async def watch(self, request: Request, *, prefix: str, from_revision: int = 0, wait: Seconds = 0.0) -> Any:
         """Wait for changes below a prefix: one contiguous batch; go on at its `to` + 1."""
         if request.budget:  # an empty batch in time, not a timeout
             wait = min(wait, max(request.budget - MARGIN, 0.0))

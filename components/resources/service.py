@@ -17,7 +17,7 @@ from ...bus.context import ComponentContext
 from ...bus.driver import Background
 from ...bus.machine import Address, Received
 from ...bus.messages import Role
-from ...bus.service import Request, verb
+from ...bus.service import Request, Seconds, verb
 from ...errors import Denied, NotImplementedYet
 from .boot import Boot
 from .cluster import Cluster
@@ -69,7 +69,7 @@ class ResourcesService:
         return await self._cluster.show(cls, key, of_node, fresh)
 
     @verb()
-    async def watch(self, *, cls: str = "", from_revision: int | None = None, wait: float = 10.0) -> dict[str, Any]:
+    async def watch(self, *, cls: str = "", from_revision: int | None = None, wait: Seconds = 10.0) -> dict[str, Any]:
         """Wait for changes of a class (of all, if none is named): `{from, to, events}`; go on from `to + 1`.
 
         An event is `{type: changed|gone|deleted, class, id, key, node, attributes, revision}`.
@@ -85,13 +85,13 @@ class ResourcesService:
     # --- doing ----------------------------------------------------------------------------------------------
 
     @verb(Role.OPERATOR)
-    async def refresh(self, request: Request, *, wait: float = 0.0) -> list[dict[str, Any]]:
+    async def refresh(self, request: Request, *, wait: Seconds = 0.0) -> list[dict[str, Any]]:
         """Discover again on this node and wait for it: a list of `{name, state: done|failed|late, reason}`."""
         longest = self._settings.discover_deadline + 1.0
         return await self._discover(DiscoverAll(min(wait or longest, longest), again=True), request)
 
     @verb(Role.COMPONENT)
-    async def discover(self, request: Request, *, wait: float | None = None) -> list[dict[str, Any]]:
+    async def discover(self, request: Request, *, wait: Seconds | None = None) -> list[dict[str, Any]]:
         """Wait until what the controllers found at this join is written, at most `wait` seconds; called by the DCM.
 
         Answers with a list of `{name, state: done|failed|late, reason}`; what is late is written when it comes.
@@ -124,7 +124,7 @@ class ResourcesService:
 
     @verb()
     async def read_local(
-        self, *, cls: str, ids: tuple[str, ...] = (), fresh: bool = False, wait: float = 2.0
+        self, *, cls: str, ids: tuple[str, ...] = (), fresh: bool = False, wait: Seconds = 2.0
     ) -> list[dict[str, Any]]:
         """Return the dynamic attributes of this node's resources of a class: `{id, attributes, age_s, reason}`."""
         rows: list[dict[str, Any]] = await self._orders.ask(ReadLocal(cls, ids, fresh, wait))
