@@ -1,10 +1,11 @@
 """The synced mark: how far the log was durable when an answer last left. It tells a log cut short from a torn one.
 
 Knows the place of a byte in the log, not what lies there: a serial and an offset, which only rise, while the index that
-it names for comparison goes back with a cut. The file has two slots of one disk sector each, written in
-turn after each sync of the log, so a write of the mark that tears leaves the one before. The mark itself is not synced
-with every write (that would double the time of a put): it is a lower bound, right at once after a kill of the process,
-and at most as old as the kernel's write-back after a loss of power. It is synced before anything is trimmed.
+it names for comparison goes back with a cut. The file has two slots of one disk sector each, written in turn after each
+sync of the log, so a write of the mark that tears leaves an older one. The mark itself is not synced with every write
+(that would double the time of a put): it is a lower bound, right at once after a kill of the process, and at most as
+old as the kernel's write-back after a loss of power. It is synced before anything is removed; an older slot may still
+name a segment that was trimmed, and then says nothing.
 """
 
 from __future__ import annotations

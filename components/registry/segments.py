@@ -146,7 +146,7 @@ def scan(folder: Path, cluster_id: str, gen: int, mark: Synced) -> Scan:
     found = serials(folder)
     start = _beginning(folder, found, cluster_id, gen)
     result = Scan([], 1, records.START, 0, False, [], found[:start], 0, 0, b"", 0, 0, [], [])
-    if mark.segment not in found:
+    if not found or mark.segment > found[-1]:  # an older one than the first may have been read from its other slot
         path = path_of(folder, mark.segment)
         result.damaged.append(Damage(str(path), 0, f"the file is missing; it was synced up to byte {mark.offset}"))
         return result

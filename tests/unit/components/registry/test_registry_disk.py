@@ -16,6 +16,7 @@ from covey.components.registry import create, entries, records, segments
 from covey.components.registry.disk import Disk, load
 from covey.components.registry.files import DiskFailed
 from covey.components.registry.loaded import Loaded
+from covey.components.registry.mark import MarkFile, Synced
 from covey.components.registry.recovery import encode_snapshot
 from covey.components.registry.settings import Settings
 from covey.components.registry.store import Store
@@ -387,6 +388,20 @@ def test_one_bad_slot_of_the_mark_is_reported_and_the_other_used(copied: Path, r
     raw[530] ^= 1
     (copied / "synced").write_bytes(raw)
     assert len(load(copied, CLUSTER)[0].damaged) == 2
+
+
+def test_an_older_slot_of_the_mark_may_name_a_segment_that_was_trimmed(
+    copied: Path, long_copy: tuple[Path, int, int], rebuild: Rebuild
+) -> None:
+    path, first = copied / "synced", segments.serials(copied)[0]
+    assert first > 1
+    MarkFile.create(path, Synced(3, first - 1, 400, b"a digest of then"))
+    raw = bytearray(path.read_bytes())
+    raw[530] ^= 1  # the newer slot tore
+    path.write_bytes(raw)
+    assert rebuild(load(copied, CLUSTER)[0]).state_hash == long_copy[2]
+    MarkFile.create(path, Synced(3, segments.serials(copied)[-1] + 1, 400, b"a digest of then"))
+    assert "is missing; it was synced" in load(copied, CLUSTER)[0].damaged[0].reason
 
 
 # --- records that are whole and cannot be true ----------------------------------------------------------------------
