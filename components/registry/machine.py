@@ -316,9 +316,6 @@ class RegistryMachine:
         if needless is not None:
             self.raft.log.trim(needless)
 
-    def _snapshot_failed(self, input: messages.SnapshotFailed) -> None:
-        self._snapshots.failed()
-
     def snapshot(self) -> bytes:
         """Return the record of a snapshot of all that was applied."""
         place = self.raft.log.place(self.store.index)
@@ -565,7 +562,7 @@ class RegistryMachine:
         messages.GroupFormed: _group,
         messages.PeerDown: _peer_down,
         messages.SnapshotWritten: _snapshot_written,
-        messages.SnapshotFailed: _snapshot_failed,
+        messages.SnapshotFailed: lambda self, input: self._snapshots.failed(),
         messages.NoRoom: _refused,
         messages.Leaving: _leaving,
     }
