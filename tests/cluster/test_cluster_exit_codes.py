@@ -72,8 +72,8 @@ def test_a_value_over_the_limit_is_refused(shared: Cluster, tmp_path: Path) -> N
     file = tmp_path / "change.json"
     file.write_text(json.dumps({"then": [{"op": "put", "key": "/app/large", "value": "x" * (2**20 + 1)}]}))
     answer = shared[3].covey("-o", "json", "registry", "txn", str(file))
-    assert answer.code == 5
-    assert answer.error["code"] == "bus.too_large"
+    assert answer.code == 10
+    assert "change.json:1:" in answer.error["message"] and "bus.too_large" in answer.error["message"]
     assert shared[3].covey("registry", "get", "/app/large").code == 4
     assert shared[3].covey("registry", "get", "/nodes/1").code == 0
 
