@@ -404,6 +404,15 @@ def test_an_older_slot_of_the_mark_may_name_a_segment_that_was_trimmed(
     assert "is missing; it was synced" in load(copied, CLUSTER)[0].damaged[0].reason
 
 
+def test_a_mark_of_another_log_is_damage(copied: Path) -> None:
+    mark, _, _ = MarkFile.read(copied / "synced")
+    assert mark
+    MarkFile.create(copied / "synced", msgspec.structs.replace(mark, chain=b"another log here"))
+    assert "the synced mark belongs to another log" in load(copied, CLUSTER)[0].damaged[0].reason
+    MarkFile.create(copied / "synced", msgspec.structs.replace(mark, index=mark.index + 1))
+    assert "the synced mark belongs to another log" in load(copied, CLUSTER)[0].damaged[0].reason
+
+
 # --- records that are whole and cannot be true ----------------------------------------------------------------------
 
 
