@@ -243,8 +243,8 @@ class Reign:
 
     def _fill(self, now: float, number: int, progress: Progress) -> None:
         raft = self._raft
-        if not progress.life or raft.state not in EXACT:
-            return
+        if not progress.life or (progress.ill and raft.state not in EXACT):
+            return  # a note is an entry of this reign; what is committed may be given to sound copies at any time
         if progress.fill is None:
             if progress.ill and not progress.noted:
                 if number not in raft.log.servers.voters:

@@ -81,8 +81,6 @@ class Clients:
         self, node: int, question: Any, done: Callable[[Call], None] | None = None, *, remember: bool = True
     ) -> Call:
         """Ask from a node; `done` is called with the call when it is over."""
-        if isinstance(question, Transact):
-            question = msgspec.structs.replace(question, since=self._index(node))
         call = Call(node, question, self.world.now)
         if done:
             call.done = done
@@ -94,8 +92,13 @@ class Clients:
     def _index(self, node: int) -> int:
         machine = self.world.nodes[node].machines.get(SERVICE)
         if isinstance(machine, AgentMachine):
-            return machine.known.index
+            return machine.index
         return machine.leading.index if machine else 0
+
+    def _stamp(self, call: Call, node: int) -> None:
+        """Say of a write, at its first try, how far the log was: as far as the node knows, or whoever takes it."""
+        if isinstance(call.question, Transact) and not call.question.since:
+            call.question = msgspec.structs.replace(call.question, since=self._index(node))
 
     def _end(self, call: Call, result: Any, unknown: bool) -> None:
         call.unknown, call.result = unknown, result
@@ -118,6 +121,7 @@ class Clients:
             if not target:
                 world.after(0.1, lambda: self._try(call, call.node))
                 return
+        self._stamp(call, call.node)
         call.tries += 1
         number = call.tries
         patience = TRY + getattr(call.question, "wait", 0.0)
@@ -130,6 +134,7 @@ class Clients:
         def arrive() -> None:
             if call.over or SERVICE not in world.nodes[target].machines:
                 return
+            self._stamp(call, target)
             asking = world.ask(target, SERVICE, call.question)
             self.questions[asking.number] = call.question
             self._waiting[asking.number] = lambda result: self._travel(

@@ -126,7 +126,7 @@ class Guard:
             (at, old), (_, new) = copy.servers[-2], copy.servers[-1]
             assert at <= self.truth.last, f"INV-16: {node} changes the servers while the change at {at} is under way"
             assert len({*old.voters} ^ {*new.voters}) <= 1, f"INV-16: {node} changes more than one voter: {old}, {new}"
-            assert self.truth.epoch(self.truth.last) == epoch, f"INV-16: {node} changes servers before its reign began"
+            assert self.truth.epoch(self.truth.last) >= epoch, f"INV-16: {node} changes servers before its reign began"
             self.seen["changes of servers"] += 1
             if set(new.voters) & set(old.learners):
                 self.seen["learners made voters"] += 1
