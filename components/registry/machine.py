@@ -478,13 +478,13 @@ class RegistryMachine:
     def _change(self, question: messages.ChangeServers, waiter: Waiter) -> None:
         """Change the servers by one; raises Refused, Busy, NotDefined, NotPrimary."""
         self._must_lead()
-        raft, servers = self.raft, self.raft.log.servers
+        raft = self.raft
         assert raft.reign is not None
-        after = membership.changed(servers, question.change, question.server)
-        if after is None:
-            self._reply(waiter, {"index": raft.log.servers_index, **membership.plain(servers)})
+        after = membership.wanted(raft, self.store, question, self._now)
+        if after is None:  # it is so already, if this server still leads
+            found = {"index": raft.log.servers_index, **membership.plain(raft.log.servers)}
+            self._exactly(waiter, lambda: self._reply(waiter, found))
             return
-        membership.check_change(raft, self.store, question, after, self._now)
         leaves = question.change in ("undefine", "stop") and question.server == self.node
         if leaves and raft.reign.hand_over(self._now, 0):
             raise self._not_primary()  # the next primary does it

@@ -86,14 +86,21 @@ def promoted(servers: Configured, number: int) -> Configured:
     return Configured((*servers.voters, number), _without(servers.learners, number), servers.stopped)
 
 
-def check_change(raft: Raft, store: Store, question: ChangeServers, after: Configured, now: float) -> None:
-    """Raise Busy, NotDefined or Refused when a primary must not change the servers to `after` now."""
+def wanted(raft: Raft, store: Store, question: ChangeServers, now: float) -> Configured | None:
+    """Return the servers after a change by this primary, None when they are so already.
+
+    Raises Busy while the last change may still be taken back, NotDefined for a number that no node has, Refused for
+    what would be no registry any more.
+    """
     reign, log = raft.reign, raft.log
     assert reign is not None
     if log.servers_index > log.committed or reign.handing:
         raise Busy("another change of the registry servers is under way", "wait for its end and ask again")
-    if question.change == "define" and store.get(f"/nodes/{question.server}") is None:
+    if question.server not in all_of(log.servers) and store.get(f"/nodes/{question.server}") is None:
         raise NotDefined(f"there is no node {question.server} in this cluster", "covey node ls shows which there are")
+    after = changed(log.servers, question.change, question.server)
+    if after is None:
+        return None
     if question.change in ("undefine", "stop") and not question.forced:
         left = reign.healthy(now) & set(after.voters) - {*after.stopped, question.server}
         if len(left) < majority(after):
@@ -102,6 +109,7 @@ def check_change(raft: Raft, store: Store, question: ChangeServers, after: Confi
                 f" and {majority(after)} are needed",
                 "bring the others back first; covey registry status shows them",
             )
+    return after
 
 
 def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
