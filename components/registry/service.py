@@ -112,7 +112,10 @@ class RegistryService:
         if token:
             return self._parts.give(token, part)
         self._parts.check_free()
-        return {"node": self._node, **self._parts.begin(await self._engine.ask(messages.Backup(), request))}
+        held = await self._engine.ask(messages.Backup(), request)
+        if isinstance(held, dict):  # the primary's node holds it, and has answered this very question
+            return held
+        return {"node": self._node, **self._parts.begin(held)}
 
     @verb(Role.COMPONENT)
     async def append_system(
