@@ -193,8 +193,9 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, kind: str
             met.add(allowed.index(found[0]))
             more, then = life.batch(found[0], life.grow, life.cut, life.grow)
             again.append(more)  # it can go on from there
-        assert then.is_what(load(copy, CLUSTER)[0])
-        assert not list(copy.glob("*.tmp"))
+        last, scan = load(copy, CLUSTER)
+        assert then.is_what(last) and not last.repaired
+        assert scan and not scan.superseded and not list(copy.glob("*.tmp"))
 
     calls = crash_everywhere(tmp_path, folder, lambda: disk.append(batch), check)
     disk.abandon()
