@@ -270,7 +270,7 @@ class RegistryMachine:
         may have found no room. One of several: its copy counts for nothing meanwhile, the others go on.
         """
         raft = self.raft
-        if not (raft.alone and raft.leads):
+        if not raft.sole:
             raft.refused(self._now, input.reason)
             return
         was, self._no_room = self.state, input.reason
@@ -280,14 +280,16 @@ class RegistryMachine:
                     self._refuse(waiter, proposal.id, self._disk_full())
                 elif waiter.request is not None:
                     self._reply(waiter, self._disk_full())
-        raft.discard()
+        raft.discard(self._now)
         raft.turn("no room")
         if self.state in RETRIED:
             self._again = self._now + (self.settings.room_seconds if self.state is was else 0.0)
 
     def _try_again(self) -> None:
         self._again = None
-        if self.state in RETRIED and not len(self._proposed):
+        if self.state in RETRIED and len(self._proposed):
+            self._again = self._now + self.settings.room_seconds  # what is under way will tell
+        elif self.state in RETRIED:
             body = entries.Reigned(self.node) if self.state is State.SETTLING else entries.WritesOpened()
             self._propose(body, [])
 

@@ -107,6 +107,11 @@ class Raft:
         return self.log.servers.voters == (self.node,)
 
     @property
+    def sole(self) -> bool:
+        """This server leads and there is no other, not even a learner: what its own disk refused is nowhere."""
+        return self.leads and membership.all_of(self.log.servers) == (self.node,)
+
+    @property
     def deadline(self) -> float | None:
         """When `tick` must be called next."""
         if self.owes:
@@ -127,7 +132,7 @@ class Raft:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self._again is not None and now >= self._again and not (self.alone and self.leads):
+        if self._again is not None and now >= self._again and not self.sole:
             self._try_disk_again()
         if self.reign:
             self.reign.tick(now)
@@ -212,11 +217,16 @@ class Raft:
         data.extend(self.log.data(start + 1, 1 << 62))
         self.order(data)
 
-    def discard(self) -> None:
-        """A lone server: take back all that is not durable; no other has it."""
+    def discard(self, now: float) -> None:
+        """A lone server: take back all that is not durable; no other has it.
+
+        What is durable stays, committed or not: it may have been acknowledged in an earlier life.
+        """
         self._again, self.no_room = None, ""
-        self.log.cut(self.log.committed)
-        self.journal.cut(self.log.committed)
+        self.journal.refused()
+        self.log.cut(max(self.log.committed, self.journal.durable))
+        if self.reign:
+            self.reign.servers_changed(now)
 
     def say(self, to: int, message: PeerMessage) -> None:
         """Send a message to another server."""

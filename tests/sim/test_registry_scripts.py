@@ -67,6 +67,43 @@ def test_a_new_primary_fills_a_copy_that_it_needs_for_its_first_entry() -> None:
     assert cluster.guard.seen["snapshots installed"]
 
 
+def test_a_lone_server_that_starts_on_a_full_disk_keeps_what_it_acknowledged() -> None:
+    """What its disk has and nobody committed in this life is no proposal that could be taken back."""
+    cluster = RegistryCluster(3, 1)
+    world, one = cluster.world, cluster.ready()
+    world.run(0.5)
+    call = put(cluster, one, "kept")
+    world.eventually(lambda: call.over, 1.0)
+    disk = cluster.disks[one]
+    world.crash(one, power=True)
+    promised = disk.copy.promised
+    cluster.start(one)
+    world.eventually(lambda: disk.copy.promised > promised, 1.0, "its vote for itself had room")
+    cluster.fill_disk(one, 2.0)
+    world.run(1.0)
+    assert cluster.guard.seen["full disks"]
+    cluster.finish()
+    assert cluster.truth.at("/app/a")[0] == "kept"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lone_server_that_has_a_learner_takes_nothing_back_on_a_full_disk(seed: int) -> None:
+    """Seed 2081: the learner may have it, and the entry that named the learner was taken back with it in mind."""
+    cluster = RegistryCluster(seed, 1, 2)
+    world, one = cluster.world, cluster.ready()
+    world.run(0.5)
+    cluster.fill_disk(one, 1.5)
+    if seed % 2:
+        put(cluster, one, "before")
+        world.run(0.1)
+    change = cluster.change("define", 2)
+    world.run(0.2)
+    put(cluster, one, "meanwhile")
+    world.run(3.0)
+    assert change.over
+    cluster.finish()
+
+
 # --- classic schedules ----------------------------------------------------------------------------------------------
 
 
