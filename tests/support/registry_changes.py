@@ -15,7 +15,7 @@ from registry_script import SETTINGS, Script
 
 
 def _joins(s: Script, number: int, *without: int) -> None:
-    """Define a server and let it be filled; the entry that makes it a voter stands in the log of 1 alone."""
+    """Define a server and let it be filled; the entry that makes it a voter is in no log but that of 1."""
     asked = s.define(1, number)
     s.talk(*(n for n in s.voters if n not in without))
     assert number in s.result(asked)["learners"]
@@ -32,7 +32,7 @@ def _joins(s: Script, number: int, *without: int) -> None:
 
 
 def one_comes_and_one_goes() -> None:
-    """One primary adds a server, the next removes another, in sets without a common majority (the bug found in 2015)."""
+    """One primary adds a server, the next removes another: sets without a common majority (the bug of 2015)."""
     s = Script(4, 1)
     s.open(1)
     _joins(s, 5)

@@ -25,9 +25,11 @@ from covey.components.registry.entries import Configured
 from covey.components.registry.journal import Journal
 from covey.components.registry.log import Log, Place
 from covey.components.registry.raft import Raft
+from covey.components.registry.recovery import Recovered
 from covey.components.registry.reign import Reign
 from covey.components.registry.settings import Settings
 from covey.components.registry.states import State
+from covey.components.registry.store import Store
 from msgspec import structs
 
 SERVERS = (1, 2, 3)
@@ -62,7 +64,7 @@ class _Keeper:
         return 0
 
 
-_chance, _keeper = _Chance(), _Keeper()
+_chance, _keeper, _nothing = _Chance(), _Keeper(), Store()
 
 
 class Disk(NamedTuple):
@@ -91,7 +93,7 @@ class Disk(NamedTuple):
         log = Log(FOUNDED, Configured(SERVERS))
         for one in self.rows:
             log.append(one, records.unchecked(one))
-        raft = Raft(node, 0, log, self.promised, self.voted_for, SETTINGS, _chance)
+        raft = Raft(node, Recovered(_nothing, log, self.promised, self.voted_for), SETTINGS, _chance)
         raft.tells(str, _keeper)
         return raft
 
@@ -311,6 +313,8 @@ class Explorer:
         while True:
             if raft.leads and raft.log.end.epoch < raft.promised:
                 raft.propose(0.0, entries.Reigned(raft.node))
+            if raft.owes:
+                raft.pay(0.0)
             orders: list[Effect] = []
             for effect in raft.effects:
                 if isinstance(effect, Send):
