@@ -1,4 +1,4 @@
-"""Classic schedules of changed servers, damaged copies, hand-overs and retries, each a function; see `registry_schedules`."""
+"""Classic schedules of changed servers, damaged copies, hand-overs and retries: more of `registry_schedules.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry_script import SETTINGS, Script
 
 
 def _joins(s: Script, number: int, *without: int) -> None:
-    """Define a server and let it be filled; the entry that makes it a voter stands in the log of 1 and nowhere else."""
+    """Define a server and let it be filled; the entry that makes it a voter is in no log but that of 1."""
     asked = s.define(1, number)
     s.talk(*(n for n in s.voters if n not in without))
     assert number in s.result(asked)["learners"]
@@ -32,7 +32,7 @@ def _joins(s: Script, number: int, *without: int) -> None:
 
 
 def one_comes_and_one_goes() -> None:
-    """One primary adds a server, the next removes another, in sets without a common majority (the bug found in 2015)."""
+    """One primary adds a server, the next removes another: sets without a common majority (the bug of 2015)."""
     s = Script(4, 1)
     s.open(1)
     _joins(s, 5)
@@ -198,8 +198,8 @@ def lost_acknowledgement() -> None:
 def lost_vote_for_an_epoch_to_come() -> None:
     """A copy voted in an epoch that the primary knows nothing of, and was damaged: that primary cannot fill it alone.
 
-    3 stands in epoch 3 and 2 votes for it; the vote is on its way. 2 loses its copy, and 1, primary of epoch 2, fills it:
-    were that all, 2 could vote once more in epoch 3.
+    3 stands in epoch 3 and 2 votes for it; the vote is on its way. 2 loses its copy, and 1, primary of epoch 2,
+    fills it: were that all, 2 could vote once more in epoch 3.
     """
     s = Script(3)
     s.open(1)
@@ -410,7 +410,7 @@ def watch_over_a_fail_over() -> None:
 
 
 def append_of_an_earlier_reign() -> None:
-    """A component's entry belongs to the reign in which it was made: in another it is refused, or the old one answered."""
+    """A component's entry belongs to the reign it was made in: in another it is refused, or answered as before."""
     s = Script(3)
     s.open(1)
     epoch = s.raft(1).promised

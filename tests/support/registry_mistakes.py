@@ -286,7 +286,11 @@ def read_without_asking(patch: Patch) -> None:
 def join_the_round_under_way(patch: Patch) -> None:
     """A read is exact when the round is answered that began before it came."""
     real = Reign.read_round
-    patch.setattr(Reign, "read_round", lambda self, now: min(real(self, now), self.round))
+
+    def mutant(self: Reign, now: float) -> int:
+        return self.round if self.confirmed < self.round else real(self, now)
+
+    patch.setattr(Reign, "read_round", mutant)
 
 
 def remember_no_answers(patch: Patch) -> None:
@@ -337,7 +341,11 @@ def count_who_was_before(patch: Patch) -> None:
 
 def change_two_at_once(patch: Patch) -> None:
     """A change of the servers is taken while another is under way."""
-    patch.setattr(membership, "check_change", lambda *arguments: None)
+
+    def mutant(raft: Raft, store: Store, question: messages.ChangeServers, now: float) -> Any:
+        return membership.changed(raft.log.servers, question.change, question.server)
+
+    patch.setattr(membership, "wanted", mutant)
 
 
 def change_before_the_reign_is_settled(patch: Patch) -> None:

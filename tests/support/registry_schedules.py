@@ -1,7 +1,7 @@
-"""Classic schedules of elections, logs and reads, each a function: what chance finds once in a thousand storms, or never.
+"""Classic schedules of elections, logs and reads, each a function: what chance finds in few of a thousand storms.
 
 Played on real machines by `registry_script.py`, whose guard watches every step; a schedule adds what it alone can
-know. They are run as they are by `test_registry_schedules.py`, and with a mistake planted by `test_registry_mutants.py`.
+know. They are run as they are by `test_registry_schedules.py`, and by `test_registry_mutants.py` with mistakes planted.
 Servers are named by what they do in the schedule; the number of an entry is its index.
 """
 
@@ -18,7 +18,7 @@ from registry_script import SETTINGS, Flight, Script
 
 
 def figure_eight() -> None:
-    """An entry of an old epoch lies on a majority of disks, is not committed by that, and is cut away (Raft figure 8)."""
+    """An entry of an old epoch is on a majority of disks, is not committed by that, and is cut away (figure 8)."""
     s = Script(5)
     s.elect(1, 2, 3)
     _send(s, 1, 2, 2)  # entry 2 of epoch 2 is on 1 and 2
@@ -245,7 +245,7 @@ def _tail_that_never_was(s: Script) -> int:
 
 
 def commit_beyond_what_fits() -> None:
-    """A heartbeat says how far all is committed to a server whose tail is another one: no entry of that is committed."""
+    """A heartbeat tells a server whose tail is another one how far all is committed: nothing of that tail is."""
     s = Script(5)
     sound = _tail_that_never_was(s)
     s.beat(3)
