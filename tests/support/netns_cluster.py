@@ -128,5 +128,3 @@ class NetCluster(Cluster):
         where = ["-n", self.spaces[space]]
         ip(*where, *cut)
         self._cut.append((cut, [*where, *mend]))
-
-
