@@ -1,4 +1,4 @@
-"""Three registry servers under load on three real nodes: frozen, killed all at once, with spoiled files, on a full disk.
+"""Three registry servers on real nodes under load: frozen, killed all at once, with spoiled files, on full disks.
 
 Clients on every node write, read and watch all the while (`registry_load.py`); what they were told is judged. More of
 this, for as long as you like: bench/registry_chaos.py.
