@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
+
+log = logging.getLogger(__name__)
 
 How = Literal["done", "remote", "waiting", "failed"]
 
@@ -129,12 +132,18 @@ class BootLog:
             Record,
         )
         self._records.append(record)
+        try:
+            self._append(msgspec.json.encode(record) + b"\n")
+        except OSError as why:  # a full disk: the boot itself goes on
+            log.error("the boot log cannot be written: %s", why)
+        return record
+
+    def _append(self, line: bytes) -> None:
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            os.write(handle, msgspec.json.encode(record) + b"\n")
+            os.write(handle, line)
         finally:
             os.close(handle)
-        return record
 
     def reached(self, step: int) -> bool:
         return any(record.step == step and record.how in ("done", "remote") for record in self._records)

@@ -234,9 +234,11 @@ class Daemon:
         record["boot_id"] = self.home.boot_id
         await self.home.bus.publish("dcm.crash", record)
         folder = self.home.folder.core
-        write_document(
-            folder / f"{record['at'].replace(':', '')}-{effect.name.replace(':', '-')}.json", "crash", record
-        )
+        file = folder / f"{record['at'].replace(':', '')}-{effect.name.replace(':', '-')}.json"
+        try:
+            write_document(file, "crash", record)
+        except OSError as why:
+            log.error("how %s ended cannot be written down: %s", effect.name, why)
         for old in sorted(folder.glob("*.json"))[:-CORES_KEPT]:
             old.unlink(missing_ok=True)
 

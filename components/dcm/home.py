@@ -8,6 +8,7 @@ and broker never differ for longer than the change takes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import uuid
 from collections.abc import Callable
@@ -30,6 +31,11 @@ from .sources import read_original
 from .storage import Store
 
 log = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+CACHED = {"servers", "nodes"}
+"""Parts of the local copy that others hold and this node reads again at its next start."""
 
 
 def new_id() -> str:
@@ -65,6 +71,7 @@ class Home:
         self._identity = config.node.identity
         self._told: Any = None
         self._refreshing = asyncio.Lock()
+        self._unsaved: set[str] = set()  # parts of the local copy for which the disk had no room
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -180,7 +187,7 @@ class Home:
             new = change(old)
             changed = [name for name in Replica.__struct_fields__ if getattr(new, name) != getattr(old, name)]
             if changed:
-                await asyncio.to_thread(self.store.save, old.cluster.id, *(getattr(new, name) for name in changed))
+                await self._save(new, changed)
                 if new.cluster.name != old.cluster.name:
                     self.clusters = await asyncio.to_thread(self.store.commit_cluster, new.cluster, point=False)
                 self.replica = new
@@ -189,8 +196,30 @@ class Home:
                 await self.bus.publish("dcm.local", {"servers": plain(new.servers)})
             return changed
 
+    async def save_again(self) -> None:
+        """Write what found no room on the disk, if there was anything."""
+        async with self._refreshing:
+            if self._unsaved and self.replica is not None:
+                await self._save(self.replica, [])
+
+    async def _save(self, new: Replica, changed: list[str]) -> None:
+        """Write these parts of the local copy. On a full disk what can be read again from the registry waits for room:
+        this node must know its peers and servers now, and where it stands on the disk only at its next start."""
+        names = {*changed, *self._unsaved}
+        try:
+            await asyncio.to_thread(self.store.save, new.cluster.id, *(getattr(new, name) for name in sorted(names)))
+        except OSError as why:
+            if why.errno not in FULL or not names <= CACHED:
+                raise
+            if not self._unsaved:
+                log.error("the local copy of the configuration cannot be written, it is tried again: %s", why)
+            self._unsaved = names
+        else:
+            self._unsaved = set()
+
     async def reload(self) -> None:
         """Read the files again, because something was defined or erased, and tell the broker."""
+        self._unsaved = set()
         await asyncio.to_thread(self.load)
         await self.tell_broker()
 

@@ -88,7 +88,7 @@ class Watcher:
     # --- the broker -------------------------------------------------------------------------------------------
 
     async def _broker(self) -> None:
-        """A broker that was started again knows nothing: tell it anew who this node is."""
+        """A broker that was started again knows nothing: tell it anew who this node is. And a full disk gets room."""
         while True:
             await asyncio.sleep(BROKER_LOOK)
             here, told = self._home.replica, self._home.bus.node
@@ -98,6 +98,7 @@ class Watcher:
                     await self._home.tell_broker(again=True)
                 except CoveyError as why:
                     log.debug("the broker cannot be told: %s", why)
+            await self._home.save_again()
 
     async def _refused(self) -> None:
         """Write down whom the broker did not let in from outside; it tells each kind seldom, with a count."""

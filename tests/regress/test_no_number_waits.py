@@ -1,4 +1,4 @@
-"""A watch with `wait: NaN` was parked until a time that never comes; the primary's deadline was no number from then on."""
+"""A watch with `wait: NaN` was parked until a time that never comes, and the primary's deadline was no number then."""
 
 from __future__ import annotations
 

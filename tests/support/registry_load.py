@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, suppress
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,6 +44,9 @@ BUDGET = 8.0
 
 PAUSE = 0.01
 """Seconds between two calls of a client."""
+
+AWAY = 0.1
+"""Seconds until a daemon that is away is looked for again."""
 
 
 class Load(threading.Thread):
@@ -83,7 +87,7 @@ class Load(threading.Thread):
     def gap(self, since: float) -> float:
         """Return the longest time since a moment in which no write was acknowledged."""
         ends = sorted([since, *(end for _, end, _ in self.acknowledged if end >= since)])
-        return max((after - before for before, after in zip(ends, ends[1:], strict=False)), default=0.0)
+        return max((after - before for before, after in pairwise(ends)), default=0.0)
 
     def begin(self) -> None:
         """Start, and wait until writes are acknowledged."""
@@ -299,7 +303,7 @@ class Load(threading.Thread):
             for state in self.states:
                 async with _Bus(state) as bus:
                     while await self._list(bus, "stale") < newest:
-                        await asyncio.sleep(0.02)
+                        pass
         return newest
 
     # --- watchers ---
@@ -376,7 +380,11 @@ class _Bus:
         """Call a verb of the registry."""
         if self._client is None:
             way = connect(self._state)
-            self._client = await way.__aenter__()
+            try:
+                self._client = await way.__aenter__()
+            except CoveyError:
+                await asyncio.sleep(AWAY)
+                raise
             self._way = way
         try:
             return await self._client.call("registry", verb, timeout=BUDGET, **given)

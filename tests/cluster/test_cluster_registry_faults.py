@@ -1,0 +1,170 @@
+"""Three registry servers on real nodes under load: frozen, killed all at once, with spoiled files, on full disks.
+
+Clients on every node write, read and watch all the while (`registry_load.py`); what they were told is judged. More of
+this, for as long as you like: bench/registry_chaos.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covey.testing import Cluster, Node
+from registry_load import Load
+
+MIB = 1024 * 1024
+
+
+class Small:
+    """File systems of 24 MiB for the state folders of a cluster's nodes, if this process may mount any."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.places: list[Path] = []
+        for node in cluster:
+            node.state.mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(node.state)]
+            with suppress(OSError):
+                if not subprocess.run(mount, capture_output=True, check=False).returncode:
+                    self.places.append(node.state)
+
+    def close(self) -> None:
+        for place in self.places:
+            subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Cluster]:
+    cluster = Cluster(3, isolation="inline", servers=3)
+    with closing(cluster), closing(Small(cluster)):
+        try:
+            cluster.up()
+            yield cluster
+            for node in cluster:
+                assert "Traceback (most recent call last)" not in node.log.read_text()
+        finally:
+            cluster.show()
+            for node in cluster:
+                if node.ended is None:
+                    node.kill()
+
+
+@pytest.fixture
+def load(three: Cluster, request: pytest.FixtureRequest) -> Iterator[Load]:
+    """Clients under way, all servers voting; afterwards what they were told is judged."""
+    whole(three)
+    clients = Load([node.state for node in three], f"/app/{request.node.name}/")
+    clients.begin()
+    yield clients
+    whole(three)
+    clients.more()
+    judged = clients.judge()
+    assert judged["transactions"] > 100 and judged["watched"] > 50, judged
+
+
+def status(node: Node) -> Any:
+    return node.call("registry", "status")
+
+
+def whole(three: Cluster) -> None:
+    three.wait_online()
+    three.wait_voting(1, 2, 3)
+
+
+def roles(three: Cluster) -> tuple[Node, Node, Node]:
+    """Return the primary and the two others."""
+    primary = three[status(three[1])["primary"]]
+    one, two = (node for node in three if node is not primary)
+    return primary, one, two
+
+
+def copy_of(node: Node) -> Path:
+    (folder,) = node.state.glob("*/configuration/registry")
+    return folder
+
+
+def test_a_primary_that_froze_wakes_and_tells_nothing_old(three: Cluster, load: Load) -> None:
+    primary, one, _ = roles(three)
+    for pid in primary.processes():
+        os.kill(pid, signal.SIGSTOP)
+    frozen = time.monotonic()
+    try:
+        one.wait(
+            "another primary", lambda found: found["primary"] not in (None, primary.number), ask=("registry", "status")
+        )
+        load.more()
+    finally:
+        for pid in primary.processes():
+            os.kill(pid, signal.SIGCONT)
+    assert load.gap(frozen) < 5.0
+    load.more(60)  # its clients read on, and a read of what it held would be found out
+
+
+def test_all_are_killed_at_once_and_nothing_is_lost(three: Cluster, load: Load) -> None:
+    for node in three:
+        os.kill(node.pid, signal.SIGKILL)
+    for node in three:
+        node.kill()
+        node.start()
+    load.more(seconds=60)
+
+
+def flip(folder: Path) -> str:
+    """Change one bit in the middle of the log."""
+    path = max(folder.glob("log-*"))
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 3)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 4]))
+    return str(path)
+
+
+def cut_short(folder: Path) -> str:
+    """Take the end off a file that is never written again."""
+    path = folder / "identity"
+    os.truncate(path, path.stat().st_size - 1)
+    return str(path)
+
+
+def remove(folder: Path) -> str:
+    """Lose the whole copy."""
+    shutil.rmtree(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("spoil", [flip, cut_short, remove])
+def test_a_spoiled_copy_is_named_and_filled_again(three: Cluster, load: Load, spoil: Callable[[Path], str]) -> None:
+    _, one, _ = roles(three)
+    one.kill()
+    path = spoil(copy_of(one))
+    load.more()
+    said = one.log.stat().st_size
+    one.start()
+    one.wait_online()
+    whole(three)
+    told = one.log.read_bytes()[said:].decode()
+    assert f"{path} is damaged at byte " in told and "this server's copy was filled anew" in told, told
+
+
+def test_a_full_disk_stops_nobody_but_its_server(three: Cluster, load: Load) -> None:
+    primary, _, other = roles(three)
+    if not os.path.ismount(primary.state):
+        pytest.skip("needs to mount a file system")
+    for node in (primary, other):
+        ballast = node.state / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        full = time.monotonic()
+        load.more(200)
+        assert load.gap(full) < 5.0, "another one leads, if it was the primary's"
+        ballast.unlink()
+        whole(three)
