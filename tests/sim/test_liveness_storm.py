@@ -14,7 +14,9 @@ from liveness_storm import storm, what_happened
 SEEDS = [*range(18), *range(24, 30)]
 
 
-@pytest.mark.parametrize("seeds", [SEEDS[i : i + 6] for i in range(0, len(SEEDS), 6)], ids=lambda seeds: f"{seeds[0]} to {seeds[-1]}")
+@pytest.mark.parametrize(
+    "seeds", [SEEDS[i : i + 6] for i in range(0, len(SEEDS), 6)], ids=lambda seeds: f"{seeds[0]} to {seeds[-1]}"
+)
 def test_a_minute_of_faults_leaves_one_chain_and_a_settled_cluster(seeds: list[int]) -> None:
     total: Counter[str] = Counter()
     for seed in seeds:
