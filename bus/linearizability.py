@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 UNSEEN = -1  # the revision of a value whose writer never heard which it got
@@ -116,6 +117,7 @@ class _Search:
         events = [(o.called, 0, at) for at, o in enumerate(self.answered)]
         events += [(o.returned or 0.0, 1, at) for at, o in enumerate(self.answered)]
         events.sort()
+        events = [one for _, run in groupby(events, key=lambda one: one[1]) for one in sorted(run, key=self._likely)]
         self.place = [at if side == 0 else ~at for _, side, at in events]  # ~at: where it returned
         self.next = [*range(1, len(events) + 1), 0]  # the last is the head, and the end
         self.before = [len(events), *range(len(events))]
@@ -123,6 +125,12 @@ class _Search:
         for position, (_, side, at) in enumerate(events):
             self.where[at][side] = position
         self.reached: dict[tuple[int, Item], list[int]] = {}
+
+    def _likely(self, event: tuple[float, int, int]) -> tuple[float, bool]:
+        """Calls with no return between them are tried by rising revision: that is mostly how it was."""
+        time, side, at = event
+        operation = self.answered[at]
+        return (time, False) if side else (operation.revision, operation.kind == "get")
 
     def run(self) -> Register | None:
         """Return None when there is an order, else an operation that nothing explains."""
