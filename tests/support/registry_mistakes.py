@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from covey.components.registry import entries, membership, messages, peers, raft, records, recovery
+from covey.components.registry import entries, membership, messages, peers, records, recovery
 from covey.components.registry.exact import ExactReads
 from covey.components.registry.log import Log
 from covey.components.registry.machine import RegistryMachine
@@ -57,7 +57,7 @@ def count_the_own_copy_unsynced(patch: Patch) -> None:
 def forget_the_vote(patch: Patch) -> None:
     """The promised epoch is written, the vote is not."""
     real = records.encode_hard_state
-    patch.setattr(raft.records, "encode_hard_state", lambda promised, voted_for=0: real(promised))
+    patch.setattr(records, "encode_hard_state", lambda promised, voted_for=0: real(promised))
 
 
 def write_no_cut(patch: Patch) -> None:
@@ -138,7 +138,7 @@ def stand_without_asking_first(patch: Patch) -> None:
 
 def wait_equally_long(patch: Patch) -> None:
     """Election time-outs are the same everywhere."""
-    real = Raft.__init__
+    real: Any = Raft.__init__
 
     class Equal:
         def __init__(self, random: Any) -> None:
@@ -324,7 +324,7 @@ def skip_a_revision(patch: Patch) -> None:
         later = question.from_revision + (self.epoch > 2 and question.from_revision > 0)
         real(self, msgspec.structs.replace(question, from_revision=later), waiter)
 
-    patch.setitem(RegistryMachine._questions, messages.Watch, mutant)
+    _asked(patch, messages.Watch, mutant)
 
 
 # --- servers and copies -----------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def change_before_the_reign_is_settled(patch: Patch) -> None:
         finally:
             del self.__dict__["_must_lead"]
 
-    patch.setitem(RegistryMachine._questions, messages.ChangeServers, mutant)
+    _asked(patch, messages.ChangeServers, mutant)
 
 
 def count_learners(patch: Patch) -> None:
@@ -409,6 +409,11 @@ def fill_before_the_note(patch: Patch) -> None:
 
 def _handled(patch: Patch, kind: Any, mutant: Any) -> None:
     patch.setitem(Raft._handlers, kind, mutant)
+
+
+def _asked(patch: Patch, kind: type[Any], mutant: Any) -> None:
+    questions: dict[type[Any], Any] = RegistryMachine._questions
+    patch.setitem(questions, kind, mutant)
 
 
 MISTAKES: tuple[Plant, ...] = (
