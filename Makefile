@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check sim sim-long soak clean
+.PHONY: help demo test check sim sim-long soak chaos clean
 
 SEEDS ?= 200
 FIRST ?= 0
@@ -16,6 +16,7 @@ help:
 	@echo "make sim     200 minutes of random faults on the replicated registry, simulated (minutes; SEEDS=, FIRST=)"
 	@echo "make sim-long SEEDS=2000   the same without pytest; every failure is listed, the counts go to $(VENV)/storms.txt"
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
+	@echo "make chaos   five minutes of broken registry servers, real ones, under load; every answer judged"
 	@echo "make clean   remove the environment and what tools left"
 
 $(INSTALLED): pyproject.toml
@@ -47,6 +48,9 @@ sim-long: $(INSTALLED)
 
 soak: $(INSTALLED)
 	$(BIN)/python bench/soak.py
+
+chaos: $(INSTALLED)
+	$(BIN)/python bench/registry_chaos.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
