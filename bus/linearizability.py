@@ -3,8 +3,8 @@
 Knows no registry, no network and no clock: a history is a list of what was asked when, and what was answered when.
 Three judges, each raises `NotLinearizable` with the story of what does not fit:
 
-- `check_registers`: each key for itself, by search (Wing and Gong 1993, with Lowe's memory of states, 2017). It
-  believes no number that the store gave out more than it must.
+- `check_registers`: each key for itself, by search (Wing and Gong 1993, with Lowe's memory of states, 2017). Of the
+  revisions it asks only that they rise.
 - `check_transactions`: transactions over many keys. The revision that each was answered with is an order of all of
   them; it is strict serialisable when real time agrees with that order and every read with the state it leads to.
 - `check_watch`: batches of one watcher against what was changed.
@@ -18,7 +18,7 @@ written once tell most; times are only compared, whatever their unit, and what t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
@@ -97,6 +97,29 @@ def _perhaps(state: Item, operation: Register) -> Item | None:
     return (operation.value, UNSEEN)
 
 
+def _told(operations: Sequence[Register]) -> tuple[list[Register], list[Register]]:
+    """Return the operations whose outcome is known, and those for which it is open.
+
+    Whoever alone wrote a value that was read has done so, at the revision that was read, before that read returned. Who
+    wrote what nobody read can do no more than be in the way of a comparison, so one such write is like another.
+    """
+    answered = [o for o in operations if o.returned is not None]
+    unanswered: list[Register] = []
+    reads: dict[Hashable, Register] = {}
+    for one in sorted((o for o in answered if o.kind == "get"), key=lambda o: o.returned or 0.0):
+        reads.setdefault(one.value, one)
+    writers = Counter(o.value for o in operations if o.kind in ("put", "cas"))
+    for one in operations:
+        if one.returned is not None or one.kind == "get":
+            continue
+        read = reads.get(one.value) if one.kind != "delete" else None
+        if read is not None and writers[one.value] == 1:
+            answered.append(one._replace(returned=read.returned, revision=read.revision))
+        else:
+            unanswered.append(one if read is not None or one.kind == "delete" else one._replace(value=UNREAD))
+    return answered, unanswered
+
+
 class _Search:
     """The search for an order of one key's operations: depth first, over a linked list of calls and returns.
 
@@ -106,14 +129,12 @@ class _Search:
     """
 
     def __init__(self, operations: Sequence[Register]) -> None:
-        self.answered = sorted((o for o in operations if o.returned is not None), key=lambda o: o.called)
-        found = {o.value for o in self.answered if o.kind == "get"}
-        unanswered = [o for o in operations if o.returned is None and o.kind != "get"]
-        # whoever wrote what nobody read can do no more than be in the way of a comparison: one is like another
-        self.open = sorted(
-            (o if o.kind == "delete" or o.value in found else o._replace(value=UNREAD) for o in unanswered),
-            key=lambda o: o.called,
-        )
+        answered, unanswered = _told(operations)
+        self.answered = sorted(answered, key=lambda o: o.called)
+        self.open = sorted(unanswered, key=lambda o: o.called)
+        writes = [at for at, o in enumerate(self.answered) if o.kind == "put" or (o.kind == "cas" and o.succeeded)]
+        writes.sort(key=lambda at: self.answered[at].revision)
+        self.turn = {at: turn for turn, at in enumerate(writes)}  # revisions rise, so writes have their order
         events = [(o.called, 0, at) for at, o in enumerate(self.answered)]
         events += [(o.returned or 0.0, 1, at) for at, o in enumerate(self.answered)]
         events.sort()
@@ -135,18 +156,20 @@ class _Search:
     def run(self) -> Register | None:
         """Return None when there is an order, else an operation that nothing explains."""
         head = len(self.place)
-        state, done, used, placed = ABSENT, 0, 0, 0
+        state, done, used, placed, written = ABSENT, 0, 0, 0, 0
         most, stuck = -1, None
         trail: list[tuple[int, Item, int, int]] = []  # what was tried: place in the list or ~place among the open ones
         at, retry = self.next[head], 0  # `retry`: which of the open ones to try next, once the list is at its end here
         while at != head:
             operation = self.place[at]
             if operation >= 0:
-                after = _after(state, self.answered[operation])
+                turn = self.turn.get(operation)
+                after = _after(state, self.answered[operation]) if turn in (None, written) else None
                 if after is not None and self._new(done | 1 << operation, after, used):
                     trail.append((at, state, done, used))
                     self._lift(operation)
                     state, done, placed = after, done | 1 << operation, placed + 1
+                    written += turn is not None
                     at, retry = self.next[head], 0
                 else:
                     at = self.next[at]
@@ -167,6 +190,7 @@ class _Search:
             if tried >= 0:
                 self._put_back(self.place[tried])
                 placed -= 1
+                written -= self.place[tried] in self.turn
                 at, retry = self.next[tried], 0
             else:
                 retry = ~tried + 1  # `at` is the first return, as it was then

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from covey.bus.simulation import Link
-from registry_clients import Call
+from covey.components.registry.messages import Get, Operation, Transact
+from registry_clients import KEYS, Call
 from registry_cluster import AGENTS, RegistryCluster
 
 Profile = dict[str, int]
@@ -95,13 +96,24 @@ class RegistryNemesis:
     def _pause_primary(self, length: float) -> bool:
         primary = self.cluster.primary
         if primary and not self.world.nodes[primary].paused:
-            self._pause_one(primary, self.random.uniform(1.5, 6.0))
+            length = self.random.uniform(1.5, 6.0)
+            self._pause_one(primary, length)
+            self._tempt(primary, length, 1.0)
             return True
         return False
 
     def _pause_one(self, number: int, length: float) -> None:
         self.world.pause(number)
         self.world.after(length, lambda: self.world.resume(number))
+
+    def _tempt(self, primary: int, delay: float, seconds: float) -> None:
+        """Read at a primary that may be deposed by then what is written elsewhere meanwhile."""
+        clients, rest = self.cluster.clients, [n for n in (*self.cluster.listed, AGENTS[0]) if n != primary]
+        for at in range(int(seconds * 10)):
+            id, other = clients.id(), self.random.choice(rest)
+            put = Transact(id, (), (Operation("put", KEYS[0], id),))
+            self.world.after(delay + at * 0.1, lambda p=put, o=other: clients.call(o, p))  # type: ignore[misc]
+            self.world.after(delay + at * 0.1 + 0.05, lambda: clients.call(primary, Get(KEYS[0])))
 
     def _eio(self, length: float) -> bool:
         if number := self._voter():
@@ -162,6 +174,7 @@ class RegistryNemesis:
             others |= set(AGENTS)
         if not primary or not others:
             return False
+        self._tempt(primary, 0.9, 2.0)
         if self.random.random() < 0.3:
             return self._cut_for([(b, primary) for b in sorted(others)], length)
         return self._apart({primary}, others, length)
