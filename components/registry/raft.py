@@ -466,8 +466,8 @@ class Raft:
         self.say(source, self._accepted(round, min(match, self.journal.durable)))
 
     def _is_past(self, source: int) -> None:
-        """Tell who led once which epoch it is. No `Appended`: it may lead again now, and would take an answer to its old
-        reign, with that one's round, for one to the new; and a copy that is not sound must not seem to be."""
+        """Tell who led once which epoch it is. No `Appended`: it may lead again by now, and would take the answer to a
+        round of its old reign for one to the new; and a copy that is not sound would seem to be."""
         self.say(source, peers.PreVoteGiven(self.gen, self.promised, False))
 
     def _refuse(self, source: int, round: int, wanted: int = 0) -> None:
