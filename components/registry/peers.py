@@ -36,7 +36,8 @@ class VoteAsked(Message, frozen=True):
 
 
 class PreVoteGiven(Message, frozen=True):
-    """Answer to `PreVoteAsked`; `epoch` is the epoch asked for when granted, else the answerer's own."""
+    """Answer to `PreVoteAsked`; `epoch` is the epoch asked for when granted, else the answerer's own. Not granted it is
+    also said to whoever leads in an older epoch or generation."""
 
     gen: int
     epoch: int

@@ -370,7 +370,7 @@ class Raft:
         """Take a message of another server."""
         if self.state is not State.DAMAGED:
             if message.gen < self.gen:  # it must learn that it is superseded: any word of a newer generation says so
-                self.say(source, peers.PreVoteGiven(self.gen, self.promised, False))
+                self._is_past(source)
                 return
             if message.gen > self.gen:
                 self.damage(now, f"the cluster goes on in generation {message.gen}, this copy is of {self.gen}")
@@ -401,7 +401,7 @@ class Raft:
 
     def _append(self, now: float, source: int, message: peers.Append) -> None:
         if message.epoch < self.promised:
-            self._refuse(source, message.round)
+            self._is_past(source)
             return
         self._follow(now, source, message.epoch)
         self.told = (message.phase, message.writable)
@@ -465,8 +465,13 @@ class Raft:
     def _accept(self, source: int, round: int, match: int) -> None:
         self.say(source, self._accepted(round, min(match, self.journal.durable)))
 
+    def _is_past(self, source: int) -> None:
+        """Tell who led once which epoch it is. No `Appended`: it may lead again by now, and would take the answer to a
+        round of its old reign for one to the new; and a copy that is not sound would seem to be."""
+        self.say(source, peers.PreVoteGiven(self.gen, self.promised, False))
+
     def _refuse(self, source: int, round: int, wanted: int = 0) -> None:
-        """Tell a primary that its message is of an old epoch, or does not fit, and what would."""
+        """Tell a primary that its message does not fit, and what would."""
         log = self.log
         place = log.end if wanted > log.last else log.place(log.committed)
         assert place is not None
@@ -481,7 +486,7 @@ class Raft:
 
     def _part(self, now: float, source: int, message: peers.Part) -> None:
         if message.epoch < self.promised:
-            self._refuse(source, message.round)
+            self._is_past(source)
             return
         self._follow(now, source, message.epoch)
         if message.life != self.life:

@@ -41,6 +41,7 @@ CAUGHT: dict[mistakes.Plant, tuple[Callable[[], None], str]] = {
     mistakes.keep_old_proposals: (schedules.proposals_of_a_past_reign, "13: a user's entry while writes are closed"),
     mistakes.write_without_the_group: (schedules.writes_wait_for_the_group, "INV-13: writes opened without the group"),
     mistakes.read_without_asking: (schedules.deposed_primary_reads, "INV-10: a deposed primary reads"),
+    mistakes.answer_a_past_reign: (schedules.message_of_an_earlier_reign, "INV-10: a deposed primary reads"),
     mistakes.join_the_round_under_way: (schedules.answer_to_an_older_round, "INV-10: a deposed primary reads"),
     mistakes.remember_no_answers: (changes.retry_after_a_fail_over, "INV-5: 2 counts revision"),
     mistakes.snapshot_without_answers: (changes.retry_at_a_copy_from_a_snapshot, "INV-5: 3 counts revision"),

@@ -195,6 +195,26 @@ def lost_acknowledgement() -> None:
     assert s.guard.seen["damage noted"]
 
 
+def damaged_copy_hears_an_earlier_reign() -> None:
+    """A damaged copy is known to the primary only by its refusal of a late message: it is filled all the same."""
+    s = Script(3)
+    s.open(1)
+    s.put(1, "kept")
+    late = s.take(1, 2, peers.Append)
+    s.talk()
+    s.elect(1, 3)
+    s.talk(1, 3)
+    s.drop()
+    s.damage(2)
+    s.beat(1)
+    s.deliver(1, 2, peers.Append)
+    s.drop(2, 1)  # that it is damaged is lost on the way
+    s.hand(late)
+    s.peace(10.0)
+    assert s.guard.seen["copies refilled"] == 1
+    assert s.guard.seen["damage noted"], "INV-8: a damaged copy was filled without a note of its damage"
+
+
 def lost_vote_for_an_epoch_to_come() -> None:
     """A copy voted in an epoch that the primary knows nothing of, and was damaged: that primary cannot fill it alone.
 
@@ -435,6 +455,7 @@ SCRIPTS = (
     removed_primary,
     damaged_copy_keeps_silent,
     lost_acknowledgement,
+    damaged_copy_hears_an_earlier_reign,
     lost_vote_for_an_epoch_to_come,
     damage_on_every_second_server,
     lower_generation,

@@ -407,4 +407,6 @@ def _idle(letter: Letter, raft: Raft) -> bool:
             return False
         wanted = raft.state is State.CANDIDATE if isinstance(message, peers.VoteGiven) else raft.leads
         return message.epoch < raft.promised or not wanted
-    return isinstance(message, peers.PreVoteAsked | peers.PreVoteGiven)
+    if isinstance(message, peers.PreVoteGiven):
+        return message.granted or message.epoch <= raft.promised
+    return isinstance(message, peers.PreVoteAsked)

@@ -283,6 +283,19 @@ def read_without_asking(patch: Patch) -> None:
     patch.setattr(ExactReads, "add", lambda self, now, reign, waiter, read: read())
 
 
+def answer_a_past_reign(patch: Patch) -> None:
+    """A message of an old epoch is refused like one that does not fit: with its round, in the epoch of now."""
+    real = Raft._append
+
+    def mutant(self: Raft, now: float, source: int, message: peers.Append) -> None:
+        if message.epoch < self.promised:
+            self._refuse(source, message.round)
+        else:
+            real(self, now, source, message)
+
+    _handled(patch, peers.Append, mutant)
+
+
 def join_the_round_under_way(patch: Patch) -> None:
     """A read is exact when the round is answered that began before it came."""
     real = Reign.read_round
@@ -442,6 +455,7 @@ MISTAKES: tuple[Plant, ...] = (
     keep_old_proposals,
     write_without_the_group,
     read_without_asking,
+    answer_a_past_reign,
     join_the_round_under_way,
     remember_no_answers,
     snapshot_without_answers,

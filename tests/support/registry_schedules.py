@@ -433,6 +433,31 @@ def _later_reign(s: Script) -> None:
     s.drop(3, 1)
 
 
+def message_of_an_earlier_reign() -> None:
+    """A late message of a primary's earlier reign is refused: in its present reign that is no answer to any round."""
+    s = Script(3)
+    s.open(1)
+    for _ in range(20):
+        s.talk()
+        s.beat(1)
+    late = s.take(1, 2, peers.Append, -1)
+    s.talk()
+    s.put(1, "old")
+    s.talk()
+    s.elect(1, 2, 3)
+    s.talk()
+    s.beat(1)
+    s.talk()
+    s.hand(late)  # 2 follows 1 already, in the later reign
+    s.talk()
+    _later_reign(s)
+    read = s.read(1)
+    assert read not in s.answers, f"INV-10: a deposed primary reads {s.answers[read]}"
+    s.talk()
+    assert isinstance(s.refused(read), NotPrimary)
+    s.peace()
+
+
 def read_in_an_unsettled_reign() -> None:
     """A new primary does not know yet what its predecessor committed: it reads nothing until its own entry is."""
     s = Script(3)
@@ -498,6 +523,7 @@ SCRIPTS = (
     proposals_of_a_past_reign,
     deposed_primary_reads,
     answer_to_an_older_round,
+    message_of_an_earlier_reign,
     read_in_an_unsettled_reign,
     writes_wait_for_the_group,
 )
