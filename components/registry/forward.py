@@ -341,7 +341,7 @@ class ForwardEngine:
             if self.machine.following:  # not when one is lost: what was told of it still holds
                 self._told.clear()
                 for limit, primary in self._asking.items():
-                    if primary != self.known.primary:
+                    if primary != self.known.primary and not limit.expired():  # the call may be leaving already
                         limit.reschedule(asyncio.get_running_loop().time())
             self._changed.set()
             self._changed = asyncio.Event()
