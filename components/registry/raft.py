@@ -353,7 +353,7 @@ class Raft:
         """Lead no more: a majority does not answer, or this server was removed."""
         self.turn("follows")
         self._forget_leader(now)
-        self._election_at = now + self.random.uniform(self.settings.canvass_low, self.settings.canvass_high)
+        self._election_at = now  # whether there is another majority is found out by asking
 
     def peer_down(self, now: float, node: int) -> None:
         """The link to a node closed: its process is dead, or the way to it is."""
