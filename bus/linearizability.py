@@ -135,6 +135,7 @@ class _Search:
         writes = [at for at, o in enumerate(self.answered) if o.kind == "put" or (o.kind == "cas" and o.succeeded)]
         writes.sort(key=lambda at: self.answered[at].revision)
         self.turn = {at: turn for turn, at in enumerate(writes)}  # revisions rise, so writes have their order
+        self.rising = [*(self.answered[at].revision for at in writes), float("inf")]
         events = [(o.called, 0, at) for at, o in enumerate(self.answered)]
         events += [(o.returned or 0.0, 1, at) for at, o in enumerate(self.answered)]
         events.sort()
@@ -164,7 +165,7 @@ class _Search:
             operation = self.place[at]
             if operation >= 0:
                 turn = self.turn.get(operation)
-                after = _after(state, self.answered[operation]) if turn in (None, written) else None
+                after = self._try(operation, state, written)
                 if after is not None and self._new(done | 1 << operation, after, used):
                     trail.append((at, state, done, used))
                     self._lift(operation)
@@ -184,20 +185,38 @@ class _Search:
                 state, used = after, used | 1 << chosen
                 at, retry = self.next[head], 0
                 continue
-            if not trail:
-                return stuck
-            tried, state, done, used = trail.pop()
-            if tried >= 0:
-                self._put_back(self.place[tried])
+            while True:
+                if not trail:
+                    return stuck
+                tried, before, done, used = trail.pop()
+                same, state = state == before, before
+                if tried < 0:
+                    retry = ~tried + 1  # `at` is the first return, as it was then
+                    at = self.next[head]
+                    while self.place[at] >= 0:
+                        at = self.next[at]
+                    break
+                operation = self.place[tried]
+                self._put_back(operation)
                 placed -= 1
-                written -= self.place[tried] in self.turn
+                written -= operation in self.turn
                 at, retry = self.next[tried], 0
-            else:
-                retry = ~tried + 1  # `at` is the first return, as it was then
-                at = self.next[head]
-                while self.place[at] >= 0:
-                    at = self.next[at]
+                if not (same and self._only_looks(operation)):
+                    break  # else it fitted here, changed nothing, and later could not have been better
         return None
+
+    def _try(self, operation: int, state: Item, written: int) -> Item | None:
+        """Return the state after an operation, None when it cannot be next."""
+        one, following = self.answered[operation], self.rising[written]
+        if operation in self.turn:
+            return _after(state, one) if self.turn[operation] == written else None
+        if one.kind != "get" and one.revision >= following:
+            return None  # a write that it knew of comes first
+        return _after(state, one)
+
+    def _only_looks(self, operation: int) -> bool:
+        one = self.answered[operation]
+        return one.kind == "get" or (one.kind == "cas" and not one.succeeded)
 
     def _open_one(self, state: Item, done: int, used: int, start: int, first: Register) -> tuple[int, Item] | None:
         tried: set[tuple[str, Hashable, int]] = set()
