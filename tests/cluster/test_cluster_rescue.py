@@ -67,6 +67,7 @@ def test_a_backup_becomes_the_cluster_again_on_another_machine(nodes: Nodes) -> 
     assert put(new, "/app/after", 1) == 0
     status = new.call("registry", "status")
     assert (status["primary"], status["incarnation"][0]) == (1, done["incarnation"][0])
+    assert new.covey("cluster", "wait-for", "members=1").code == 0  # the backup lists n2 as a member; it was killed
     listed = {node["number"]: (node["name"], node["state"]) for node in new.covey("-o", "json", "node", "ls").data}
     assert listed == {1: ("n3", "online"), 2: ("n2", "offline")}
     refused = new.covey("-o", "json", "registry", "restore", file, "--node", node_file, "--yes")
