@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
@@ -26,23 +27,23 @@ def key_of(number: int, keys: int = KEYS) -> str:
     return f"/app/bench/{number % keys:06d}"
 
 
-class Store:
+class Store(ABC):
     """A system's keys as its client sees them."""
 
     keys = KEYS
     """How many there are."""
 
+    @abstractmethod
     async def put(self, number: int) -> None:
         """Write a key; durable on a majority when this returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def linear(self, number: int) -> None:
         """Read a key: what was written last."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def stale(self, number: int) -> None:
         """Read a key: what this server knows."""
-        raise NotImplementedError
 
     def opened(self) -> AbstractAsyncContextManager[Any]:
         """Return what must be entered before anything else."""

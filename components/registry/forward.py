@@ -166,9 +166,11 @@ class ForwardEngine:
 
     async def _linear(self, question: Any, request: Request) -> Any:
         """Take a call to whoever leads, until it is answered or its time is over."""
-        if isinstance(question, messages.Transact | messages.ChangeServers):
-            question = self._stamped(question)
         call = Call(self._bus, self._cluster_id, question, request)
+        if isinstance(question, messages.Transact | messages.ChangeServers):
+            if not self.known.primary:
+                await self._primary(call)  # whoever leads says how far the log is: that is what the id is stamped with
+            call.question = question = self._stamped(question)
         while True:
             primary = (not call.turned_away and self.known.primary) or await self._primary(call)
             try:

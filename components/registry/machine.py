@@ -126,11 +126,6 @@ class RegistryMachine:
         return Leading(raft.promised, raft.leader, self.phase, self.writable, committed)
 
     @property
-    def leaderless_since(self) -> float | None:
-        """Since when no primary is known, None while one is."""
-        return self.raft.leaderless_since
-
-    @property
     def closed_because(self) -> str:
         """Why users may not write; empty when they may."""
         if self.writable:

@@ -80,7 +80,6 @@ class Raft:
         self.no_room = ""  # why the disk took nothing, until it takes something again
         self.diverged = ""  # why this copy is damaged, when that was found while running
         self.journal = Journal(log.last)
-        self.leaderless_since: float | None = None
         self._again: float | None = None  # when a full disk is tried again
         self._hard_owed = False  # the promise in memory is newer than the one ordered
         self._unsaved: bytes | None = None  # a snapshot that was installed and is not durable yet
@@ -89,7 +88,6 @@ class Raft:
         self._election_at = 0.0
         self._votes: set[int] = set()
         self._stood = 0  # number of the order that makes the own vote durable
-        self._handed = False
         self._incoming: Incoming | None = None
         self.owes = False  # entries were proposed and not sent; that is done as soon as the loop's turn is over
         self._story: Callable[[], str] = str
@@ -125,7 +123,6 @@ class Raft:
 
     def begin(self, now: float) -> None:
         """Start: a lone server elects itself at once, another looks soon whether there is a primary."""
-        self.leaderless_since = now
         soon = 0.0 if self.alone else self.random.uniform(self.settings.down_low, 3 * self.settings.down_high)
         self._election_at = now + soon
         self.tick(now)
@@ -243,7 +240,7 @@ class Raft:
     def _missed(self, now: float) -> None:
         """The primary was not heard for too long."""
         if self.leader:
-            self._forget_leader(now)
+            self._forget_leader()
         self._election_at = now + self.random.uniform(self.settings.canvass_low, self.settings.canvass_high)
         servers = self.log.servers
         if self.state is State.DAMAGED or self.node not in servers.voters or self.no_room:
@@ -257,9 +254,8 @@ class Raft:
         for number in self._others():
             self.say(number, peers.PreVoteAsked(self.gen, self.promised + 1, end.epoch, end.index))
 
-    def _forget_leader(self, now: float) -> None:
+    def _forget_leader(self) -> None:
         self.leader, self.told = 0, ("stale", False)
-        self.leaderless_since = now
 
     def _stand(self, now: float, handed: bool) -> None:
         self.turn("stands")
@@ -281,7 +277,7 @@ class Raft:
             self._stand(now, False)
         elif self.node in self._votes:
             self.turn("elected")
-            self.leader, self.leaderless_since = self.node, None
+            self.leader = self.node
             self._incoming = None
             self.reign = Reign(self, now)
 
@@ -334,7 +330,7 @@ class Raft:
     def _take_over(self, now: float, source: int, message: peers.TakeOver) -> None:
         ready = self.state is State.FOLLOWER and self.node in self.log.servers.voters and not self.no_room
         if message.epoch == self.promised and source == self.leader and ready:
-            self._forget_leader(now)
+            self._forget_leader()
             self._stand(now, True)
 
     def adopt(self, now: float, epoch: int, write: bool = True) -> None:
@@ -342,7 +338,7 @@ class Raft:
         self.promised, self.voted_for = epoch, 0
         self._hard_owed = True
         if self.leads or self.leader:
-            self._forget_leader(now)
+            self._forget_leader()
         if self.state is not State.FOLLOWER:
             self.turn("follows")
             self._election_at = now + self._timeout()
@@ -352,7 +348,7 @@ class Raft:
     def step_down(self, now: float) -> None:
         """Lead no more: a majority does not answer, or this server was removed."""
         self.turn("follows")
-        self._forget_leader(now)
+        self._forget_leader()
         self._election_at = now  # whether there is another majority is found out by asking
 
     def peer_down(self, now: float, node: int) -> None:
@@ -382,7 +378,7 @@ class Raft:
         """This copy is not to be trusted any more: it counts for nothing until it is filled anew."""
         self.diverged = why
         self.turn("damaged")
-        self._forget_leader(now)
+        self._forget_leader()
         self.journal.refused()
         self.effects.append(Notify("damaged", why))
         self.life = self.random.getrandbits(53)
@@ -396,7 +392,7 @@ class Raft:
             raise self.impossible(f"node {source} leads in epoch {epoch} too")
         if self.state in FOLLOWING and self.state is not State.FOLLOWER:
             self.turn("follows")
-        self.leader, self._heard, self.leaderless_since = source, now, None
+        self.leader, self._heard = source, now
         self._election_at = now + self._timeout()
 
     def _append(self, now: float, source: int, message: peers.Append) -> None:

@@ -46,9 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     election_high: float = 2.0  # … and less than; drawn anew each time, so that two seldom stand at once
     down_low: float = 0.02  # the same when the link to the primary was seen to close: its process is dead, so hurry
     down_high: float = 0.15
-    canvass_low: float = (
-        0.2  # seconds until a server that found no majority asks again: at least … (PreVote hurts nobody)
-    )
+    canvass_low: float = 0.2  # seconds until a server that found no majority asks again, which hurts nobody: at least …
     canvass_high: float = 0.6  # … and less than
     append_bytes: int = 1 * MIB  # bytes of entries in one message to another server; at least one entry
     part_bytes: int = 256 * KIB  # bytes of a snapshot in one message

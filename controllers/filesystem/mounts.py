@@ -135,7 +135,13 @@ def mounted(looker: Looker) -> list[Mount]:
     """Return the mounts that `df` would show, by mount point."""
     roots = _roots()
     table = [
-        Mount(one.device, one.mountpoint, one.fstype, "ro" in one.opts.split(","), roots.get(one.mountpoint, "/"))
+        Mount(
+            device=one.device or "none",  # psutil makes an empty word of it; df and mount say what the kernel says
+            point=one.mountpoint,
+            type=one.fstype,
+            read_only="ro" in one.opts.split(","),
+            root=roots.get(one.mountpoint, "/"),
+        )
         for one in psutil.disk_partitions(all=True)
         if one.fstype not in _NEVER
     ]

@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from covey.testing import Cluster, Node
-from registry_load import Load
+from registry_load import Load, roles, settled, whole
 
 
 class Small:
@@ -60,26 +59,7 @@ def load(three: Cluster, name: str) -> Iterator[Load]:
     clients = Load([node.state for node in three], f"/app/{name}/")
     clients.begin()
     yield clients
-    whole(three)
-    clients.more()
-    judged = clients.judge()
-    assert judged["transactions"] > 100 and judged["watched"] > 50, judged
-
-
-def status(node: Node) -> Any:
-    return node.call("registry", "status")
-
-
-def whole(three: Cluster) -> None:
-    three.wait_online()
-    three.wait_voting(1, 2, 3)
-
-
-def roles(three: Cluster) -> tuple[Node, Node, Node]:
-    """Return the primary and the two others."""
-    primary = three[status(three[1])["primary"]]
-    one, two = (node for node in three if node is not primary)
-    return primary, one, two
+    settled(three, clients)
 
 
 def copy_of(node: Node) -> Path:

@@ -17,31 +17,11 @@ from typing import Any
 
 import pytest
 from covey.bus.session import SILENT
+from netns_cluster import ip, possible
 
 NODE = Path(__file__).parent.parent / "support" / "netns_node.py"
 PORT = 7400
 TOLD = SILENT + 1.5  # a heartbeat under way, the looks, and a busy machine
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-def possible() -> bool:
-    """Whether this process may make namespaces, and this kernel has what a switch needs."""
-    name = f"cvtry{os.getpid()}"
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        return False
-    try:
-        ip("netns", "add", name)
-        ip("-n", name, "link", "add", "br0", "type", "bridge")
-        ip("-n", name, "link", "add", "v0", "type", "veth", "peer", "name", "v1")
-    except subprocess.CalledProcessError:
-        return False
-    finally:
-        with suppress(subprocess.CalledProcessError):
-            ip("netns", "del", name)
-    return True
 
 
 pytestmark = pytest.mark.skipif(not possible(), reason="needs root, ip(8), namespaces, veth and bridge")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 from covey.errors import CoveyError
 from covey.testing import Node
 from netns_cluster import NetCluster, possible
-from registry_load import Load
+from registry_load import Load, roles, settled, status, whole
 
 pytestmark = pytest.mark.skipif(not possible(), reason="needs root, ip(8), namespaces, veth and bridge")
 
@@ -44,26 +43,7 @@ def load(three: NetCluster, name: str) -> Iterator[Load]:
         yield clients
     finally:
         three.heal()
-    whole(three)
-    clients.more()
-    judged = clients.judge()
-    assert judged["transactions"] > 100 and judged["watched"] > 50, judged
-
-
-def status(node: Node) -> Any:
-    return node.call("registry", "status")
-
-
-def whole(three: NetCluster) -> None:
-    three.wait_online()
-    three.wait_voting(1, 2, 3)
-
-
-def roles(three: NetCluster) -> tuple[Node, Node, Node]:
-    """Return the primary and the two others."""
-    primary = three[status(three[1])["primary"]]
-    one, two = (node for node in three if node is not primary)
-    return primary, one, two
+    settled(three, clients)
 
 
 def refused_at_once(node: Node, cut: float) -> None:

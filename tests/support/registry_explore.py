@@ -335,7 +335,7 @@ class Explorer:
         if raft.reign:
             for one in raft.reign.others.values():
                 one.heard_at = one.quiet = 0
-        raft._heard, raft._election_at, raft.leaderless_since, raft._stood = float("-inf"), 0.0, 0.0, 0
+        raft._heard, raft._election_at, raft._stood = float("-inf"), 0.0, 0
         return self._put(world, Server(raft, disk), said), said
 
     def _put(self, world: World, server: Server, said: list[Letter]) -> World:

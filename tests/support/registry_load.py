@@ -32,6 +32,7 @@ from covey.bus.linearizability import (
     check_watch,
 )
 from covey.errors import CoveyError
+from covey.testing import Cluster, Node
 
 DONE_OR_NOT = ("core.timeout", "bus.connection_lost", "bus.service_died", "bus.unreachable", "registry.request_expired")
 """Errors after which nobody knows whether a write was carried out."""
@@ -398,3 +399,32 @@ class _Bus:
         if way is not None:
             with suppress(CoveyError):
                 await way.__aexit__(None, None, None)
+
+
+# --- the cluster that is under load ---
+
+
+def status(node: Node) -> Any:
+    """Return how the registry stands, as a node sees it."""
+    return node.call("registry", "status")
+
+
+def whole(three: Cluster) -> None:
+    """Wait until all three nodes are online and their registry servers vote."""
+    three.wait_online()
+    three.wait_voting(1, 2, 3)
+
+
+def roles(three: Cluster) -> tuple[Node, Node, Node]:
+    """Return the primary and the two others."""
+    primary = three[status(three[1])["primary"]]
+    one, two = (node for node in three if node is not primary)
+    return primary, one, two
+
+
+def settled(three: Cluster, clients: Load) -> None:
+    """Wait until all is well again, let the clients go on for a while, and judge what they were told."""
+    whole(three)
+    clients.more()
+    judged = clients.judge()
+    assert judged["transactions"] > 100 and judged["watched"] > 50, judged

@@ -146,8 +146,12 @@ def df(*options: str) -> dict[str, list[str]]:
 
 
 def test_file_systems_are_those_of_df() -> None:
-    found = {one["key"]["MountPoint"]: one["attributes"] for one in check_controller(FileSystem)}
-    shown = df("-B1")
+    for _ in range(20):  # until nobody mounted anything meanwhile
+        before = set(df())
+        found = {one["key"]["MountPoint"]: one["attributes"] for one in check_controller(FileSystem)}
+        shown = df("-B1")
+        if set(shown) == before:
+            break
     assert set(found) == set(shown)
     for point, (device, size, used, available, percent) in shown.items():
         got = found[point]
