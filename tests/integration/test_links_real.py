@@ -148,7 +148,7 @@ def test_a_way_that_is_cut_again_and_again_loses_and_doubles_nothing() -> None:
             assert [len(body) for body in two.bodies[1:]] == [0, *(number % 5000 for number in range(1, 3000))]
             assert one.heard == names("b", 3000)[1:]
             assert (one.ups, one.downs, two.gone) == (1, [], [])
-            assert proxy.connections > 6
+            assert proxy.connections >= 6
             (state,) = one.links.state()
             assert 1 <= state["resumed"] < proxy.connections and state["up"]  # some are cut before they are of use
 

@@ -128,7 +128,7 @@ def stand_without_asking_first(patch: Patch) -> None:
 
     def mutant(self: Raft, now: float) -> None:
         if self.leader:
-            self._forget_leader(now)
+            self._forget_leader()
         if self.state is not State.DAMAGED and self.node in self.log.servers.voters:
             self.turn("missed the primary")
             self._stand(now, False)
