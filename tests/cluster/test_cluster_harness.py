@@ -38,7 +38,7 @@ def test_a_process_that_is_left_behind_is_found_and_ended(nodes: Callable[..., C
     put_controller(
         tmp_path,
         "stray",
-        'open(os.environ["STRAY"], "w").write(str(subprocess.Popen(["sleep", "600"]).pid)); return []',
+        'open(os.environ["STRAY"], "x").write(str(subprocess.Popen(["sleep", "600"]).pid)); return []',
         before="import subprocess",
     )
     note = tmp_path / "pid"
