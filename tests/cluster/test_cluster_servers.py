@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -19,6 +20,9 @@ from covey.testing import Cluster, Node
 
 CURED = ("registry.read_only", "registry.no_quorum", "registry.not_primary", "core.timeout", "bus.no_service")
 """Errors that a retry with the same request id cures."""
+
+PAUSE = 0.005
+"""Seconds from one acknowledged write to the next: the tests beside need the processors, too."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def whole(cluster: Cluster, seconds: float = 60.0) -> None:
 
 
 class Writer(threading.Thread):
-    """Puts numbers through one node as fast as it can, each until it is acknowledged, always under the same id."""
+    """Puts numbers through one node one after the other, each until it is acknowledged, always under the same id."""
 
     def __init__(self, node: Node, prefix: str) -> None:
         super().__init__(daemon=True)
@@ -74,8 +78,6 @@ class Writer(threading.Thread):
         self._wrote = threading.Condition()
 
     def run(self) -> None:
-        import asyncio
-
         asyncio.run(self._write())
 
     async def _write(self) -> None:
@@ -96,6 +98,7 @@ class Writer(threading.Thread):
                 with self._wrote:
                     self.acknowledged = number
                     self._wrote.notify_all()
+                await asyncio.sleep(PAUSE)
 
     def more(self, count: int = 20) -> None:
         """Wait until so many more were acknowledged."""
