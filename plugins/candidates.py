@@ -38,7 +38,7 @@ class Candidate:
 
 def find(entry_points: Iterable[EntryPoint] | None = None) -> list[Candidate]:
     """Return the installed plugins (or those given), covey's own first, then by package and name."""
-    found = _installed() if entry_points is None else (_candidate(entry, entry.dist) for entry in entry_points)
+    found = _installed() if entry_points is None else (_candidate(entry, *_about(entry.dist)) for entry in entry_points)
     ordered = sorted(found, key=lambda one: (not one.shipped, _normal(one.package), one.group, one.name, one.value))
     owners: dict[tuple[str, str], Candidate] = {}
     result = []
@@ -57,7 +57,7 @@ def _installed() -> Iterator[Candidate]:
         text = _entry_points_text(distribution)
         if OURS not in text:  # the cheap look first: most packages of an environment are nothing to us
             continue
-        package = _text(distribution, "Name")
+        package, version = _about(distribution)
         if not package or _normal(package) in seen or not _is_used(package, text):
             continue
         seen.add(_normal(package))
@@ -68,16 +68,15 @@ def _installed() -> Iterator[Candidate]:
                 name=_normal(package),
                 group="",
                 package=package,
-                version=_text(distribution, "Version"),
+                version=version,
                 value="",
                 problem=f"metadata: entry_points.txt of {package} cannot be read: {error}",
             )
             continue
-        yield from (_candidate(entry, distribution) for entry in entries)
+        yield from (_candidate(entry, package, version) for entry in entries)
 
 
-def _candidate(entry: EntryPoint, distribution: Distribution | None) -> Candidate:
-    package = _text(distribution, "Name") if distribution is not None else ""
+def _candidate(entry: EntryPoint, package: str, version: str) -> Candidate:
     problem = ""
     if not _NAME.fullmatch(entry.name):
         problem = f"name: {entry.name!r} is not a plugin name: letters, digits, '-' and '_', at most 64 of them"
@@ -87,7 +86,7 @@ def _candidate(entry: EntryPoint, distribution: Distribution | None) -> Candidat
         name=entry.name,
         group=entry.group,
         package=package or "unknown",
-        version=_text(distribution, "Version") if distribution is not None else "",
+        version=version,
         value=entry.value,
         problem=problem,
     )
@@ -104,11 +103,15 @@ def _shadow(one: Candidate, owner: Candidate) -> Candidate:
     return replace(one, shadowed=reason)
 
 
-def _text(distribution: Distribution, field: str) -> str:
+def _about(distribution: Distribution | None) -> tuple[str, str]:
+    """Return name and version of a package. Each look at `metadata` parses all of it anew, so there is one."""
     try:
-        return str(distribution.metadata[field] or "")
+        if distribution is None:
+            return "", ""
+        metadata = distribution.metadata
+        return str(metadata["Name"] or ""), str(metadata["Version"] or "")
     except Exception:  # metadata that cannot be read is what this module is there to survive
-        return ""
+        return "", ""
 
 
 def _entry_points_text(distribution: Distribution) -> str:
