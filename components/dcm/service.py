@@ -62,9 +62,10 @@ async def main(context: DcmContext) -> None:
     daemon = Daemon(home, context.spawner, life.Plan(order, dict(graphs.offered_by)))
     definer = Definer(home, daemon)
     plugins = PluginList(context.plugins, home.settings["controllers"])
-    verbs = Verbs(home, daemon, definer, plugins, graphs)
+    watcher = Watcher(home, daemon)
+    verbs = Verbs(home, daemon, definer, watcher, plugins, graphs)
     async with context.bus.serve("dcm", verbs):
-        works = (daemon.run(), definer.run(), Watcher(home, daemon).run())
+        works = (daemon.run(), definer.run(), watcher.run())
         tasks: list[asyncio.Task[None]] = [asyncio.ensure_future(work) for work in works]
         ended: asyncio.Task[Any] = asyncio.ensure_future(context.shutdown.wait())
         try:

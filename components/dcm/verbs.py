@@ -28,13 +28,17 @@ from .status import cluster_status
 from .token import parse
 from .unbuilt import Unbuilt
 from .undefining import IDLE
+from .watching import Watcher
 
 
 class Verbs(ServerVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
-    def __init__(self, home: Home, daemon: Daemon, definer: Definer, plugins: PluginList, graphs: Graphs) -> None:
+    def __init__(
+        self, home: Home, daemon: Daemon, definer: Definer, watcher: Watcher, plugins: PluginList, graphs: Graphs
+    ) -> None:
         super().__init__(home, daemon, definer)
+        self._watcher = watcher
         self._plugins = plugins
         self._graphs = graphs
 
@@ -198,6 +202,7 @@ class Verbs(ServerVerbs, Unbuilt):
         async with self._audited(request, "node_define", **about):
             self._must_be_online("define a node")
             node = await self._definer.define(Wanted(where, number, name, id, given))
+            await self._watcher.seen()
             found: dict[str, Any] = msgspec.to_builtins(node)
             return found
 
@@ -206,7 +211,9 @@ class Verbs(ServerVerbs, Unbuilt):
         """Remove a node's definition, everywhere; one that is online is first put offline in order."""
         async with self._audited(request, "node_undefine", number=number):
             self._must_be_online("undefine a node")
-            return await self._undefiner.undefine(number)
+            undefined = await self._undefiner.undefine(number)
+            await self._watcher.seen()
+            return undefined
 
     @verb(Role.OPERATOR)
     async def node_online(self, request: Request, *, number: int | None = None) -> dict[str, Any]:

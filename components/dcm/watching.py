@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from ...errors import Compacted, CoveyError
 from . import life
@@ -72,6 +73,11 @@ class Watcher:
             elif self._daemon.machine.state in JOINED:
                 await self._home.refresh(found.renewed)
             return found.revision
+
+    async def seen(self) -> None:
+        """Renew now: whoever changed the cluster through this node must find it changed when they ask here next."""
+        with suppress(CoveyError):  # it is changed; this node learns it a little later then
+            await self.renew()
 
     # --- the view ---------------------------------------------------------------------------------------------
 
