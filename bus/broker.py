@@ -42,6 +42,7 @@ from .messages import (
     Peer,
     Role,
 )
+from .port import bind
 from .routing import Router
 from .security import Keys, is_key
 from .tap import Taps
@@ -126,7 +127,7 @@ class Broker:
         self._started = False
 
     async def start(self) -> None:
-        """Bind all sockets; raises OSError-like zmq.ZMQError when an address or the port is taken."""
+        """Bind all sockets; raises CoveyError when an address is not of this machine, or is taken."""
         run = Path(self.settings.folder)
         run.mkdir(parents=True, exist_ok=True)
         local = self._socket()
@@ -445,7 +446,4 @@ class Broker:
     @staticmethod
     def _bind(socket: zmq.Socket[bytes], *endpoints: str) -> None:
         for each in endpoints:
-            try:
-                socket.bind(each)
-            except zmq.ZMQError as problem:
-                raise CoveyError(f"cannot listen on {each}: {problem}", "is another daemon using it?") from None
+            bind(socket, each)

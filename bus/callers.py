@@ -20,7 +20,7 @@ from . import codec
 from .acceptor import Acceptor
 from .links import LINGER, QUEUE, Context
 from .messages import Kind
-from .port import Port
+from .port import Port, bind
 from .session import Closed, Deliver, Down, Effect, Transmit
 from .trust import RateLimit
 from .window import MESSAGES
@@ -102,10 +102,10 @@ class Callers:
             self._secure(socket)
         for each in endpoints:
             try:
-                socket.bind(f"tcp://{each}")
-            except zmq.ZMQError as problem:
+                bind(socket, f"tcp://{each}")
+            except CoveyError:
                 socket.close(0)
-                raise CoveyError(f"cannot listen on {each}: {problem}", "is another daemon using it?") from None
+                raise
         self._port = Port(socket, self._heard, self._on_drained)
 
     def send(self, key: bytes, kind: Kind, frames: list[Any]) -> None:

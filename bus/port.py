@@ -15,6 +15,8 @@ from typing import Any
 
 import zmq
 
+from ..errors import CoveyError
+
 DRAIN = 200
 """Messages read in one go before other tasks get the loop."""
 
@@ -31,6 +33,11 @@ TICK = 1.0
 
 LARGE = 64 * 1024
 """Bytes. Smaller frames are copied, which is cheaper than keeping track of who still needs them."""
+
+_WHY_NOT: dict[int, str] = {
+    zmq.EADDRINUSE: "is another daemon using it?",
+    zmq.EADDRNOTAVAIL: "this machine has no such address: see `node: adapters:` in the node's YAML",
+}
 
 # plain numbers: an enum's `&` costs more than the call it is for
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -234,3 +241,12 @@ class Monitor:
             self._on_down("connection refused")
         else:
             self._on_down("handshake failed")
+
+
+def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Listen at an endpoint; raises CoveyError with what may be the reason."""
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as problem:
+        hint = _WHY_NOT.get(problem.errno or 0, "")
+        raise CoveyError(f"cannot listen on {endpoint.removeprefix('tcp://')}: {zmq.strerror(problem.errno or 0)}", hint) from None

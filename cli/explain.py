@@ -51,8 +51,13 @@ def command(code: str | None) -> int:
 
 
 def _list(data: list[dict[str, Any]]) -> list[Block]:
-    rows = [(entry["code"], entry["exit_code"], entry["meaning"].split(". ")[0].split("\n")[0]) for entry in data]
+    rows = [(entry["code"], entry["exit_code"], _first_sentence(entry["meaning"])) for entry in data]
     return [Table(("code", "exit", "meaning"), rows)]
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence, on one line and without its full stop."""
+    return " ".join(text.split("\n\n", maxsplit=1)[0].split()).split(". ")[0].removesuffix(".")
 
 
 def _one(data: dict[str, Any]) -> list[Block]:

@@ -25,6 +25,12 @@ async def node_number(session: Session, typed: str | None) -> int:
     return by_name(await session.call("dcm", "node_ls"), typed)
 
 
+async def must_exist(session: Session, number: int) -> None:
+    """Raise NotFound when no node has that number: for an answer that is empty, perhaps for that reason."""
+    if all(int(node["number"]) != number for node in await session.call("dcm", "node_ls")):
+        raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
+
+
 def by_name(nodes: list[dict[str, Any]], name: str) -> int:
     """Return the number of the node of that name in a list of nodes."""
     found = [int(node["number"]) for node in nodes if node["name"] == name]

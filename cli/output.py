@@ -212,14 +212,20 @@ def plain(value: Any) -> Any:
 
 def to_json(data: Any, indent: int | None = None) -> str:
     """Return one JSON text; on one line unless `indent` is given."""
-    return json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
+    return json.dumps(data, ensure_ascii=_narrow(), indent=indent, allow_nan=False)
 
 
 def to_yaml(data: Any) -> str:
     """Return one YAML document, with the keys in the order of the data."""
     import yaml
 
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False))
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=not _narrow(), default_flow_style=False))
+
+
+def _narrow() -> bool:
+    """Say whether standard output takes less than all of Unicode: JSON and YAML then use their own escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return not encoding.lower().replace("-", "").replace("_", "").startswith("utf")
 
 
 def timestamp() -> str:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import CoveyError, UsageError
 from .connection import Session, answer, run
-from .names import node_number
+from .names import must_exist, node_number
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
 from .quantities import human, span
@@ -91,7 +91,10 @@ def ls(name: str, node: str | None, fresh: bool, columns: str | None) -> int:
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
         declared.update(await _declared(session, name))
-        return await _items(session, "ls", cls=name, of_node=number, fresh=fresh)
+        found = await _items(session, "ls", cls=name, of_node=number, fresh=fresh)
+        if not found and number is not None:
+            await must_exist(session, number)
+        return found
 
     return answer(ask, lambda data: _list(data, declared, columns))
 

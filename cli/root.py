@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class _ReaderGone(Exception):
+    """Nobody reads what a command prints any more."""
+
+
 class Root(click.Group):
     """The group of all nouns, which loads each on first use."""
 
@@ -73,6 +77,12 @@ class Root(click.Group):
             fail_unknown(ctx, "noun", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click itself would make it exit code 1
+            raise _ReaderGone from error
+
     def main(  # type: ignore[override]  # it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
@@ -84,7 +94,7 @@ class Root(click.Group):
             result = super().main(words, prog_name or "covey", standalone_mode=False, **extra)
             sys.stdout.flush()
             code = result if isinstance(result, int) else 0
-        except BrokenPipeError:
+        except (_ReaderGone, BrokenPipeError):
             _forget_output()
             code = 141
         except (KeyboardInterrupt, click.Abort):
@@ -100,9 +110,12 @@ class Root(click.Group):
 
 
 def _need_output() -> None:
-    """Give a process that was started with closed standard streams somewhere to write."""
+    """Give a process that was started with closed standard streams somewhere to write, and let no text fail there."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what the locale's characters cannot say is printed as an escape
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_output() -> None:
@@ -121,6 +134,9 @@ def _report(error: Exception, words: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exc()
+    if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":  # older clicks lack it
+        click.echo(error.format_message(), err=True)  # nothing was asked: the help says what could be
+        return UsageError.exit_code
     known = _known(error)
     print_error(known, as_json=wants_json(words))
     return known.exit_code
@@ -132,9 +148,12 @@ def _known(error: Exception) -> CoveyError:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"`{context.command_path} --help` shows the right form" if context else "see `covey --help`"
+        if isinstance(error, click.NoSuchOption) and error.option_name[1:2].isdigit():
+            hint += "; a value that begins with a dash goes behind `--`"
         return UsageError(error.format_message(), hint)
     if isinstance(error, OSError):
-        return CoveyError(str(error))
+        where = f"{error.filename}: " if error.filename else ""
+        return CoveyError(f"{where}{error.strerror}" if error.strerror else str(error))
     return InternalError(
         f"covey met a bug of its own: {type(error).__name__}: {error}",
         "COVEY_DEBUG=1 shows where; the node's log (what its daemon printed, DIR/n<k>.log in a lab) may say more",
@@ -143,8 +162,26 @@ def _known(error: Exception) -> CoveyError:
 
 def _command(name: str, **attributes: Any) -> Root:
     made = Root(name, no_args_is_help=True, **attributes)
-    made.params.extend(everywhere())
+    made.params.extend([_version_option(), *everywhere()])
     return made
+
+
+def _version_option() -> click.Option:
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            from importlib import metadata
+
+            click.echo(f"covey {metadata.version('covey')}")
+            context.exit()
+
+    return click.Option(
+        ["-V", "--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show covey's version and exit; `covey version` names the libraries too.",
+    )
 
 
 root = _command(

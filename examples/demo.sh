@@ -6,7 +6,12 @@ set -euo pipefail
 dir=$(mktemp -d "${TMPDIR:-/tmp}/covey-demo.XXXXXX")
 lab=("--dir" "$dir")
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
-run() { printf '$ %s\n' "$*"; "$@"; }
+run() { # prints the command as it would be typed
+    local word line='$'
+    for word in "$@"; do [[ $word == *[!A-Za-z0-9_./=-]* ]] && line+=" '$word'" || line+=" $word"; done
+    printf '%s\n' "$line"
+    "$@"
+}
 finish() {
     covey lab down "${lab[@]}" >/dev/null 2>&1 || true
     rm -rf "$dir"

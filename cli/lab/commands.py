@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -21,6 +25,7 @@ command = Noun(
 )
 
 UP_SECONDS = 60.0
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _dir(function: Any) -> Any:
@@ -55,8 +60,8 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
     exists, it starts what does not run; with more --nodes or --servers it grows.
 
     With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
-    Ctrl-C, and then stops the lab; the files stay. Waits for 60s unless --timeout says otherwise; if it fails, what
-    was started is left running to be looked at.
+    Ctrl-C, and then stops the lab; the files stay. SIGTERM and a terminal that closes do the same. Waits for 60s
+    unless --timeout says otherwise; if it fails, what was started is left running to be looked at.
     """
     from . import folder as folders
     from . import ports
@@ -67,8 +72,9 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
     choice = None
     if folders.exists(folder):
         lab = folders.load(folder)
-        folders.check(folder, nodes or lab.nodes)
-        lab = folders.grown(lab, nodes or lab.nodes, isolation, servers)
+        count = lab.nodes if nodes is None else nodes
+        folders.check(folder, count)
+        lab = folders.grown(lab, count, isolation, servers)
     else:
         count = 3 if nodes is None else nodes
         folders.check(folder, count)
@@ -82,7 +88,8 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
 
     started: list[Any] = []
     try:
-        asyncio.run(bring_up(lab, settings().seconds(UP_SECONDS), _report, started))
+        with _interruptible():
+            asyncio.run(bring_up(lab, settings().seconds(UP_SECONDS), _report, started))
     except KeyboardInterrupt:
         _report("interrupted; stopping what was started")
         asyncio.run(bring_down(lab, _report, {daemon.node.number for daemon in started}))
@@ -98,16 +105,35 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
 
 
 def _report(text: str) -> None:
-    note(f"lab: {text}")
+    with suppress(OSError):  # the terminal is gone, say: what is under way goes on
+        note(f"lab: {text}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within it SIGTERM, and a terminal that closes, interrupt as Ctrl-C does; what is ignored stays so."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    usual = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in usual:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def next_steps(lab: Any) -> str:
     """Return what a person could try now, with the nodes there are."""
-    from .folder import DEFAULT_DIR
+    from .folder import option
 
-    where = "" if lab.folder == Path(DEFAULT_DIR).absolute() else f" --dir {lab.folder}"
+    where = option(lab.folder)
     first, last = lab.node("1"), lab.node(str(lab.nodes))
-    hints = [f"covey --state {first.state} cluster status", f"covey --state {last.state} resource ls Host"]
+    states = [shlex.quote(str(node.state)) for node in (first, last)]
+    hints = [f"covey --state {states[0]} cluster status", f"covey --state {states[1]} resource ls Host"]
     if last != first:
         hints.append(f"covey lab kill {last.number}{where}")
     return "try: " + "\n     ".join([*hints, f"covey lab down{where}"])
@@ -115,19 +141,21 @@ def next_steps(lab: Any) -> str:
 
 def _attended(lab: Any) -> int:
     import asyncio
-    import signal
 
     from .launch import bring_down
     from .table import show_until
 
     async def attend() -> None:
         ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        for number in (signal.SIGINT, *_ENDING):
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
+                asyncio.get_running_loop().add_signal_handler(number, ended.set)
         _report("all nodes are online; Ctrl-C stops the lab")
-        await show_until(lab, ended, Stream(settings()))
-        _report("stopping the lab; `covey lab up --detach` leaves one running")
-        await bring_down(lab, _report)
+        try:
+            await show_until(lab, ended, Stream(settings()))
+        finally:  # also when nobody reads what it prints
+            _report("stopping the lab; `covey lab up --detach` leaves one running")
+            await bring_down(lab, _report)
 
     asyncio.run(attend())
     return 0
@@ -150,7 +178,7 @@ def down(folder: Path) -> int:
 
     def text(data: list[dict[str, Any]]) -> list[Block]:
         said = "the lab is down" if data else "the lab was down already"
-        return [f"{said}; its files stay, and go with: rm -r {lab.folder}"]
+        return [f"{said}; its files stay, and go with: rm -r {shlex.quote(str(lab.folder))}"]
 
     return offline(ends, text)
 
@@ -168,13 +196,13 @@ def status(folder: Path) -> int:
 
 
 def _found(folder: Path, typed: str) -> Any:
-    from .folder import load
+    from .folder import load, option
     from .processes import running
 
     node = load(folder).node(typed)
     daemon = running(node)
     if daemon is None:
-        raise Refused(f"{node.name} does not run", f"`covey lab start {node.number}` starts it")
+        raise Refused(f"{node.name} does not run", f"`covey lab start {node.number}{option(node.folder)}` starts it")
     return daemon
 
 

@@ -6,6 +6,7 @@ Knows no process and no bus. A node's YAML and key are written once and never ag
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,11 @@ def addresses(number: int) -> list[str]:
     return [f"{network}.{number}" for network in NETWORKS]
 
 
+def option(folder: Path) -> str:
+    """Return what a command line says to mean the lab of that folder: nothing where it is the usual one."""
+    return "" if folder.absolute() == Path(DEFAULT_DIR).absolute() else f" --dir {shlex.quote(str(folder))}"
+
+
 def exists(folder: Path) -> bool:
     """Say whether there is a lab in a folder."""
     return (folder / "lab.yaml").exists()
@@ -142,7 +148,8 @@ def load(folder: Path) -> Lab:
     try:
         found: Any = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise NoLab(f"there is no lab in {folder}", "`covey lab up` makes one; --dir names another folder") from None
+        where = folder.absolute()
+        raise NoLab(f"there is no lab in {where}", "`covey lab up` makes one; --dir names another folder") from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as problem:
         raise InvalidFile(f"{path} cannot be read: {problem}") from None
     try:
@@ -187,7 +194,12 @@ def check_servers(servers: int, nodes: int, present: int = 1) -> None:
 
 def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE, servers: int = 1) -> Lab:
     """Write the files of a new lab, or those that are missing of a lab that grows."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Refused(
+            f"the folder {folder.absolute()} cannot be made: {problem.strerror}", "name another one with --dir"
+        ) from None
     lab = Lab(folder.absolute(), nodes, port, mode=mode, servers=servers)
     for node in lab:
         if node.file.exists():
@@ -208,13 +220,13 @@ def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE
 
 def grown(lab: Lab, nodes: int, isolation: str, servers: int | None = None) -> Lab:
     """Return the lab with as many nodes and servers as wanted; raises Refused when that is fewer than it has."""
-    servers = lab.servers if servers is None else servers
-    check_servers(servers, nodes, lab.servers)
     if nodes < lab.nodes:
         raise Refused(
             f"the lab in {lab.folder} has {lab.nodes} nodes, and {nodes} are asked for",
             "a lab only grows: undefine a node with `covey node undefine`, or make another lab with --dir",
         )
+    servers = lab.servers if servers is None else servers
+    check_servers(servers, nodes, lab.servers)
     if (nodes, servers) == (lab.nodes, lab.servers):
         return lab
     return create(lab.folder, nodes, lab.port, isolation, lab.mode, servers)

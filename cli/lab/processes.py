@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import LabFailed, Refused
-from .folder import Node
+from .folder import Node, option
 
 _BEGIN = "--- lab: "
 VANISH_SECONDS = 5.0
@@ -51,7 +51,8 @@ def start(node: Node) -> Running:
     """Start a node's daemon in a session of its own; raises Refused when it runs already."""
     found = running(node)
     if found is not None:
-        raise Refused(f"{node.name} runs already, process {found.pid}", f"`covey lab stop {node.number}` stops it")
+        hint = f"`covey lab stop {node.number}{option(node.folder)}` stops it"
+        raise Refused(f"{node.name} runs already, process {found.pid}", hint)
     command = [sys.executable, "-P", "-m", "covey.cli", "node", "start", str(node.file)]
     environment = {name: value for name, value in os.environ.items() if name != "COVEY_STATE"}
     with node.log.open("ab") as log:

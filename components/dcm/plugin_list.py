@@ -6,6 +6,7 @@ run it (`plugin_state`) and by the parent, when such a process ends.
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import msgspec
@@ -80,11 +81,13 @@ class PluginList:
 
     def why(self, name: str, crashed: dict[str, str], running: list[str]) -> dict[str, Any]:
         """Return the whole story of a plugin: its line of the list, and what the manager knows of it."""
-        lines = [line for line in self.lines(crashed, running) if line["name"] == name]
-        story = self._manager.why(name)
-        if not lines:
+        lines = self.lines(crashed, running)
+        found = next((line for line in lines if line["name"] == name), None)
+        if found is None:
+            near = difflib.get_close_matches(name, [line["name"] for line in lines], n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
             raise NotFound(
-                f"there is no plugin {name!r}",
-                "`covey plugin ls` lists them; what was installed since is found when the node starts again",
+                f"this node has no plugin {name!r}",
+                f"{meant}`covey plugin ls` lists them; what was installed since is found when its daemon starts again",
             )
-        return {**lines[0], "story": story.splitlines()}
+        return {**found, "story": self._manager.why(name).splitlines()}

@@ -76,7 +76,7 @@ def changed(servers: Configured, change: Change, number: int) -> Configured | No
     if set(voters) <= {number, *stopped}:
         raise Refused(
             f"node {number} runs the only registry server that is not stopped",
-            "nobody could start it again; covey cluster offline stops everything",
+            "nobody could start it again; `covey node offline` stops the whole node",
         )
     return Configured(voters, learners, (*stopped, number))
 

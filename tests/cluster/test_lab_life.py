@@ -110,3 +110,27 @@ def test_ctrl_c_ends_a_lab_that_is_watched(lab: Lab) -> None:
     assert watched.returncode == 0
     assert not [process for process in family if processes.look(process.pid) == process]
     assert lab.pids() == {"n1": None}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_lab_that_is_ended_while_it_comes_up_leaves_nothing(lab: Lab, number: signal.Signals) -> None:
+    command = [*COVEY, "lab", "up", "--nodes", "1", "--isolation", "inline", "--dir", str(lab.folder), "--detach"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as coming:
+        assert coming.stderr is not None
+        assert "n1 started" in coming.stderr.readline()
+        os.kill(coming.pid, number)
+        _, said = coming.communicate(timeout=LIMIT)
+    assert (coming.returncode, "n1 stopped" in said) == (130, True), said
+    assert lab.pids() == {"n1": None}
+
+
+def test_a_lab_whose_reader_goes_away_is_stopped(lab: Lab) -> None:
+    command = [*COVEY, "lab", "up", "--nodes", "1", "--isolation", "inline", "--dir", str(lab.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watched:
+        assert watched.stdout is not None
+        pid = json.loads(watched.stdout.readline())["nodes"][0]["pid"]
+        watched.stdout.close()
+        os.kill(pid, signal.SIGKILL)  # a change, which nobody reads
+        watched.wait(timeout=LIMIT)
+    assert watched.returncode == 141
+    assert lab.pids() == {"n1": None}

@@ -401,6 +401,9 @@ def test_a_taken_port_is_told() -> None:
         async with ends() as (_, two, proxy):
             with pytest.raises(CoveyError, match="cannot listen"):
                 two.callers.listen([f"{HOST}:{proxy.port}"])
+            with pytest.raises(CoveyError, match="Cannot assign") as told:
+                two.callers.listen(["203.0.113.77:7400"])
+            assert "no such address" in told.value.hint
 
     run(story)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,51 @@ def test_a_mistyped_word_gets_a_suggestion(covey) -> None:  # type: ignore[no-un
     assert "Did you mean status" in covey("cluster", "statsu").stderr
 
 
+def test_no_word_at_all_gets_the_help_and_no_error(covey) -> None:  # type: ignore[no-untyped-def]
+    for words in ([], ["registry"], ["network"]):
+        answer = covey(*words)
+        assert (answer.exit_code, answer.stdout) == (2, "")
+        assert answer.stderr.startswith("Usage: covey")
+        assert "error[" not in answer.stderr
+    assert json.loads(covey("registry", "-o", "json").stdout)["error"]["message"] == "Missing command."
+
+
+def test_version(covey) -> None:  # type: ignore[no-untyped-def]
+    for option in ("--version", "-V"):
+        answer = covey(option)
+        assert (answer.exit_code, answer.stdout.split()[0]) == (0, "covey")
+
+
+def test_a_value_that_looks_like_an_option_is_explained(covey) -> None:  # type: ignore[no-untyped-def]
+    assert "behind `--`" in covey("registry", "put", "/app/x", "-5").stderr
+    assert "behind `--`" not in covey("registry", "put", "/app/x", "--nope").stderr
+
+
+def test_an_error_of_the_system_names_the_file_and_no_number(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["registry", "status"] = lambda: (_ for _ in ()).throw(FileNotFoundError(2, "No such file", "/nowhere"))
+    assert covey("registry", "status").stderr == "error[core.error]: /nowhere: No such file\n"
+
+
+def test_characters_that_the_terminal_cannot_show_are_escaped() -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "covey.cli", "explain", "gr\u00fcn\u2190", *words]
+        environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "ascii"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    text = run()
+    assert (text.returncode, "gr\\xfcn\\u2190" in text.stderr) == (4, True), text.stderr
+    told = run("-o", "json").stdout
+    assert told.isascii()
+    assert "gr\u00fcn\u2190" in json.loads(told)["error"]["message"]
+
+
+def test_the_list_of_codes_holds_whole_sentences(covey) -> None:  # type: ignore[no-untyped-def]
+    lines = covey("explain").stdout.splitlines()
+    [found] = [line for line in lines if line.startswith("dcm.token_needed ")]
+    assert found.endswith("prints on the new node")
+    assert not [line for line in lines if line.endswith(".")]
+
+
 def test_no_daemon(covey, tmp_path) -> None:  # type: ignore[no-untyped-def]
     answer = covey("--state", str(tmp_path), "node", "ls")
     assert answer.exit_code == 9
@@ -87,10 +133,9 @@ def test_interrupts_are_quiet(raised: BaseException, code: int, covey, bus) -> N
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -P -m covey.cli explain | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{{ sleep 0.2; {sys.executable} -P -m covey.cli explain; }} | head -c 0; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert run.stderr == ""
-    assert run.stdout.startswith("CODE")
+    assert (run.returncode, run.stderr) == (141, "")
 
 
 def test_every_exception_class_has_words_and_an_exit_code() -> None:

@@ -137,6 +137,13 @@ def test_resources_of_one_node(covey, full) -> None:  # type: ignore[no-untyped-
     assert full.calls[-1][2]["of_node"] == 2
 
 
+def test_no_resources_of_a_node_that_is_not_there(covey, full) -> None:  # type: ignore[no-untyped-def]
+    full.answers["resources", "ls"] = {"items": [], "warnings": []}
+    assert "no resources" in covey("resource", "ls", "Disk", "--node", "2").stdout
+    answer = covey("resource", "ls", "Disk", "--node", "99")
+    assert (answer.exit_code, "no node has the number 99" in answer.stderr) == (4, True)
+
+
 def test_another_nodes_bus(covey, full) -> None:  # type: ignore[no-untyped-def]
     assert covey("bus", "status", "--node", "n2").exit_code == 0
     assert full.options[-1]["node"] == 2

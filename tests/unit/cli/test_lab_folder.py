@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from pathlib import Path
 
@@ -43,6 +44,34 @@ def test_a_nodes_yaml_is_written_once(tmp_path: Path) -> None:
     assert grown.port == lab.port
     with pytest.raises(Refused, match="2 are asked for"):
         folder.grown(grown, 2, "process")
+
+
+def test_what_a_lab_that_is_there_is_asked_for_is_told_first(covey, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder.create(tmp_path, 3, 20400, "process", servers=3)
+    fewer = covey("lab", "up", "--nodes", "2", "--dir", str(tmp_path))
+    assert (fewer.exit_code, "has 3 nodes, and 2 are asked for" in fewer.stderr) == (5, True)
+    none = covey("lab", "up", "--nodes", "0", "--dir", str(tmp_path))
+    assert (none.exit_code, "not 0" in none.stderr) == (2, True)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "file/lab"):
+        with pytest.raises(Refused, match="cannot be made") as told:
+            folder.create(tmp_path / name, 1, 20400, "process")
+        assert "--dir" in told.value.hint
+
+
+def test_what_is_printed_to_be_typed_can_be_typed(covey, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    lab = folder.create(tmp_path / "my lab", 2, 20400, "process")
+    lines = [shlex.split(line) for line in commands.next_steps(lab).removeprefix("try: ").splitlines()]
+    assert lines[0] == ["covey", "--state", str(lab.node("1").state), "cluster", "status"]
+    assert lines[-1] == ["covey", "lab", "down", "--dir", str(lab.folder)]
+    down = covey("lab", "down", "--dir", str(lab.folder)).stdout
+    assert shlex.split(down.partition("go with: ")[2]) == ["rm", "-r", str(lab.folder)]
+    hint = covey("lab", "kill", "1", "--dir", str(lab.folder)).stderr.partition("`")[2].partition("`")[0]
+    assert shlex.split(hint) == ["covey", "lab", "start", "1", "--dir", str(lab.folder)]
+    assert str(tmp_path) in covey("lab", "status", "--dir", str(tmp_path)).stderr
 
 
 def test_a_lab_keeps_its_mode_and_its_keys(tmp_path: Path) -> None:

@@ -65,5 +65,7 @@ def test_one_that_the_yaml_switches_off(plugins: PluginList) -> None:
 
 def test_the_story_of_one(plugins: PluginList) -> None:
     assert "covey_gpu:Gpu" in " ".join(plugins.why("gpu", {}, [])["story"])
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as told:
         plugins.why("gpuu", {}, [])
+    assert "did you mean gpu?" in told.value.hint
+    assert "starts again" in told.value.hint
