@@ -16,15 +16,17 @@ import asyncio
 import logging
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
+import zmq
 
 from ...bus import codec
 from ...bus.client import Client
 from ...bus.context import Local
 from ...bus.direct import Direct
-from ...bus.driver import Outbox
+from ...bus.driver import Background, Outbox
 from ...bus.links import endpoint
 from ...bus.machine import Send
 from ...bus.messages import REFUSED_TOPIC, Header, Kind, NodeInfo, Peer, Role
@@ -57,6 +59,7 @@ class Way(msgspec.Struct):
     bytes_in: int = 0
     by_brokers: int = 0
     lost: int = 0
+    malformed: int = 0
     downs: int = 0
     reason: str = ""
 
@@ -85,7 +88,7 @@ class Post:
         self._told: dict[int, float] = {}
         self._open: dict[int, Letters] = {}
         self._scheduled = False
-        self._refusals: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def open(self, local: Local) -> None:
         """Listen for the other servers. When that is not possible it is logged, and all goes by the brokers."""
@@ -98,7 +101,7 @@ class Post:
             self._direct = Direct(
                 self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
             )
-        except CoveyError as problem:
+        except (CoveyError, zmq.ZMQError) as problem:
             log.warning("no links of its own to other registry servers, all goes by the brokers: %s", problem)
             return
         self.configure(local)
@@ -159,6 +162,7 @@ class Post:
 
     async def close(self) -> None:
         """Close the links."""
+        await self._background.close()
         if self._direct:
             self._flush()
             direct, self._direct = self._direct, None
@@ -238,8 +242,9 @@ class Post:
             data = codec.unpack_body(body, header.compressed)
             found = [_one.decode(data)] if header.count == 1 else _many.decode(data)
         except (Malformed, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-            way.lost += 1
-            log.warning("node %d said what no registry server says: %s", number, problem)
+            if not way.malformed:
+                log.warning("node %d said what no registry server says: %s", number, problem)
+            way.malformed += 1
             return
         way.messages_in += len(found)
         way.bytes_in += len(body)
@@ -252,13 +257,17 @@ class Post:
             way.downs += 1
             way.reason = reason
             self._told.pop(number, None)
-        log.info("the direct link with the registry server of node %d %s", number, "is up" if up else f"ended: {reason}")
+        log.info(
+            "the direct link with the registry server of node %d %s", number, "is up" if up else f"ended: {reason}"
+        )
 
     def _tell_refusal(self, refusal: Refusal) -> None:
         """A refusal goes where those of the broker go, so the audit log has it."""
-        task = self._loop.create_task(self._bus.publish(REFUSED_TOPIC, msgspec.to_builtins(refusal)))
-        self._refusals.add(task)
-        task.add_done_callback(self._refusals.discard)
+        self._background.start(self._say_refusal(msgspec.to_builtins(refusal)), "tell a refusal")
+
+    async def _say_refusal(self, body: dict[str, Any]) -> None:
+        with suppress(CoveyError):  # it is counted
+            await self._bus.publish(REFUSED_TOPIC, body)
 
 
 def _keys(local: Local) -> Keys | None:

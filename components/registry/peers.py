@@ -128,7 +128,7 @@ class TakeOver(Message, frozen=True):
 
 
 class Reach(Message, frozen=True):
-    """Server to server, by the brokers: where this one listens for direct links (`direct.py`). Repeated while needed."""
+    """Server to server, by the brokers: this one listens here for direct links (`direct.py`). Repeated while needed."""
 
     endpoints: tuple[str, ...]
 
