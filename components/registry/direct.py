@@ -29,7 +29,7 @@ from ...bus.direct import Direct
 from ...bus.driver import Background, Outbox
 from ...bus.links import endpoint
 from ...bus.machine import Send
-from ...bus.messages import REFUSED_TOPIC, Header, Kind, NodeInfo, Peer, Role
+from ...bus.messages import REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
 from ...bus.security import Keys, load_keys
 from ...bus.trust import Refusal
 from ...errors import CoveyError, KeyMismatch, Malformed
@@ -88,6 +88,7 @@ class Post:
         self._told: dict[int, float] = {}
         self._open: dict[int, Letters] = {}
         self._scheduled = False
+        self._tapped = False
         self._background = Background()
 
     async def open(self, local: Local) -> None:
@@ -142,8 +143,10 @@ class Post:
             self._tell(effect, number, self._direct)
 
     async def run(self) -> None:
-        """Send what goes by the brokers, until cancelled."""
-        await self._outbox.post()
+        """Send what goes by the brokers, and follow whether anybody taps, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._outbox.post())
+            tasks.create_task(self._hear_taps())
 
     def state(self) -> list[dict[str, Any]]:
         """Return for each other server that was spoken with whether the direct way is open, and what passed."""
@@ -235,6 +238,8 @@ class Post:
             return
         way.messages_out += count
         way.bytes_out += len(body)
+        if self._tapped:
+            self._show("out", header, body)
 
     def _came(self, number: int, header: Header, body: bytes | memoryview) -> None:
         way = self._way(number)
@@ -248,8 +253,24 @@ class Post:
             return
         way.messages_in += len(found)
         way.bytes_in += len(body)
+        if self._tapped:
+            self._show("in", header, body)
         for index, message in enumerate(found):
             self._hear(number, message, header.causes[min(index, len(header.causes) - 1)] if header.causes else "")
+
+    async def _hear_taps(self) -> None:
+        async with self._bus.subscribe(TAP_TOPIC) as events:
+            async for event in events:
+                self._tapped = bool(event.body["on"])
+
+    def _show(self, direction: str, header: Header, body: bytes | memoryview) -> None:
+        """Give this node's broker a copy for its taps."""
+        head, data = codec.encode_header(header), bytes(body)
+        self._background.start(self._copy(direction, head, data), "a copy for the tap")
+
+    async def _copy(self, direction: str, header: bytes, body: bytes) -> None:
+        with suppress(CoveyError):
+            await self._bus.send("bus", "tap_show", direction=direction, header=header, body=body)
 
     def _changed(self, number: int, up: bool, reason: str) -> None:
         way = self._way(number)

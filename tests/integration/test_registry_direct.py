@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from covey import errors
 from covey.bus.codec import encode_header
 from covey.bus.direct import Direct
 from covey.bus.messages import Header, Kind
@@ -30,7 +31,7 @@ class Passed:
 
         def request(origin: Any, source: str, role: int, uid: int, header: Any, *rest: Any) -> Any:
             # questions of the agents who leads are of this verb, too
-            self.count += header.topic.startswith(f"{topic}.")
+            self.count += header.topic.startswith(topic) and header.topic != "registry.message"
             return real(origin, source, role, uid, header, *rest)
 
         exchange.request = request  # type: ignore[method-assign]
@@ -225,3 +226,53 @@ async def test_what_is_no_message_of_a_server_is_counted_and_changes_nothing(
         await servers.seen(1, lambda status: status["direct"][0]["malformed"] == 4)
         await put(servers, 1, 1)
         assert (await servers[1].bus.call("registry", "status"))["primary"] == 1
+
+
+@story
+async def test_a_tap_shows_what_passes_directly_and_costs_nothing_when_it_is_off(folder: Path) -> None:
+    async with three(folder, curve=True) as servers:
+        await servers.up()
+        await all_direct(servers)
+        copies = [Passed(node, "bus.tap_show") for node in servers.nodes]
+        filter = [{"field": "topic", "operator": "=~", "value": "registry.message*"}]
+        for number in (1, 2):
+            bus = servers[number].bus
+            tap = (await bus.call("bus", "tap_attach", filter=filter, payload=True))["tap"]
+            records: list[Any] = []
+            while not {"in", "out"} <= {one["direction"] for one in records if one["kind"] == "request"}:
+                await put(servers, 1, len(records))
+                records += (await bus.call("bus", "tap_next", tap=tap, wait=0.1))["records"]
+            shown = next(one for one in records if one["direction"] == "out")
+            assert (shown["source"], shown["destination"][:9]) == (f"registry@{number}", "registry@")
+            assert shown["topic"] == ("registry.message.append" if number == 1 else "registry.message.appended")
+            assert msgspec.msgpack.decode(shown["body"])["type"] == ("Append" if number == 1 else "Appended")
+            account = await bus.call("bus", "tap_detach", tap=tap)
+            counted = account["counters"]
+            assert counted["matched"] == counted["fetched"] == len(records) + len(account["records"])
+            assert copies[number - 1].count
+        for each in copies:
+            each.count = 0
+        while True:  # the word that nobody taps any more may be on its way
+            before = [each.count for each in copies]
+            for number in range(5):
+                await put(servers, 1, number)
+            if [each.count for each in copies] == before:
+                break
+
+
+@story
+async def test_nobody_shows_what_another_said_and_who_shows_in_vain_is_told(folder: Path) -> None:
+    async with three(folder) as servers:
+        bus = servers[1].bus
+        head = encode_header(
+            Header(Kind.REQUEST, source="registry@1", destination="registry@2", topic="registry.message")
+        )
+        for direction in ("in", "out"):
+            with pytest.raises(errors.Denied, match="said or was told itself"):
+                await bus.call("bus", "tap_show", direction=direction, header=head, body=b"")
+        with pytest.raises(errors.Malformed):
+            await bus.call("bus", "tap_show", direction="out", header=b"x", body=b"")
+        own = encode_header(Header(Kind.REQUEST, source="tester@1", destination="registry@2", topic="registry.message"))
+        async with bus.subscribe("bus.tap") as events:
+            await bus.call("bus", "tap_show", direction="out", header=own, body=b"")
+            assert (await anext(events)).body == {"on": False}
