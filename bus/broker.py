@@ -35,6 +35,7 @@ from .messages import (
     PEER_TOPIC,
     REFUSED_TOPIC,
     SUBSCRIBE,
+    TAP_TOPIC,
     Header,
     Hello,
     Kind,
@@ -125,6 +126,7 @@ class Broker:
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._started = False
+        self._tapped = False
 
     async def start(self) -> None:
         """Bind all sockets; raises CoveyError when an address is not of this machine, or is taken."""
@@ -186,6 +188,17 @@ class Broker:
     def publish(self, topic: str, body: dict[str, Any]) -> None:
         """Publish an event of the broker's own."""
         self._send(self.router.event(topic, body))
+
+    def tell_taps(self, asked: bool = False) -> None:
+        """Tell those who speak past this broker whether anybody taps it: when that changed, or one had to be told."""
+        tapped = bool(self.taps)
+        if tapped != self._tapped or (asked and not tapped):
+            self._tapped = tapped
+            self.publish(TAP_TOPIC, {"on": tapped})
+
+    def show(self, direction: str, header: Header, body: bytes) -> None:
+        """Show the taps a message that did not pass this broker."""
+        self.taps.offer(time.time(), self.router.node.number, direction, header, header.source, body)
 
     # --- what comes in --------------------------------------------------------------------------------------
 
@@ -428,6 +441,7 @@ class Broker:
             self.join_port.sweep()
         self._send(self.router.sweep(now))
         self.taps.sweep(now)
+        self.tell_taps()
         self.links.keep(self.router.nodes_wanted())
         self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)

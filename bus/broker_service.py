@@ -9,11 +9,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ..errors import Denied
+from . import codec
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
@@ -58,10 +59,9 @@ class BrokerService:
         if payload and request.role < Role.ADMIN:
             has = request.role.name.lower()
             raise Denied(f"seeing what is in the messages needs the role admin, you have {has}", "leave payload out")
-        return {
-            "tap": self._broker.taps.attach(filter, payload, time.monotonic(), request.source),
-            "node": self._broker.router.node.number,
-        }
+        number = self._broker.taps.attach(filter, payload, time.monotonic(), request.source)
+        self._broker.tell_taps()
+        return {"tap": number, "node": self._broker.router.node.number}
 
     @verb()
     async def tap_next(self, request: Request, *, tap: int, wait: float = 1.0) -> dict[str, Any]:
@@ -74,7 +74,18 @@ class BrokerService:
     def tap_detach(self, request: Request, *, tap: int) -> dict[str, Any]:
         """End a tap; returns its last counters, and the records that still waited, as far as they fit."""
         records = self._broker.taps.get(tap, request.source).take_now(MOST_RECORDS)
-        return {"records": _plain(records), "counters": self._broker.taps.detach(tap, request.source)}
+        counters = self._broker.taps.detach(tap, request.source)
+        self._broker.tell_taps()
+        return {"records": _plain(records), "counters": counters}
+
+    @verb(Role.COMPONENT)
+    def tap_show(self, request: Request, *, direction: Literal["in", "out"], header: bytes, body: bytes) -> None:
+        """Show the taps a message that a component sent or got past this broker, over a link of its own."""
+        found = codec.decode_header(header)
+        if (found.source if direction == "out" else found.destination) != request.source:
+            raise Denied(f"'{request.source}' may show only what it said or was told itself")
+        self._broker.tell_taps(asked=True)
+        self._broker.show(direction, found, body)
 
 
 def _status(broker: Broker) -> dict[str, Any]:

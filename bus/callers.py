@@ -82,8 +82,12 @@ class Callers:
         self._loop = asyncio.get_running_loop()
         self._touching = False
 
-    def listen(self, endpoints: Sequence[str]) -> None:
-        """Bind to each `host:port`; raises CoveyError when one cannot be had."""
+    def listen(self, endpoints: Sequence[str]) -> list[str]:
+        """Bind to each `host:port`; return them, with the port that was found for port 0.
+
+        Raises CoveyError when one cannot be had.
+        """
+        found = []
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.SNDHWM, self._limits.sending)
@@ -106,7 +110,9 @@ class Callers:
             except CoveyError:
                 socket.close(0)
                 raise
+            found.append(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").removeprefix("tcp://"))
         self._port = Port(socket, self._heard, self._on_drained)
+        return found
 
     def send(self, key: bytes, kind: Kind, frames: list[Any]) -> None:
         """Send header and body to that broker. Raises Overloaded, and Unreachable when its session is over."""
@@ -124,6 +130,11 @@ class Callers:
         """Return the proved key of a caller; None without `secure`, or when its session is over."""
         accepted = self._acceptor.sessions.get(int.from_bytes(key, "big"))
         return accepted.user or None if accepted else None
+
+    def heard_at(self, key: bytes) -> float | None:
+        """Return when a caller was heard last, by the loop's clock; None when it has no connection now."""
+        accepted = self._acceptor.sessions.get(int.from_bytes(key, "big"))
+        return accepted.session.heard_at if accepted and accepted.connection is not None else None
 
     def state(self) -> dict[bytes, dict[str, Any]]:
         """Return for each session where it stands and what it counted (times in seconds)."""

@@ -252,6 +252,12 @@ class Links:
         link = self.links.get(key)
         return link is not None and link.dialler.up
 
+    def heard_at(self, key: int | str) -> float | None:
+        """Return when the peer was heard last, by the loop's clock; None when it is not up."""
+        link = self.links.get(key)
+        session = link.dialler.session if link and link.dialler.up else None
+        return session.heard_at if session else None
+
     def sweep(self, busy: Collection[Hashable]) -> None:
         """Close the links that nobody used for long; those in `busy` are not, an answer is on its way."""
         now = asyncio.get_running_loop().time()

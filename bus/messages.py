@@ -159,6 +159,8 @@ PARTY_TOPIC = "bus.party"
 PEER_TOPIC = "bus.peer"
 COUNTERS_TOPIC = "bus.counters"
 REFUSED_TOPIC = "bus.refused"
+TAP_TOPIC = "bus.tap"
+"""`{"on": …}`: whether anybody taps this broker. Who speaks past it then shows it copies (`bus.tap_show`)."""
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

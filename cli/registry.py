@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -46,7 +47,8 @@ def status() -> int:
     The phase goes from offline over stale and reads to writes; `closed because` says what is missing. The incarnation
     (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present. Of each
     server: whether it is the primary, a follower, a learner that is being filled, damaged or offline, how new its copy
-    is, and how many entries it lacks.
+    is, and how many entries it lacks. `direct links` are those of the server that answers: to whom it speaks over a
+    connection of their own, and to whom by the brokers.
     """
     return answer(lambda session: session.call("registry", "status"), registry_blocks)
 
@@ -61,12 +63,23 @@ def registry_blocks(data: dict[str, Any]) -> list[Block]:
         ("incarnation", ".".join(str(part) for part in data.get("incarnation") or ())),
         ("primary", data.get("primary") or None),
         ("tolerates", _losses(data["tolerates"]) if "tolerates" in data else None),
+        ("direct links", _links(data.get("direct") or ())),
     ]
     blocks: list[Block] = [Fields([(name, value) for name, value in pairs if value is not None])]
     blocks += ["", servers_table(data.get("servers", []))]
     for found in data.get("damaged") or []:
         blocks.append(f"damaged: {found.get('path')} at byte {found.get('position')}: {found.get('reason')}")
     return blocks
+
+
+def _links(ways: Sequence[dict[str, Any]]) -> str | None:
+    """Return to which other servers the one that answers speaks directly, and to which by the brokers."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for way in ways:
+        found[bool(way["up"])].append(str(way["number"]))
+    told = [f"to {', '.join(found[True])}"] if found[True] else []
+    told += [f"by the brokers to {', '.join(found[False])}"] if found[False] else []
+    return "; ".join(told) or None
 
 
 def _losses(number: int) -> str:

@@ -192,7 +192,8 @@ class Home:
                     self.clusters = await asyncio.to_thread(self.store.commit_cluster, new.cluster, point=False)
                 self.replica = new
             await self.tell_broker()
-            if not new.servers.same_nodes(old.servers):  # the registry's component changes what it is here
+            # the registry's component changes what it is here, and whom it lets in
+            if not new.servers.same_nodes(old.servers) or new.nodes.nodes != old.nodes.nodes:
                 await self.bus.publish("dcm.local", {"servers": plain(new.servers)})
             return changed
 
@@ -274,6 +275,8 @@ def _settings(config: Any) -> dict[str, Any]:
         if isinstance(section, dict):
             section = {key: _dump(value) for key, value in section.items()}
         sections[name] = _dump(section) if section is not None else {}
+    key = getattr(config.security, "key", None)
+    sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections
 
 

@@ -38,12 +38,12 @@ from . import messages
 from .agent import AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
 from .calls import Call, RequestIds
 from .messages import SERVICE, AnyMessage, FindPrimary, Leading, Question
-from .peers import PeerMessage
+from .peers import PeerMessage, Reach
 from .server import ServerEngine
 from .settings import Settings
 
 log = logging.getLogger(__name__)
-_messages = msgspec.msgpack.Decoder(AnyMessage | PeerMessage)
+_messages = msgspec.msgpack.Decoder(AnyMessage | PeerMessage | Reach)
 
 PATIENCE = 2.0
 """Seconds without a known primary after which a call is refused at once: a fail-over takes less."""

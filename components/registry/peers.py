@@ -1,6 +1,6 @@
 """What registry servers say to one another: elections, the log on its way, snapshots, the repair of a damaged copy.
 
-Knows only the shape of a message. All travel as the verb `message` between the services `registry` of two servers.
+Knows only the shape of a message. All travel between two servers directly (`direct.py`), or as the verb `message`.
 Every message names the generation of its sender's copy and an epoch; one of a lower generation is not heard at all.
 None needs to arrive: each is repeated by its sender until the answer or a newer epoch makes it needless, and a
 duplicate changes nothing. `life` is a random number that each start of a server draws: it tells an answer of before a
@@ -125,6 +125,12 @@ class TakeOver(Message, frozen=True):
 
     gen: int
     epoch: int
+
+
+class Reach(Message, frozen=True):
+    """Server to server, by the brokers: this one listens here for direct links (`direct.py`). Repeated while needed."""
+
+    endpoints: tuple[str, ...]
 
 
 PeerMessage = (

@@ -108,6 +108,8 @@ class Roles:
         if local.node in servers:
             if self._engine.own is None:
                 await self._open(folder)
+            else:
+                self._engine.own.configure(local)
             return
         if self._engine.own is not None:
             await self._close()
@@ -123,6 +125,7 @@ class Roles:
             local.node,
             leads=engine.copy_said,
             new=local.node in local.learners,
+            local=local,
         )
         engine.copy_opened(own)
         self._member.clear()

@@ -19,15 +19,18 @@ from typing import Any
 import msgspec
 
 from ...bus.client import Client
-from ...bus.driver import Background, Driver, Outbox
+from ...bus.context import Local
+from ...bus.driver import Background, Driver
 from ...bus.machine import Address, Effect, Message, Notify, Persist, Persisted, Publish, Received, Send
 from ...bus.service import Request
 from ...errors import NotPrimary
 from . import messages, records
+from .direct import Post
 from .disk import Disk
 from .files import NoRoom
 from .machine import RegistryMachine
-from .messages import LEADING_TOPIC, Leading, Question
+from .messages import LEADING_TOPIC, SERVICE, Leading, Question
+from .peers import Reach
 from .recovery import recover
 from .settings import Settings
 from .writer import Writer
@@ -60,7 +63,7 @@ class ServerEngine:
         self._gen = gen  # of the copy on the disk
         self._driver = Driver(machine, self._perform)
         self._background = Background()
-        self._outbox = Outbox(bus)
+        self._post = Post(bus, self._came)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer = self._writing(disk) if disk else None
         self._refilling: list[Persist] | None = None  # what was ordered while a new copy is being made
@@ -77,10 +80,12 @@ class ServerEngine:
         settings: Settings | None = None,
         leads: Callable[[Leading], None] = lambda _: None,
         new: bool = False,
+        local: Local | None = None,
     ) -> ServerEngine:
         """Load the copy in `folder` and rebuild its state; a damaged one becomes an engine that says so.
 
-        `new`: the server was defined just now, so it is no news that its copy was never filled.
+        `new`: the server was defined just now, so it is no news that its copy was never filled. `local` says where the
+        node's key is, and who the others are, for direct links to them.
         """
         settings = settings or Settings()
         disk, loaded = await asyncio.to_thread(Disk.open, folder, cluster_id, settings)
@@ -98,13 +103,16 @@ class ServerEngine:
             return Disk.refill(folder, cluster_id, settings, hard_state, snapshot, gen=gen, log=entries)
 
         machine = RegistryMachine(node, recovered, settings, Random(secrets.randbits(128)))
-        return cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
+        engine = cls(bus, machine, disk, leads, refill, loaded.identity.gen if loaded.identity else 0)
+        if local is not None:
+            await engine._post.open(local)
+        return engine
 
     async def run(self) -> None:
         """Start the machine and serve; raises what the disk or the machine raised."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._driver.failed())
-            tasks.create_task(self._outbox.post())
+            tasks.create_task(self._post.run())
             tasks.create_task(self._broken())
             self._driver.feed()
 
@@ -127,6 +135,7 @@ class ServerEngine:
         await self._background.close()
         if self._writer:
             await self._writer.close()
+        await self._post.close()
 
     @property
     def index(self) -> int:
@@ -135,11 +144,22 @@ class ServerEngine:
 
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer from this copy; raises CoveyError, NotPrimary when the primary must be asked."""
-        return await self._driver.ask(question, request.cause)
+        answer = await self._driver.ask(question, request.cause)
+        return answer | {"direct": self._post.state()} if isinstance(question, messages.Status) else answer
+
+    def configure(self, local: Local) -> None:
+        """The local configuration changed."""
+        self._post.configure(local)
 
     def hear(self, message: Message, request: Request) -> None:
         """Take a message of another node's registry."""
-        self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+        if isinstance(message, Reach):
+            self._post.reached(request.node, message)
+        else:
+            self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+
+    def _came(self, node: int, message: Message, cause: str) -> None:
+        self._driver.feed(Received(Address(SERVICE, node), message, cause))
 
     def peer_down(self, node: int) -> None:
         """The link to a node was lost."""
@@ -164,7 +184,7 @@ class ServerEngine:
                 self._moved.set()
                 self._moved = asyncio.Event()
         elif isinstance(effect, Send):
-            self._outbox.put(effect)
+            self._post.put(effect)
 
     def _persist(self, order: Persist) -> None:
         if self._refilling is not None:

@@ -14,6 +14,7 @@ from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
 from covey.bus.context import ComponentContext, Local
 from covey.bus.messages import NodeInfo, Peer
+from covey.bus.security import Keys
 from covey.components.registry import create
 from covey.components.registry.service import main
 from covey.errors import CoveyError
@@ -70,6 +71,8 @@ class Node:
 
     def __init__(self, folder: Path, number: int, broker: Broker, bus: Client) -> None:
         self.folder, self.number, self.broker, self.bus = folder, number, broker, bus
+        self.nodes: dict[int, dict[str, Any]] = {}  # as the local configuration has them
+        self.security = {"mode": "open", "key": ""}
         self.context: Context | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -77,7 +80,8 @@ class Node:
         """Start the component; `servers`, `learners` and `stopped` are what the local configuration lists."""
         lists = {"servers": (1,)} | lists
         where = (str(self.folder), str(self.folder / CLUSTER), CLUSTER)
-        local = Local(*where, "blue", self.number, "n", "id", "boot", **lists)
+        local = Local(*where, "blue", self.number, f"n{self.number}", "id", "boot", **lists)  # type: ignore[arg-type]
+        local = msgspec.structs.replace(local, nodes=self.nodes, settings={"security": self.security})
         ready: asyncio.Future[Context] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
@@ -103,29 +107,73 @@ class Node:
         self.context.local = msgspec.structs.replace(self.context.local, **found)
         await self.bus.publish("dcm.local", {"servers": servers})
 
+    async def know(self, nodes: dict[int, dict[str, Any]]) -> None:
+        """Renew the nodes of the local configuration, and tell the broker, as the DCM does."""
+        self.nodes = nodes
+        self.configure()
+        if self.context:
+            self.context.local = msgspec.structs.replace(self.context.local, nodes=nodes)
+            await self.bus.publish("dcm.local", {})
+
+    def configure(self) -> None:
+        """Tell the broker who this node is, and where the others are."""
+        number = self.number
+        peers = {
+            other: Peer(each["name"], (f"127.1.0.{other}:{each['port']}",), each["key"])
+            for other, each in self.nodes.items()
+            if other != number
+        }
+        self.broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", "boot"), peers)
+
     async def ended(self) -> BaseException | None:
         assert self._task
         await asyncio.wait([self._task])
         return self._task.exception()
 
 
+def definitions(port: int, of: int, keys: dict[int, Keys] | None = None) -> dict[int, dict[str, Any]]:
+    """Return so many nodes as the local configuration has them."""
+    return {
+        number: {
+            "number": number,
+            "name": f"n{number}",
+            "id": f"id{number}",
+            "definition_id": f"d{number}",
+            "addresses": [f"127.1.0.{number}/16"],
+            "port": port,
+            "key": keys[number].public if keys else "",
+        }
+        for number in range(1, of + 1)
+    }
+
+
 @asynccontextmanager
-async def node(folder: Path, number: int, port: int, of: int = 2) -> AsyncIterator[Node]:
+async def node(
+    folder: Path, number: int, port: int, of: int = 2, keys: dict[int, Keys] | None = None
+) -> AsyncIterator[Node]:
     state = folder / f"n{number}"
-    settings = BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port)
+    settings = BrokerSettings(f"{state}/run", (f"127.1.0.{number}/16",), port, keys=keys[number] if keys else None)
     async with (
         run_broker(settings) as (broker, _),
         connect(endpoint=broker.endpoint, name="tester", component=True) as bus,
     ):
-        others = [other for other in range(1, of + 1) if other != number]
-        peers = {other: Peer(f"n{other}", (f"127.1.0.{other}:{port}",)) for other in others}
-        broker.configure(NodeInfo(number, f"n{number}", f"id{number}", CLUSTER, "blue", "boot"), peers)
         found = Node(state, number, broker, bus)
+        await found.know(definitions(port, of, keys))
+        if keys:
+            found.security = {"mode": "curve", "key": str(key_file(folder, number, keys[number]))}
         try:
             yield found
         finally:
             if found._task and not found._task.done():
                 await found.stop()
+
+
+def key_file(folder: Path, number: int, keys: Keys) -> Path:
+    """Write a node's key file."""
+    path = folder / f"n{number}.key"
+    path.write_text(f"public: {keys.public}\nsecret: {keys.secret}\n")
+    path.chmod(0o600)
+    return path
 
 
 @asynccontextmanager
@@ -192,14 +240,15 @@ class Servers:
 
 
 @asynccontextmanager
-async def three(folder: Path) -> AsyncIterator[Servers]:
+async def three(folder: Path, curve: bool = False) -> AsyncIterator[Servers]:
     """Three nodes, and Group Services on each; `up` starts them."""
     port, groups = free_port(), Groups()
+    keys = {number: Keys.make() for number in (1, 2, 3)} if curve else None
     create(folder / "n1" / CLUSTER, cluster_id=CLUSTER, cluster_name="blue", node=NODE, servers=[1])
     async with AsyncExitStack() as stack:
         nodes = []
         for number in (1, 2, 3):
-            found = await stack.enter_async_context(node(folder, number, port, 3))
+            found = await stack.enter_async_context(node(folder, number, port, 3, keys))
             there = connect(endpoint=found.broker.endpoint, name="groups", component=True)
             bus = await stack.enter_async_context(there)
             verbs = {"join": groups.join, "leave": groups.leave}

@@ -178,8 +178,10 @@ def test_registry_status(covey, bus) -> None:  # type: ignore[no-untyped-def]
         "writable": False,
         "closed_because": "no group yet",
         "damaged": [{"path": "/x/log", "position": 17, "reason": "bad digest"}],
+        "direct": [{"number": 2, "up": True}, {"number": 3, "up": False}, {"number": 4, "up": True}],
     }
     text = covey("registry", "status").stdout
+    assert "direct links    to 2, 4; by the brokers to 3" in text
     assert "closed because  no group yet" in text
     assert "damaged: /x/log at byte 17: bad digest" in text
 

@@ -65,7 +65,11 @@ def test_components_get_what_they_expect(tmp_path: Path) -> None:
     assert local.folder == str(tmp_path / CLUSTER.id)
     assert local.servers == (1,)
     assert local.nodes[1]["addresses"] == ["127.1.0.1/16", "127.2.0.1/16"]
-    assert local.settings == {"liveness": {"interval": 1.0}, "controllers": {}}
+    assert local.settings == {
+        "liveness": {"interval": 1.0},
+        "controllers": {},
+        "security": {"mode": "open", "key": ""},
+    }
 
 
 def test_an_undefined_node_has_a_local_configuration_too(tmp_path: Path) -> None:
@@ -111,9 +115,15 @@ def test_the_registry_hears_when_the_list_of_its_servers_changes(tmp_path: Path)
         assert (new.all, new.running) == ((1, 3, 2), (1, 2))
         await here.refresh(lambda old: msgspec.structs.replace(old, servers=new))
         await here.refresh(lambda old: msgspec.structs.replace(old, servers=servers_from({**listed, "primary": 3}, 10)))
+        assert [topic for topic, _ in bus.published] == ["dcm.local"], "who is primary does not concern it"
+        nodes = msgspec.structs.replace(here.here().nodes, revision=11)
+        await here.refresh(lambda old: msgspec.structs.replace(old, nodes=nodes))
+        assert len(bus.published) == 1, "nothing of a node changed"
+        fewer = {number: each for number, each in nodes.nodes.items() if number != 3}
+        await here.refresh(lambda old: msgspec.structs.replace(old, nodes=msgspec.structs.replace(nodes, nodes=fewer)))
+        assert len(bus.published) == 2, "whom the registry lets in changed"
 
     asyncio.run(story())
-    assert [topic for topic, _ in bus.published] == ["dcm.local"], "who is primary does not concern it"
     local = msgspec.convert(here.local(), Local)
     assert (local.servers, local.learners, local.stopped) == ((1, 3), (2,), (3,))
     assert local.registry_servers == (1, 2) and here.server
