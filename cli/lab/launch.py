@@ -31,9 +31,7 @@ async def bring_up(lab: Lab, seconds: float, report: Report, started: list[Runni
     end = asyncio.get_running_loop().time() + seconds
     daemons = []
     for node in lab:
-        daemons.append(begin(node, report))
-        if daemons[-1].child is not None:
-            started.append(daemons[-1])
+        daemons.append(begin(node, report, started))
     for daemon in daemons:
         await greeted(daemon, end)
     first = next(iter(lab))
@@ -44,15 +42,15 @@ async def bring_up(lab: Lab, seconds: float, report: Report, started: list[Runni
         await _define_servers(lab, session, report)
 
 
-def begin(node: Node, report: Report) -> Running:
-    """Start a node's daemon, or find the one that runs."""
+def begin(node: Node, report: Report, started: list[Running]) -> Running:
+    """Find a node's daemon, or start it and put it into `started` before anything else can go wrong."""
     found = running(node)
     if found is not None:
         report(f"{node.name} runs already, process {found.pid}")
         return found
-    started = start(node)
-    report(f"{node.name} started, process {started.pid}, log {node.log}")
-    return started
+    started.append(start(node))
+    report(f"{node.name} started, process {started[-1].pid}, log {node.log}")
+    return started[-1]
 
 
 async def greeted(daemon: Running, end: float) -> None:
