@@ -65,6 +65,7 @@ class Direct:
     ) -> None:
         self.place = place
         self.counters: Counter[str] = Counter()
+        """Of all links: `refused_REASON` as in `bus.status`, `refused_stranger`: number or cluster were not right."""
         self._on_message = on_message
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -201,7 +202,7 @@ class Direct:
             self._answered.add(key)
             self._on_change(key, True, "")
         else:  # another listens where that node did; it will say where it listens now
-            self.counters["strangers"] += 1
+            self.counters["refused_stranger"] += 1
             self._places.pop(key, None)
             self._loop.call_soon(self._links.cut, key, "another answers there")
 
@@ -229,7 +230,7 @@ class Direct:
         """A caller says who it is; it is answered when that is right."""
         number = node.number
         if node.cluster_id != self.place.cluster_id or number not in self._wanted:
-            self.counters["strangers"] += 1
+            self.counters["refused_stranger"] += 1
             self._server.end(key, "it is nobody whom this party talks with")
             return
         if self._wrong(key, number, user, frame):

@@ -163,6 +163,11 @@ class Post:
             for number, way in sorted(self._ways.items())
         ]
 
+    def refused(self) -> dict[str, int]:
+        """Return how often somebody was not let in, or not spoken with, by reason."""
+        counters = self._direct.counters if self._direct else {}
+        return {name: count for name, count in sorted(counters.items()) if name.startswith("refused_") and count}
+
     async def close(self) -> None:
         """Close the links."""
         await self._background.close()
