@@ -142,14 +142,19 @@ class Direct:
             self._places[number] = tuple(found)
             self._dial()
 
-    def ready(self, number: int) -> bool:
-        """Whether a message can go to that node now, and will most likely arrive at once."""
+    def silence(self, number: int) -> float | None:
+        """Return for how many seconds a node was not heard; None when there is no link."""
         if number in self._answered:
             heard = self._links.heard_at(number)
         else:
             key = self._callers.get(number)
             heard = None if key is None else self._server.heard_at(key)
-        return heard is not None and self._loop.time() - heard < FRESH
+        return None if heard is None else self._loop.time() - heard
+
+    def ready(self, number: int) -> bool:
+        """Whether a message can go to that node now, and will most likely arrive at once."""
+        silence = self.silence(number)
+        return silence is not None and silence < FRESH
 
     def send(self, number: int, frames: list[Any]) -> None:
         """Send header and body to a node; raises Overloaded, and Unreachable when there is no link."""
