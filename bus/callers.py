@@ -110,7 +110,8 @@ class Callers:
             except CoveyError:
                 socket.close(0)
                 raise
-            found.append(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").removeprefix("tcp://"))
+            port = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").rpartition(":")[2]
+            found.append(f"{each.rpartition(':')[0]}:{port}")
         self._port = Port(socket, self._heard, self._on_drained)
         return found
 

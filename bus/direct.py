@@ -65,6 +65,7 @@ class Direct:
     ) -> None:
         self.place = place
         self.counters: Counter[str] = Counter()
+        """Of all links: `refused_REASON` as in `bus.status`, `refused_stranger`: number or cluster were not right."""
         self._on_message = on_message
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -141,14 +142,19 @@ class Direct:
             self._places[number] = tuple(found)
             self._dial()
 
-    def ready(self, number: int) -> bool:
-        """Whether a message can go to that node now, and will most likely arrive at once."""
+    def silence(self, number: int) -> float | None:
+        """Return for how many seconds a node was not heard; None when there is no link."""
         if number in self._answered:
             heard = self._links.heard_at(number)
         else:
             key = self._callers.get(number)
             heard = None if key is None else self._server.heard_at(key)
-        return heard is not None and self._loop.time() - heard < FRESH
+        return None if heard is None else self._loop.time() - heard
+
+    def ready(self, number: int) -> bool:
+        """Whether a message can go to that node now, and will most likely arrive at once."""
+        silence = self.silence(number)
+        return silence is not None and silence < FRESH
 
     def send(self, number: int, frames: list[Any]) -> None:
         """Send header and body to a node; raises Overloaded, and Unreachable when there is no link."""
@@ -201,7 +207,7 @@ class Direct:
             self._answered.add(key)
             self._on_change(key, True, "")
         else:  # another listens where that node did; it will say where it listens now
-            self.counters["strangers"] += 1
+            self.counters["refused_stranger"] += 1
             self._places.pop(key, None)
             self._loop.call_soon(self._links.cut, key, "another answers there")
 
@@ -229,7 +235,7 @@ class Direct:
         """A caller says who it is; it is answered when that is right."""
         number = node.number
         if node.cluster_id != self.place.cluster_id or number not in self._wanted:
-            self.counters["strangers"] += 1
+            self.counters["refused_stranger"] += 1
             self._server.end(key, "it is nobody whom this party talks with")
             return
         if self._wrong(key, number, user, frame):

@@ -41,7 +41,7 @@ END = 9  # the session is over; `extra` says why
 IDLE, LEAVING, UNKNOWN, SILENT_END, FULL, MISMATCH, CUT = range(1, 8)
 REASONS = {
     IDLE: "it was not used any more",
-    LEAVING: "its broker ended",
+    LEAVING: "the other side ended",
     UNKNOWN: "it was started anew, or had given up this connection",
     SILENT_END: "it heard nothing from this node any more",
     FULL: "it has too many connections",

@@ -149,19 +149,22 @@ class Post:
             tasks.create_task(self._hear_taps())
 
     def state(self) -> list[dict[str, Any]]:
-        """Return for each other server that was spoken with whether the direct way is open, and what passed."""
-        direct = self._direct
-        if direct is None:
-            return []
-        return [
-            {
-                "number": number,
-                "up": direct.ready(number),
-                **msgspec.structs.asdict(way),
-                "resent": direct.state(number).get("resent", 0),
-            }
-            for number, way in sorted(self._ways.items())
-        ]
+        """Return for each other server that was spoken with whether there is a link, and what passed.
+
+        `silence`: seconds since it was heard over the link.
+        """
+        found = []
+        if direct := self._direct:
+            for number, way in sorted(self._ways.items()):
+                silence, counted = direct.silence(number), direct.state(number)
+                up = {"number": number, "up": silence is not None, "silence": silence}
+                found.append({**up, **msgspec.structs.asdict(way), "resent": counted.get("resent", 0)})
+        return found
+
+    def refused(self) -> dict[str, int]:
+        """Return how often somebody was not let in, or not spoken with, by reason."""
+        counters = self._direct.counters if self._direct else {}
+        return {name: count for name, count in sorted(counters.items()) if name.startswith("refused_") and count}
 
     async def close(self) -> None:
         """Close the links."""

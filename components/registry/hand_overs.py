@@ -27,8 +27,10 @@ class HandOvers:
 
     def answers(self, now: float, raft: Raft) -> list[tuple[Waiter, Any]]:
         """Take out and return whom to answer, and what."""
+        if not self._waiting:  # as nearly always; this is asked at every step
+            return []
         result: Any = None
-        if self._waiting and not raft.leads and raft.leader and raft.told[0] != "stale":
+        if not raft.leads and raft.leader and raft.told[0] != "stale":
             result = {"primary": raft.leader, "epoch": raft.promised}
         due = [waiter for until, waiter in self._waiting if result or now >= until]
         self._waiting = [one for one in self._waiting if one[1] not in due]

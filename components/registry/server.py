@@ -145,7 +145,9 @@ class ServerEngine:
     async def ask(self, question: Question, request: Request) -> Any:
         """Answer from this copy; raises CoveyError, NotPrimary when the primary must be asked."""
         answer = await self._driver.ask(question, request.cause)
-        return answer | {"direct": self._post.state()} if isinstance(question, messages.Status) else answer
+        if isinstance(question, messages.Status):
+            answer |= {"direct": self._post.state(), "direct_refused": self._post.refused()}
+        return answer
 
     def configure(self, local: Local) -> None:
         """The local configuration changed."""

@@ -215,7 +215,7 @@ def test_in_mode_open_number_and_cluster_must_be_right_on_both_sides(number: int
         other.know(one)
         async with ends(one, two, other):
             one.direct.reach(2, other.direct.endpoints)
-            await until(lambda: one.direct.counters["strangers"] + other.direct.counters["strangers"])
+            await until(lambda: one.direct.counters["refused_stranger"] + other.direct.counters["refused_stranger"])
             assert not one.direct.ready(2) and not one.changes
 
     run(story)
@@ -264,6 +264,22 @@ def test_what_does_not_say_hello_is_not_heard() -> None:
             assert two.heard == [(1, b"node 1")]
         raw.close()
         context.term()
+
+    run(story)
+
+
+def test_addresses_of_both_families_are_told_as_they_are_written() -> None:
+    async def story() -> None:
+        one = End(1, None)
+        six = Direct(NodeInfo(3, cluster_id="c1"), ["::1/128", "127.1.0.3/16"], None, *[lambda *_: None] * 4)  # type: ignore[list-item]
+        async with ends(one):
+            hosts = [each.rpartition(":")[0] for each in six.endpoints]
+            assert hosts == ["[::1]", "127.1.0.3"]
+            one.direct.configure({3: Peer("n3", ("[::1]:7400",))}, [3])
+            six.configure({1: one.peer}, [1])
+            one.direct.reach(3, six.endpoints)
+            await until(lambda: one.direct.ready(3))
+            await six.close()
 
     run(story)
 

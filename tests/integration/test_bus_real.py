@@ -198,7 +198,7 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: Path) -> None:
                     await until(lambda: waiting(far, 1))
                     watch = await bus.subscribe("bus.peer").__aenter__()
                     two.close()
-                    with pytest.raises(errors.Unreachable, match="its broker ended"):
+                    with pytest.raises(errors.Unreachable, match="the other side ended"):
                         await unanswered
                     assert await now(watch, "state") == "down"
             with pytest.raises(errors.Unreachable, match="refused"):
@@ -337,6 +337,6 @@ def test_a_node_that_only_listens_is_told_that_the_other_is_gone(folder: Path) -
             await until(lambda: bool(one.router.callers))
             two.close()
             event = await anext(watch)
-            assert event.body == {"node": 2, "state": "down", "reason": "its broker ended"}
+            assert event.body == {"node": 2, "state": "down", "reason": "the other side ended"}
 
     run(story())

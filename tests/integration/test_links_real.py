@@ -249,12 +249,12 @@ def test_an_orderly_end_is_told_at_once_on_either_side() -> None:
             await until(lambda: two.keys)
             one.links.close()
             await until(lambda: two.gone)
-            assert two.gone[0][1] == "its broker ended"
+            assert two.gone[0][1] == "the other side ended"
             one.send("a1")
             await until(lambda: two.keys)
             two.callers.close()
             await until(lambda: one.downs)
-            assert one.downs[0][1] == "its broker ended"
+            assert one.downs[0][1] == "the other side ended"
             with pytest.raises(Unreachable):
                 two.callers.send(b"\0" * 8, Kind.REPLY, [b"", b""])
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from covey import errors
 from covey.bus.codec import encode_header
-from covey.bus.direct import Direct
+from covey.bus.direct import FRESH, Direct
 from covey.bus.messages import Header, Kind
 from covey.bus.security import Keys
 from covey.components.registry.messages import Leading
@@ -46,13 +46,18 @@ async def links(servers: Servers, at: int) -> dict[int, dict[str, Any]]:
     return {one["number"]: one for one in status["direct"]}
 
 
+def used(found: dict[int, dict[str, Any]], number: int) -> bool:
+    """Whether messages to a server go directly now."""
+    return number in found and found[number]["up"] and found[number]["silence"] < FRESH
+
+
 async def all_direct(servers: Servers, primary: int = 1) -> None:
     """Wait until the primary and both others use the direct way."""
     others = {1, 2, 3} - {primary}
     while True:
         found = await links(servers, primary)
         back = [await links(servers, other) for other in others]
-        if all(found[other]["up"] for other in others) and all(each[primary]["up"] for each in back):
+        if all(used(found, other) for other in others) and all(used(each, primary) for each in back):
             return
         await asyncio.sleep(0.02)
 
@@ -121,7 +126,8 @@ async def test_a_direct_way_that_breaks_stalls_or_is_refused_is_left_and_taken_a
                 before = passed.count
                 while passed.count - before < 10:
                     await put(servers, 2, passed.count)
-                assert not any(each["up"] for each in (await links(servers, 1)).values())
+                found = await links(servers, 1)
+                assert not used(found, 2) and not used(found, 3)
                 for proxy in proxies.values():
                     if (done := mend(proxy)) is not None:
                         await done

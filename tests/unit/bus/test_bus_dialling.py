@@ -233,7 +233,7 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_goodbyes_end_a_session_in_good_order_or_not() -> None:
     assert opened().heard(1.0, ONE, [frame(END, 7, extra=IDLE)]) == [Closed(KEY)]
-    assert opened().heard(1.0, ONE, [frame(END, 7, extra=LEAVING)]) == [Down(KEY, "its broker ended")]
+    assert opened().heard(1.0, ONE, [frame(END, 7, extra=LEAVING)]) == [Down(KEY, "the other side ended")]
     assert opened().heard(1.0, ONE, [frame(END, 7, extra=2**63)]) == [Down(KEY, "it closed the connection")]
 
 
