@@ -133,9 +133,13 @@ class ServerEngine:
         """How far this copy knows the log to be committed."""
         return self.machine.store.index
 
-    async def ask(self, question: Question, request: Request) -> Any:
+    def ask(self, question: Question, request: Request) -> asyncio.Future[Any]:
         """Answer from this copy; raises CoveyError, NotPrimary when the primary must be asked."""
-        return await self._driver.ask(question, request.cause)
+        return self._driver.ask(question, request.cause)
+
+    def put(self, question: Question, request: Request, answered: Callable[[Any], None]) -> None:
+        """The same; `answered` is called with the answer or the CoveyError."""
+        self._driver.put(question, request.cause, answered)
 
     def hear(self, message: Message, request: Request) -> None:
         """Take a message of another node's registry."""
