@@ -69,6 +69,7 @@ class Serving:
             self._refuse(header, problem)
             return
         request_of = requests_of(header) if verb.wants_request else None
+        most = int(MAX_SERVED * _SHARES[role_of(header)])
         try:
             for index, arguments in enumerate(found):
                 if isinstance(arguments, CoveyError):
@@ -76,7 +77,10 @@ class Serving:
                     continue
                 cause = header.cause(index)
                 current_cause.set(cause)
-                self._run(header, index, verb, request_of(index, cause) if request_of else None, arguments)
+                if verb.waits and len(self._waiting) >= most:
+                    self._answer(header, index, _full(header, most))
+                    continue
+                self._run(header, index, verb, request_of(index, cause) if request_of else None, arguments, most)
         finally:
             current_cause.set("")  # the loop runs other messages in this same context
 
@@ -91,9 +95,9 @@ class Serving:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _run(self, header: Header, index: int, verb: Verb, request: Request | None, arguments: dict[str, Any]) -> None:
-        if verb.waits and self._full(header, index):
-            return
+    def _run(
+        self, header: Header, index: int, verb: Verb, request: Request | None, arguments: dict[str, Any], most: int
+    ) -> None:
         try:
             result = verb.run(request, arguments)
         except CoveyError as problem:
@@ -108,19 +112,12 @@ class Serving:
                 self._follow(header, index, result)
             elif not isinstance(result, Awaitable):
                 self._answer(header, index, result)
-            elif verb.waits or not self._full(header, index):
+            elif len(self._waiting) < most:
                 self._follow(header, index, asyncio.ensure_future(result))
-            elif isinstance(result, Coroutine):
-                result.close()
-
-    def _full(self, header: Header, index: int) -> bool:
-        """Refuse a request when too much is waited for already."""
-        most = int(MAX_SERVED * _SHARES[role_of(header)])
-        if len(self._waiting) < most:
-            return False
-        refusal = Overloaded(f"{header.destination} works on {most} requests already", "try again later")
-        self._answer(header, index, refusal)
-        return True
+            else:  # it has not begun
+                self._answer(header, index, _full(header, most))
+                if isinstance(result, Coroutine):
+                    result.close()
 
     def _follow(self, header: Header, index: int, future: asyncio.Future[Any]) -> None:
         """Answer with what a future comes to, now or when it ends."""
@@ -163,6 +160,10 @@ class Serving:
             kind, item = Kind.ERROR, codec.encode_error(error)
         cause = header.causes[index if len(header.causes) > 1 else 0] if header.causes else ""
         self._outbox.add(kind, header.source, header.topic, item, header.ids[index], cause)
+
+
+def _full(header: Header, most: int) -> Overloaded:
+    return Overloaded(f"{header.destination} works on {most} requests already", "try again later")
 
 
 def _outcome(header: Header, future: asyncio.Future[Any]) -> Any:

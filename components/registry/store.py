@@ -159,7 +159,7 @@ class Store:
             return answer
         if body.id and 0 < body.since < self.forgotten:
             return Answer(self.index, self.epoch, self.revision, False, True)
-        succeeded = all(self.mod_revision(key) == revision for key, revision in body.compare)
+        succeeded = not body.compare or all(self.mod_revision(key) == revision for key, revision in body.compare)
         self._change(body.then if succeeded else body.otherwise)
         return self._remember(body.id, Answer(self.index, self.epoch, self.revision, succeeded))
 
