@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,17 +35,20 @@ class Driver:
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._stopped = False
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._asked: dict[int, Callable[[Any], None]] = {}
 
-    async def ask(self, question: Any, cause: str = "") -> Any:
-        """Put a question to the machine and wait for its answer; raises the CoveyError it answers with."""
+    def ask(self, question: Any, cause: str = "") -> asyncio.Future[Any]:
+        """Put a question to the machine; return what will be its answer, or the CoveyError it answers with. The future
+        is done already when the machine answered at once."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.put(question, cause, partial(settle, answer))
+        return answer
+
+    def put(self, question: Any, cause: str, answered: Callable[[Any], None]) -> None:
+        """Put a question to the machine; `answered` is called once with its answer or its CoveyError, maybe at once."""
         number = next(self._numbers)
-        answer = self._asked[number] = self._loop.create_future()
-        try:
-            self.feed(Asked(number, question, cause))
-            return await answer
-        finally:
-            del self._asked[number]
+        self._asked[number] = answered
+        self.feed(Asked(number, question, cause))
 
     def feed(self, input: Any = None) -> None:
         """Take one input now (None: the deadline came) and perform what follows."""
@@ -54,7 +58,9 @@ class Driver:
             effects = self.machine.step(self._loop.time(), input)
             for effect in effects:
                 if isinstance(effect, Reply):
-                    self._answer(effect)
+                    answered = self._asked.pop(effect.request, None)
+                    if answered:
+                        answered(effect.result)
                 else:
                     self._perform(effect)
         except Exception as problem:
@@ -79,22 +85,14 @@ class Driver:
 
     def refuse(self, problem: CoveyError) -> None:
         """Answer everybody who still waits with this error: the machine will not."""
-        for answer in list(self._asked.values()):
-            if not answer.done():
-                answer.set_exception(problem)
+        asked = list(self._asked.values())
+        self._asked.clear()
+        for answered in asked:
+            answered(problem)
 
     async def failed(self) -> None:
         """Wait until the machine fails, and raise its exception."""
         await self._failed
-
-    def _answer(self, reply: Reply) -> None:
-        future = self._asked.get(reply.request)
-        if future is None or future.done():
-            return  # whoever asked has given up
-        if isinstance(reply.result, CoveyError):
-            future.set_exception(reply.result)
-        else:
-            future.set_result(reply.result)
 
     def _arm(self) -> None:
         """Set the timer. One that comes too early stays: most inputs only move the deadline on."""
@@ -117,17 +115,28 @@ class Driver:
             self.feed()
 
 
+def settle(future: asyncio.Future[Any], answer: Any) -> None:
+    """End a future with an answer or an error, unless whoever waited has given up."""
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
 class Background:
     """Tasks that belong together: kept alive, their failures logged, ended together."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Any, name: str = "") -> None:
+    def start(self, work: Any, name: str = "") -> asyncio.Task[Any]:
         """Run a coroutine; an exception in it is logged and hurts nothing else."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     async def close(self) -> None:
         """Cancel all and wait for their ends."""

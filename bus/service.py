@@ -73,7 +73,7 @@ class Verb:
         self.role = role
         self.summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
         self._function = function
-        self.waits = inspect.iscoroutinefunction(function)
+        self.waits = inspect.iscoroutinefunction(function)  # or it is seen to return futures (`serving.py`)
         parameters = inspect.signature(function).parameters.values()
         self.wants_request = any(p.name == "request" and p.kind is not p.KEYWORD_ONLY for p in parameters)
         hints = typing.get_type_hints(function, include_extras=True)

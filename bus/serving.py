@@ -1,7 +1,11 @@
 """What a party serves: requests come in as batches, answers leave as batches.
 
-A verb that needs no waiting runs at once, without a task; one that waits gets a task, and its budget is watched by the
-one timer of `Deadlines`. Whatever a verb does, whoever asked gets exactly one answer.
+A verb runs at once. What it returns may be the answer, a coroutine, which gets a task, or a future that something else
+ends, which needs none and so costs less than half. The budget of what is waited for is watched by the one timer of
+`Deadlines`. Whatever a verb does, whoever asked gets exactly one answer.
+
+Odd: whether a plain function returns futures is seen when it does; from then on it is refused, before it runs, when too
+much is waited for already. (What has begun cannot be refused: whoever asked would do it twice.)
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import errno
 import itertools
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..errors import CoveyError, InternalError, NoService, Overloaded, Timeout
@@ -24,13 +29,16 @@ from .service import Request, Service, Verb, current_cause, requests_of, role_of
 log = logging.getLogger(__name__)
 
 MAX_SERVED = 1000
-"""Requests one party works on at a time; more are refused with `bus.overloaded`."""
+"""Requests one party waits for at a time; more are refused with `bus.overloaded`."""
 
 _MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that are no bug of a verb: the machine has no room, or its disk is broken."""
 
 _SHARES = {Role.LOOK: 0.5, Role.OPERATOR: 1.0, Role.ADMIN: 1.0, Role.COMPONENT: 1.5}
 """How much of that may be taken when another comes of that role: people do not keep components from working."""
+
+CANCELLED = "its work was cancelled"
+"""By something of the verb's own: that is its failure, and whoever asked must hear of it."""
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 """Types of results that nobody need look at twice to see that they are not to be waited for."""
@@ -44,8 +52,8 @@ class Serving:
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
-        self._tasks: dict[int, tuple[asyncio.Task[None], Header, int]] = {}
-        self._deadlines = Deadlines(self._loop, self._tasks, self._late)
+        self._waiting: dict[int, tuple[asyncio.Future[Any], Header, int]] = {}
+        self._deadlines = Deadlines(self._loop, self._waiting, self._late)
 
     def take(self, header: Header, body: bytes | memoryview) -> None:
         """Handle the requests of one message. One that cannot be opened is answered too, and not logged: anybody may
@@ -61,6 +69,7 @@ class Serving:
             self._refuse(header, problem)
             return
         request_of = requests_of(header) if verb.wants_request else None
+        most = int(MAX_SERVED * _SHARES[role_of(header)])
         try:
             for index, arguments in enumerate(found):
                 if isinstance(arguments, CoveyError):
@@ -68,25 +77,27 @@ class Serving:
                     continue
                 cause = header.cause(index)
                 current_cause.set(cause)
-                self._run(header, index, verb, request_of(index, cause) if request_of else None, arguments)
+                if verb.waits and len(self._waiting) >= most:
+                    self._answer(header, index, _full(header, most))
+                    continue
+                self._run(header, index, verb, request_of(index, cause) if request_of else None, arguments, most)
         finally:
             current_cause.set("")  # the loop runs other messages in this same context
 
     async def close(self) -> None:
-        """Cancel what runs and wait for its end; nobody is answered any more."""
+        """Cancel what is waited for and wait for its end; nobody is answered any more."""
         self._deadlines.close()
-        tasks = [task for task, _, _ in self._tasks.values()]
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        futures = [future for future, _, _ in self._waiting.values()]
+        self._waiting.clear()
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _run(self, header: Header, index: int, verb: Verb, request: Request | None, arguments: dict[str, Any]) -> None:
-        if verb.waits:
-            self._start(header, index, lambda: verb.run(request, arguments))
-            return
+    def _run(
+        self, header: Header, index: int, verb: Verb, request: Request | None, arguments: dict[str, Any], most: int
+    ) -> None:
         try:
             result = verb.run(request, arguments)
         except CoveyError as problem:
@@ -94,42 +105,40 @@ class Serving:
         except Exception as problem:
             self._answer(header, index, _bug(header, problem))
         else:
-            if type(result) in _PLAIN or not isinstance(result, Awaitable):
+            if type(result) in _PLAIN:
                 self._answer(header, index, result)
-            else:
-                self._start(header, index, lambda: result)
+            elif isinstance(result, asyncio.Future):
+                verb.waits = True
+                self._follow(header, index, result)
+            elif not isinstance(result, Awaitable):
+                self._answer(header, index, result)
+            elif len(self._waiting) < most:
+                self._follow(header, index, asyncio.ensure_future(result))
+            else:  # it has not begun
+                self._answer(header, index, _full(header, most))
+                if isinstance(result, Coroutine):
+                    result.close()
 
-    def _start(self, header: Header, index: int, work: Callable[[], Awaitable[Any]]) -> None:
-        most = int(MAX_SERVED * _SHARES[role_of(header)])
-        if len(self._tasks) >= most:
-            refusal = Overloaded(f"{header.destination} works on {most} requests already", "try again later")
-            self._answer(header, index, refusal)
+    def _follow(self, header: Header, index: int, future: asyncio.Future[Any]) -> None:
+        """Answer with what a future comes to, now or when it ends."""
+        if future.done():
+            self._answer(header, index, _outcome(header, future))
             return
         number = next(self._numbers)
-        self._tasks[number] = self._loop.create_task(self._work(number, work)), header, index
+        self._waiting[number] = future, header, index
+        future.add_done_callback(partial(self._ended, number, header, index))
         if header.budget > 0:
             self._deadlines.add(number, header.budget)
 
-    async def _work(self, number: int, work: Callable[[], Awaitable[Any]]) -> None:
-        header = self._tasks[number][1]
-        try:
-            answer = await work()
-        except CoveyError as problem:
-            answer = problem
-        except Exception as problem:
-            answer = _bug(header, problem)
-        except asyncio.CancelledError:
-            if number not in self._tasks:
-                raise
-            # the verb was cancelled by something of its own: that is its failure, and whoever asked must hear of it
-            answer = _bug(header, RuntimeError("its work was cancelled"))
-        found = self._tasks.pop(number, None)
-        if found:
-            self._answer(header, found[2], answer)
+    def _ended(self, number: int, header: Header, index: int, future: asyncio.Future[Any]) -> None:
+        if self._waiting.pop(number, None):
+            self._answer(header, index, _outcome(header, future))
+        elif not future.cancelled():
+            _outcome(header, future)  # nobody hears it any more, but a bug is logged
 
     def _late(self, number: int) -> None:
-        task, header, index = self._tasks.pop(number)
-        task.cancel()
+        future, header, index = self._waiting.pop(number)
+        future.cancel()
         problem = Timeout(f"'{header.topic}' did not end within {header.budget:.3g} s", "it may still happen")
         self._answer(header, index, problem)
 
@@ -153,7 +162,19 @@ class Serving:
         self._outbox.add(kind, header.source, header.topic, item, header.ids[index], cause)
 
 
-def _bug(header: Header, problem: Exception) -> CoveyError:
+def _full(header: Header, most: int) -> Overloaded:
+    return Overloaded(f"{header.destination} works on {most} requests already", "try again later")
+
+
+def _outcome(header: Header, future: asyncio.Future[Any]) -> Any:
+    """Return what a future came to: its result, or an error that can be told."""
+    problem = RuntimeError(CANCELLED) if future.cancelled() else future.exception()
+    if problem is None:
+        return future.result()
+    return problem if isinstance(problem, CoveyError) else _bug(header, problem)
+
+
+def _bug(header: Header, problem: BaseException) -> CoveyError:
     if isinstance(problem, OSError) and problem.errno in _MACHINES:
         log.error("%s failed: %s", header.topic, problem)
         return CoveyError(f"'{header.topic}' failed: {problem}", "the machine refused it: make room there, ask again")

@@ -54,7 +54,9 @@ class RequestIds:
 class Call:
     """One call and its time; `doubt` is the last error after which nobody knows whether a change was carried out."""
 
-    def __init__(self, bus: Client, cluster_id: str, question: Question, request: Request) -> None:
+    def __init__(
+        self, bus: Client, cluster_id: str, question: Question, request: Request, began: float | None = None
+    ) -> None:
         self.question: Any = question
         self.request = request
         self.verb = VERBS[type(question)]
@@ -62,7 +64,8 @@ class Call:
         self.turned_away = False  # by somebody who was taken for the primary
         self._bus, self._cluster_id = bus, cluster_id
         self._now = asyncio.get_running_loop().time
-        self._end = self._now() + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)
+        began = self._now() if began is None else began
+        self._end = began + max((request.budget or DEFAULT_BUDGET) - MARGIN, MARGIN)
 
     @property
     def changing(self) -> bool:

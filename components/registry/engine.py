@@ -6,6 +6,7 @@ else from the primary's.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from ...bus.service import Request
@@ -19,8 +20,9 @@ class Engine(Protocol):
     def index(self) -> int:
         """The newest index that is known to be committed, 0: none."""
 
-    async def ask(self, question: Question, request: Request) -> Any:
-        """Answer within the request's budget; raises CoveyError."""
+    def ask(self, question: Question, request: Request) -> Awaitable[Any]:
+        """Answer within the request's budget, with what is done already where nothing need be waited for; raises
+        CoveyError, here or there."""
 
     def hear(self, body: bytes, request: Request) -> bytes | None:
         """Take a message of another node's registry; return the answer to one that asks who leads."""

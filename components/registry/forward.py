@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ...bus.client import Client
-from ...bus.driver import Background, Driver, Outbox
+from ...bus.driver import Background, Driver, Outbox, settle
 from ...bus.machine import Address, Effect, Message, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC
-from ...bus.service import Request
+from ...bus.service import Request, current_cause
 from ...errors import (
     Busy,
     ConnectionLost,
@@ -60,6 +61,11 @@ PAUSE = 0.05
 GONE = (Unreachable, ServiceDied, NoService, ConnectionLost, NotPrimary)
 """The primary is not where it was: find it again, then try again."""
 
+AGAIN = (*GONE, Busy)
+"""Errors that need not stay what a call came to."""
+
+CHANGES = messages.Transact | messages.ChangeServers
+
 IN_DOUBT = (ServiceDied, ConnectionLost, Unreachable)
 """After these a write may have been carried out: its link or its server went away while it was on its way."""
 
@@ -72,6 +78,7 @@ class ForwardEngine:
     ) -> None:
         self.machine = AgentMachine(node, tuple(servers), settings)
         self.own: ServerEngine | None = None
+        self._loop = asyncio.get_running_loop()
         self._bus = bus
         self._cluster_id = cluster_id
         self._driver = Driver(self.machine, self._perform)
@@ -104,23 +111,30 @@ class ForwardEngine:
         """The newest index that this node knows to be committed, 0: none."""
         return max(self.machine.index, self.own.index if self.own else 0)
 
-    async def ask(self, question: Question, request: Request) -> Any:
-        """Answer a question from where it can be answered; raises CoveyError."""
-        handed_on = request.service == SERVICE and request.node != self.machine.node
-        here_only = handed_on or isinstance(question, messages.AppendSystem)
-        if self.own is None and here_only:
-            raise NotPrimary(
-                f"node {self.machine.node} runs no registry server",
-                f"node {self.known.primary or 'nobody'} leads",
-                primary=self.known.primary,
-            )
-        if self.own is not None and here_only:
-            return await self.own.ask(question, request)
+    def ask(self, question: Question, request: Request) -> Awaitable[Any]:
+        """Answer a question from where it can be answered; raises CoveyError. What the own copy answers takes no task,
+        and is done already when nothing need be waited for: a task would be half of what a read costs."""
+        own, node = self.own, self.machine.node
+        if (request.service == SERVICE and request.node != node) or isinstance(question, messages.AppendSystem):
+            if own is None:
+                raise NotPrimary(
+                    f"node {node} runs no registry server",
+                    f"node {self.known.primary or 'nobody'} leads",
+                    primary=self.known.primary,
+                )
+            if isinstance(question, messages.Status):
+                return own.status(question, request)
+            return own.ask(question, request)
         if isinstance(question, messages.Status):
-            return await self._status(question, request)
+            return self._status(question, request)
         if getattr(question, "consistency", "") == "stale":
-            return await self._stale(question, request)
-        return await self._linear(question, request)
+            found = own.ask(question, request) if own is not None else None
+            if found is not None and not (found.done() and isinstance(found.exception(), Damaged | NotPrimary)):
+                return found
+            return self._stale(question, request, found)
+        if own is not None and self.known.primary == node:
+            return self._here(own, question, request)
+        return self._linear(Call(self._bus, self._cluster_id, question, request))
 
     def hear(self, body: bytes, request: Request) -> bytes | None:
         """Take a message of another node's registry; return the answer to one that asks who leads."""
@@ -164,31 +178,63 @@ class ForwardEngine:
 
     # --- one call ---
 
-    async def _linear(self, question: Any, request: Request) -> Any:
+    def _here(self, own: ServerEngine, question: Any, request: Request) -> asyncio.Future[Any]:
+        """Take a call to the own copy, which leads; if it does not any more, from there to whoever does."""
+        question = self._stamped(question)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        own.put(question, request, partial(self._answered_here, answer, question, request, self._loop.time()))
+        return answer
+
+    def _answered_here(
+        self, answer: asyncio.Future[Any], question: Any, request: Request, began: float, found: Any
+    ) -> None:
+        if not isinstance(found, AGAIN) or answer.done():
+            settle(answer, found)
+            return
+        call = Call(self._bus, self._cluster_id, question, request, began)
+        task = self._background.start(self._go_on(answer, call, found), "a call that was turned away")
+        answer.add_done_callback(lambda _: task.cancel())  # whoever asked may have given up
+
+    async def _go_on(self, answer: asyncio.Future[Any], call: Call, problem: CoveyError) -> None:
+        """Give a call whose first try failed here its answer."""
+        current_cause.set(call.request.cause)
+        try:
+            found = await self._turned_away(call, self.machine.node, problem) or await self._linear(call)
+        except Exception as error:
+            found = error
+        settle(answer, found)
+
+    async def _linear(self, call: Call) -> Any:
         """Take a call to whoever leads, until it is answered or its time is over."""
-        call = Call(self._bus, self._cluster_id, question, request)
-        if isinstance(question, messages.Transact | messages.ChangeServers):
+        if not call.turned_away and isinstance(call.question, CHANGES):
             if not self.known.primary:
                 await self._primary(call)  # whoever leads says how far the log is: that is what the id is stamped with
-            call.question = question = self._stamped(question)
+            call.question = self._stamped(call.question)
         while True:
             primary = (not call.turned_away and self.known.primary) or await self._primary(call)
             try:
                 if primary == self.machine.node and self.own is not None:
-                    return await self.own.ask(question, request)
+                    return await self.own.ask(call.question, call.request)
                 return await self._at(call, primary)
-            except GONE as problem:
-                if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
-                    call.doubt = problem
-                call.turned_away = True
-                await self._try_again(call, primary, problem)
-                if isinstance(question, messages.HandOver) and call.doubt and self.known.primary not in (0, primary):
-                    return {"primary": self.known.primary, "epoch": self.known.epoch}
-            except Busy as problem:  # the change before is not committed yet, or the primary hands over first
-                call.turned_away = True
-                if call.left <= PAUSE:
-                    raise
-                await self._try_again(call, primary, problem)
+            except AGAIN as problem:
+                if done := await self._turned_away(call, primary, problem):
+                    return done
+
+    async def _turned_away(self, call: Call, primary: int, problem: CoveyError) -> dict[str, Any] | None:
+        """A try failed: raise what cannot be mended, else wait until the next; return what it came to nevertheless."""
+        call.turned_away = True
+        if isinstance(problem, Busy):  # the change before is not committed yet, or the primary hands over first
+            if call.left <= PAUSE:
+                raise problem
+            await self._try_again(call, primary, problem)
+            return None
+        if isinstance(problem, IN_DOUBT) or problem.details.get("in_doubt"):
+            call.doubt = problem
+        await self._try_again(call, primary, problem)
+        moved = call.doubt is not None and self.known.primary not in (0, primary)
+        if moved and isinstance(call.question, messages.HandOver):
+            return {"primary": self.known.primary, "epoch": self.known.epoch}
+        return None
 
     async def _at(self, call: Call, primary: int) -> Any:
         """Ask a primary; when another one is known meanwhile, do not wait for the end of the link to the old one."""
@@ -205,6 +251,8 @@ class ForwardEngine:
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
+        if not isinstance(question, CHANGES):
+            return question
         several = len(self.machine.servers) > 1 or self.own is None
         changed: dict[str, Any] = {"id": self._ids.new()} if several and not question.id else {}
         if isinstance(question, messages.Transact) and several:
@@ -261,17 +309,14 @@ class ForwardEngine:
 
     # --- what any server can answer ---
 
-    async def _stale(self, question: Any, request: Request) -> Any:
-        call, own_problem = Call(self._bus, self._cluster_id, question, request), None
-        if self.own is not None:
-            try:
-                return await self.own.ask(question, request)
-            except (Damaged, NotPrimary) as problem:
-                own_problem = problem
+    async def _stale(self, question: Any, request: Request, found: asyncio.Future[Any] | None) -> Any:
+        """Ask the others what the own copy could not answer; `found`: what it said."""
+        call = Call(self._bus, self._cluster_id, question, request)
         answer = await self._of_anyone(call)
         if answer is not None:
             return answer
-        raise own_problem or NoQuorum(
+        said = found.exception() if found is not None else None
+        raise said or NoQuorum(
             f"no registry server answers, and this node has no copy of its own; asked: {self._asked()}",
             "stale reads need a registry server too; ask on a registry server's node",
         )
@@ -280,7 +325,7 @@ class ForwardEngine:
         call = Call(self._bus, self._cluster_id, question, request)
         if self.own is None:
             return await self._of_anyone(call) or self._silence()
-        found: dict[str, Any] = await self.own.ask(question, request)
+        found = await self.own.status(question, request)
         known = self.known
         primary = known.primary
         if primary and primary != self.machine.node:

@@ -16,6 +16,9 @@ class HandOvers:
         self._patience = patience
         self._waiting: list[tuple[float, Waiter]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     @property
     def deadline(self) -> float | None:
         """When the first of them must be answered."""

@@ -49,16 +49,19 @@ class History:
 
     def add(self, revision: int, time: int, events: tuple[Event, ...]) -> None:
         """Append the next revision and drop what is over a bound; the newest is always kept."""
-        size = sum(len(event.key) + len(event.value or b"") + OVERHEAD for event in events)
-        self._changes.append(Change(revision, time, events, size))
+        size = 0
+        for event in events:
+            size += len(event.key) + len(event.value or b"") + OVERHEAD
+        changes, settings = self._changes, self._settings
+        changes.append(Change(revision, time, events, size))
         self._bytes += size
-        oldest = time - int(self._settings.history_seconds * 1000)
-        while len(self) > 1 and (
-            self._bytes > self._settings.history_bytes
-            or len(self) > self._settings.history_changes
-            or self._changes[self._dropped].time < oldest
+        oldest = time - int(settings.history_seconds * 1000)
+        while self._dropped < len(changes) - 1 and (
+            self._bytes > settings.history_bytes
+            or len(changes) - self._dropped > settings.history_changes
+            or changes[self._dropped].time < oldest
         ):
-            self._bytes -= self._changes[self._dropped].size
+            self._bytes -= changes[self._dropped].size
             self._dropped += 1
             self.start += 1
         if self._dropped > 64 and self._dropped * 2 > len(self._changes):

@@ -86,6 +86,10 @@ class Log:
         data = self._kept[index - self.base.index - 1].data
         return entries.decode(records.unchecked(data))
 
+    def size(self, index: int) -> int:
+        """Return the bytes of the record at an index that the log holds."""
+        return len(self._kept[index - self.base.index - 1].data)
+
     def data(self, start: int, most: int) -> tuple[bytes, ...]:
         """Return the records from index `start` on, about `most` bytes, at least one if there is one."""
         first = start - self.base.index - 1

@@ -82,7 +82,8 @@ class RegistryMachine:
         self._watchers = Watchers(settings.watches)
         self._herald = Herald(settings.askers, settings.asker_seconds)
         self._now = 0.0
-        self._story: deque[str] = deque(maxlen=20)
+        self._stands: tuple[Any, ...] = ()  # all that `leading` is made of, when it was said last
+        self._story: deque[tuple[float, State, type]] = deque(maxlen=20)
         self._highest = (0, 0, 0)
         self._answered = 0
 
@@ -135,21 +136,25 @@ class RegistryMachine:
     @property
     def deadline(self) -> float | None:
         """At once for the first step, then whatever is due next."""
-        if not self._started:
+        if not self._started or self.raft.owes:
             return 0.0
-        due = (self._watchers.deadline, self._again, self.raft.deadline, self._hand_overs.deadline)
-        return min((at for at in due if at is not None), default=None)
+        due = self.raft.deadline
+        for at in (self._watchers.deadline, self._again, self._hand_overs.deadline):
+            if at is not None and (due is None or at < due):
+                due = at
+        return due
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
-        """Take one input; return what must be done."""
+        """Take one input; return what must be done. What need not be looked at after each input is not: of a thousand
+        inputs nearly all are questions and answers of a settled reign."""
         self._now = now
         raft = self.raft
         raft.cause = getattr(input, "cause", "")
         reign = raft.reign
-        self._story.append(f"{now:.6f} {self.state.value}: {type(input).__name__}")
+        self._story.append((now, raft.state, type(input)))
         if not self._started:
             self._started = True
-            raft.tells(lambda: "\n  ".join(self._story), self)
+            raft.tells(self._so_far, self)
             raft.begin(now)
         if input is not None:
             handler = self._handlers.get(type(input))
@@ -162,32 +167,41 @@ class RegistryMachine:
         if self._again is not None and now >= self._again:
             self._try_again()
         self._settle(reign)
-        for waiting in self._watchers.due(now):
-            self._answer_watcher(waiting, self.store.revision + 1)
+        if len(self._watchers):
+            for waiting in self._watchers.due(now):
+                self._answer_watcher(waiting, self.store.revision + 1)
         effects, raft.effects = raft.effects, []
         return effects
+
+    def _so_far(self) -> str:
+        """The newest inputs, for an error."""
+        return "\n  ".join(f"{now:.6f} {state.value}: {input.__name__}" for now, state, input in self._story)
 
     # --- what follows from a change of the core log ---
 
     def _settle(self, before: Reign | None) -> None:
         """After each input: end and begin reigns, apply what is committed, answer reads, say what changed."""
         raft = self.raft
-        if before is not None and raft.reign is not before:
-            self._deposed()
-        if raft.reign is not None and raft.reign is not before:
-            self._opened = 0
-            self._propose(entries.Reigned(self.node), [])
+        if raft.reign is not before:
+            if before is not None:
+                self._deposed()
+            if raft.reign is not None:
+                self._opened = 0
+                self._propose(entries.Reigned(self.node), [])
         self._apply()
         self._answer_reads()
-        for waiter, result in self._hand_overs.answers(self._now, raft):
-            self._reply(waiter, result)
+        if len(self._hand_overs):
+            for waiter, result in self._hand_overs.answers(self._now, raft):
+                self._reply(waiter, result)
         if self._snapshots.due and self.state is not State.DAMAGED:
             record = self.snapshot()
             self._snapshots.taken(self.store.index, len(record))
             raft.effects.append(Notify("snapshot", record))
-        if raft.leads:
-            raft.told = (PHASE[self.state], self.state is State.WRITES)
-        raft.effects.extend(self._herald.say(self.leading, self._now))
+        if self._stands != (raft.state, raft.promised, raft.leader, raft.told):
+            if raft.leads:
+                raft.told = (PHASE[raft.state], raft.state is State.WRITES)
+            self._stands = (raft.state, raft.promised, raft.leader, raft.told)
+            raft.effects.extend(self._herald.say(self.leading, self._now))
 
     def _apply(self) -> None:
         """Apply what is committed, answer those who wait for it, wake watchers."""
@@ -197,7 +211,7 @@ class RegistryMachine:
             entry = proposal.entry if proposal else raft.log.entry(store.index + 1)
             revision = store.revision
             answer = store.apply(entry)
-            self._snapshots.applied(len(raft.log.data(entry.index, 0)[0]))
+            self._snapshots.applied(raft.log.size(entry.index))
             for waiter in proposal.waiters if proposal else ():
                 self._answer(waiter, entry.body, answer or Answer(entry.index, entry.epoch, store.revision, True))
             if store.revision > revision:
@@ -251,7 +265,7 @@ class RegistryMachine:
         if waiters:
             raft.cause = waiters[0].cause
         entry = raft.propose(self._now, body)
-        self._proposed.add(Proposal(entry, len(raft.log.data(entry.index, 0)[0]), waiters))
+        self._proposed.add(Proposal(entry, raft.log.size(entry.index), waiters))
 
     def _persisted(self, input: Persisted) -> None:
         damaged = self.state is State.DAMAGED
@@ -411,6 +425,8 @@ class RegistryMachine:
         self._reads.add(self._now, self.raft.reign, waiter, read)
 
     def _answer_reads(self) -> None:
+        if not len(self._reads):
+            return
         for waiter, read in self._reads.ready(self._now, self.raft.reign) if self.raft.reign else ():
             try:
                 read()

@@ -25,13 +25,17 @@ def transaction(question: Transact) -> Transacted:
         raise TooLarge(f"a transaction holds at most {OPERATIONS} comparisons and operations", "make several")
     compare = tuple((check_key(one.key), one.mod_revision) for one in question.compare)
     then, otherwise = _branch(question.then), _branch(question.otherwise)
-    size = sum(len(key) + len(value or b"") for key, value in (*then, *otherwise))
+    size = 0
+    for key, value in (*then, *otherwise):
+        size += len(key) + len(value or b"")
     if size > TRANSACTION_BYTES:
         raise TooLarge(f"the transaction has {size} bytes, at most {TRANSACTION_BYTES} are allowed", "make several")
     return Transacted(question.id, compare, then, otherwise, question.system, question.since)
 
 
 def _branch(operations: tuple[Operation, ...]) -> Packed:
+    if not operations:
+        return ()
     packed: dict[str, bytes | None] = {}
     for operation in operations:
         key = check_key(operation.key)

@@ -114,12 +114,14 @@ class Raft:
         """When `tick` must be called next."""
         if self.owes:
             return 0.0
-        ways = [self._again]
+        due: float | None = None
         if self.reign:
-            ways.append(self.reign.deadline)
+            due = self.reign.deadline
         elif self.state is not State.DAMAGED or self.leader:
-            ways.append(self._election_at)
-        return min((at for at in ways if at is not None), default=None)
+            due = self._election_at
+        if self._again is not None and (due is None or self._again < due):
+            due = self._again
+        return due
 
     def begin(self, now: float) -> None:
         """Start: a lone server elects itself at once, another looks soon whether there is a primary."""

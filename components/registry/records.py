@@ -18,6 +18,7 @@ import msgspec
 
 MAGIC = b"CVR1"
 HEADER = struct.Struct(">4sIBQQ")
+SMALL = 4096
 KIND_AT = 8  # where a record's kind lies in it
 DIGEST_BYTES = 16
 START = bytes(DIGEST_BYTES)  # what the first entry of a log is chained to
@@ -44,7 +45,7 @@ class BadRecord(Exception):
         self.reason = reason
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One sound record, and where it lay: bytes `position` to `end`."""
 
     kind: int
@@ -136,13 +137,17 @@ def decode(data: bytes | memoryview, position: int, previous: bytes, kind: int |
     end = body + length + DIGEST_BYTES
     if end > whole:
         raise BadRecord(position, f"cut off: the record says it ends at byte {end}, the file at byte {whole}")
-    view = memoryview(data)
-    written = bytes(view[end - DIGEST_BYTES : end])
-    if digest_of(previous, view[position : body + length]) != written:
+    written = bytes(data[end - DIGEST_BYTES : end])
+    if length <= SMALL:  # most are; to copy one costs less than a view of it, and its digest is one call
+        content = data[position : body + length]
+        right = blake2b(b"".join((previous, content)), digest_size=DIGEST_BYTES).digest() == written
+    else:
+        right = digest_of(previous, memoryview(data)[position : body + length]) == written
+    if not right:
         raise BadRecord(position, "the checksum does not fit: the record was changed, or is not the next one")
     if kind is not None and found != kind:
         raise BadRecord(position, f"a record of kind {found} lies where one of kind {kind} belongs")
-    return Record(found, epoch, index, bytes(view[body : body + length]), written, position, end)
+    return Record(found, epoch, index, bytes(data[body : body + length]), written, position, end)
 
 
 def decode_only(data: bytes, kind: int) -> Record:

@@ -291,7 +291,7 @@ class Reign:
         It begins when the loop's turn is over, so the reads of a turn share it (`Raft.pay`). While one is under way the
         next begins when it was answered, so reads that come meanwhile share that.
         """
-        if self._counted(lambda progress: 0, self.round + 1) > self.round:  # this server alone is a majority
+        if self._raft.alone:
             return self.confirmed
         if self.confirmed < self.round:
             return self.round + 1

@@ -273,7 +273,9 @@ class _Reader:
             raise records.BadRecord(position, f"batch {head.number} lies where batch {result.batch + 1} belongs")
         place = record.end
         while place < end:
-            place = self._take(data, place)
+            place = self._take_entries(data, place, end)
+            if place < end:
+                place = self._take_other(data, place)
         result.batch += 1
         self._hold_against_mark(serial, end)
         return end
@@ -292,21 +294,29 @@ class _Reader:
             return _Torn(bad.position, bad.reason)
         return _Torn(start, "the checksum of the batch does not fit: records of it were changed")
 
-    def _take(self, data: bytes, place: int) -> int:
-        """Let one record of a whole batch count; return where it ends."""
+    def _take_entries(self, data: bytes, place: int, end: int) -> int:
+        """Let the entries that follow on one another in a whole batch count; return where they end. Nearly all that is
+        read is read here, so it is a loop of its own."""
+        found, chain = self._result.entries, self._chain
+        due = self._result.last + 1
+        while place < end and data[place + records.KIND_AT] < records.SEGMENT:
+            record = records.decode(data, place, chain)
+            if record.index != due:
+                raise records.BadRecord(place, f"entry {record.index} lies where entry {due} belongs")
+            found.append(record)
+            chain, place, due = record.digest, record.end, due + 1
+        self._chain = chain
+        return place
+
+    def _take_other(self, data: bytes, place: int) -> int:
+        """Let a record of a whole batch count that is no entry; return where it ends."""
         result = self._result
         kind = data[place + records.KIND_AT]
         record = records.decode(data, place, records.SEED.get(kind, self._chain))
-        last = result.last
-        if kind < records.SEGMENT:
-            if record.index != last + 1:
-                raise records.BadRecord(place, f"entry {record.index} lies where entry {last + 1} belongs")
-            result.entries.append(record)
-            self._chain = record.digest
-        elif kind == records.CUT:
+        if kind == records.CUT:
             self._cut(record)
         elif kind == records.COMMITTED:
-            if record.index <= last:
+            if record.index <= result.last:
                 result.committed = max(result.committed, record.index)
         else:
             raise records.BadRecord(place, f"a record of kind {kind} does not belong into a batch")

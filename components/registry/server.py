@@ -142,12 +142,18 @@ class ServerEngine:
         """How far this copy knows the log to be committed."""
         return self.machine.store.index
 
-    async def ask(self, question: Question, request: Request) -> Any:
+    def ask(self, question: Question, request: Request) -> asyncio.Future[Any]:
         """Answer from this copy; raises CoveyError, NotPrimary when the primary must be asked."""
-        answer = await self._driver.ask(question, request.cause)
-        if isinstance(question, messages.Status):
-            answer |= {"direct": self._post.state(), "direct_refused": self._post.refused()}
-        return answer
+        return self._driver.ask(question, request.cause)
+
+    def put(self, question: Question, request: Request, answered: Callable[[Any], None]) -> None:
+        """The same; `answered` is called with the answer or the CoveyError."""
+        self._driver.put(question, request.cause, answered)
+
+    async def status(self, question: messages.Status, request: Request) -> dict[str, Any]:
+        """Answer how the registry stands, as this copy knows it, and what its direct links passed."""
+        answer = await self.ask(question, request)
+        return {**answer, "direct": self._post.state(), "direct_refused": self._post.refused()}
 
     def configure(self, local: Local) -> None:
         """The local configuration changed."""

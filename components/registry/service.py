@@ -34,46 +34,46 @@ class RegistryService:
         self._parts = Parts()
 
     @verb()
-    async def get(self, request: Request, *, key: str, consistency: Consistency = "linear") -> Any:
+    def get(self, request: Request, *, key: str, consistency: Consistency = "linear") -> Any:
         """Read one key: value, revision, mod_revision."""
-        return await self._engine.ask(messages.Get(key, consistency), request)
+        return self._engine.ask(messages.Get(key, consistency), request)
 
     @verb()
-    async def ls(
+    def ls(
         self, request: Request, *, prefix: str, consistency: Consistency = "linear", after: str = "", limit: int = 0
     ) -> Any:
         """Read the keys that begin with a prefix, in order; those behind `after`, at most `limit` (0: all)."""
-        return await self._engine.ask(messages.List(prefix, consistency, after, limit), request)
+        return self._engine.ask(messages.List(prefix, consistency, after, limit), request)
 
     @verb()
-    async def watch(self, request: Request, *, prefix: str, from_revision: int = 0, wait: Seconds = 0.0) -> Any:
+    def watch(self, request: Request, *, prefix: str, from_revision: int = 0, wait: Seconds = 0.0) -> Any:
         """Wait for changes below a prefix: one contiguous batch; go on at its `to` + 1."""
         if request.budget:  # an empty batch in time, not a timeout
             wait = min(wait, max(request.budget - MARGIN, 0.0))
-        return await self._engine.ask(messages.Watch(prefix, from_revision, wait), request)
+        return self._engine.ask(messages.Watch(prefix, from_revision, wait), request)
 
     @verb()
-    async def status(self, request: Request) -> Any:
+    def status(self, request: Request) -> Any:
         """Phase, primary, incarnation and lag of each server, why writes are closed, what is damaged."""
-        return await self._engine.ask(messages.Status(), request)
+        return self._engine.ask(messages.Status(), request)
 
     @verb()
-    async def system(self, request: Request, *, kind: str, since_index: int = 0) -> Any:
+    def system(self, request: Request, *, kind: str, since_index: int = 0) -> Any:
         """The kept system entries of a kind, by rising index."""
-        return await self._engine.ask(messages.ListSystem(kind, since_index), request)
+        return self._engine.ask(messages.ListSystem(kind, since_index), request)
 
     @verb(Role.OPERATOR)
-    async def put(self, request: Request, *, key: str, value: Any, if_revision: int | None = None) -> Any:
+    def put(self, request: Request, *, key: str, value: Any, if_revision: int | None = None) -> Any:
         """Write one key; with `if_revision` only if that is its mod_revision (0: it does not exist)."""
-        return await self._write(request, key, Operation("put", key, value), if_revision)
+        return self._write(request, key, Operation("put", key, value), if_revision)
 
     @verb(Role.OPERATOR)
-    async def delete(self, request: Request, *, key: str, if_revision: int | None = None) -> Any:
+    def delete(self, request: Request, *, key: str, if_revision: int | None = None) -> Any:
         """Delete one key; with `if_revision` only if that is its mod_revision."""
-        return await self._write(request, key, Operation("delete", key), if_revision)
+        return self._write(request, key, Operation("delete", key), if_revision)
 
     @verb(Role.OPERATOR)
-    async def txn(
+    def txn(
         self,
         request: Request,
         *,
@@ -90,18 +90,18 @@ class RegistryService:
         if (system or since) and request.role < Role.COMPONENT:
             raise ReservedKey("a transaction with system=True or since= belongs to covey's components")
         keys = [operation.key for operation in (*then, *otherwise)]
-        return await self._transact(
+        return self._transact(
             request, messages.Transact(request.request_id, compare, then, otherwise, system, since), keys
         )
 
-    async def _write(self, request: Request, key: str, operation: Operation, if_revision: int | None) -> Any:
+    def _write(self, request: Request, key: str, operation: Operation, if_revision: int | None) -> Any:
         compare = () if if_revision is None else (Comparison(key, if_revision),)
-        return await self._transact(request, messages.Transact(request.request_id, compare, (operation,)), [key])
+        return self._transact(request, messages.Transact(request.request_id, compare, (operation,)), [key])
 
-    async def _transact(self, request: Request, question: messages.Transact, keys: list[str]) -> Any:
+    def _transact(self, request: Request, question: messages.Transact, keys: list[str]) -> Any:
         if request.role < Role.COMPONENT:
             check_users(check_key(key) for key in keys)
-        return await self._engine.ask(question, request)
+        return self._engine.ask(question, request)
 
     @verb(Role.OPERATOR)
     async def backup(self, request: Request, *, token: str = "", part: int = 0) -> Any:
@@ -118,49 +118,49 @@ class RegistryService:
         return {"node": self._node, **self._parts.begin(held)}
 
     @verb(Role.COMPONENT)
-    async def append_system(
+    def append_system(
         self, request: Request, *, epoch: int, kind: str, body: bytes, slot: str = "", keep: int = 1
     ) -> Any:
         """Commit a component's entry if `epoch` still reigns; only where the primary is."""
         question = messages.AppendSystem(request.request_id, epoch, kind, slot, body, keep)
-        return await self._engine.ask(question, request)
+        return self._engine.ask(question, request)
 
     # --- the servers ---
 
     @verb(Role.ADMIN)
-    async def define_server(self, request: Request, *, server: int) -> Any:
+    def define_server(self, request: Request, *, server: int) -> Any:
         """Make a node a registry server: it is filled, and votes as soon as its copy is level."""
-        return await self._change(request, "define", server)
+        return self._change(request, "define", server)
 
     @verb(Role.ADMIN)
-    async def undefine_server(self, request: Request, *, server: int, forced: bool = False) -> Any:
+    def undefine_server(self, request: Request, *, server: int, forced: bool = False) -> Any:
         """Make a registry server a client again; the primary hands over first. The last one cannot go."""
-        return await self._change(request, "undefine", server, forced)
+        return self._change(request, "undefine", server, forced)
 
     @verb(Role.ADMIN)
-    async def server_online(self, request: Request, *, server: int) -> Any:
+    def server_online(self, request: Request, *, server: int) -> Any:
         """Start the registry server of a node, which was put offline."""
-        return await self._change(request, "start", server)
+        return self._change(request, "start", server)
 
     @verb(Role.ADMIN)
-    async def server_offline(self, request: Request, *, server: int, forced: bool = False) -> Any:
+    def server_offline(self, request: Request, *, server: int, forced: bool = False) -> Any:
         """Stop the registry server of a node; refused when the quorum would be lost, unless forced."""
-        return await self._change(request, "stop", server, forced)
+        return self._change(request, "stop", server, forced)
 
     @verb(Role.ADMIN)
-    async def hand_over(self, request: Request, *, to: int = 0) -> Any:
+    def hand_over(self, request: Request, *, to: int = 0) -> Any:
         """Make another server the primary; 0: the best of them."""
-        return await self._engine.ask(messages.HandOver(to), request)
+        return self._engine.ask(messages.HandOver(to), request)
 
-    async def _change(self, request: Request, change: Change, server: int, forced: bool = False) -> Any:
-        return await self._engine.ask(messages.ChangeServers(request.request_id, change, server, forced), request)
+    def _change(self, request: Request, change: Change, server: int, forced: bool = False) -> Any:
+        return self._engine.ask(messages.ChangeServers(request.request_id, change, server, forced), request)
 
     # --- between the registries of nodes ---
 
     @verb(Role.COMPONENT)
-    async def change_servers(self, request: Request, *, change: Change, server: int, forced: bool = False) -> Any:
+    def change_servers(self, request: Request, *, change: Change, server: int, forced: bool = False) -> Any:
         """A change of the servers that another node's registry hands on."""
-        return await self._change(request, change, server, forced)
+        return self._change(request, change, server, forced)
 
     @verb(Role.COMPONENT)
     def message(self, request: Request, *, body: bytes) -> bytes | None:

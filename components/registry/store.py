@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
+from itertools import repeat
+from operator import methodcaller
 from typing import Any
 
 import msgspec
@@ -26,6 +29,7 @@ from .settings import Settings
 
 SERVERS_KEY = "/cluster/servers"
 _HASH_MASK = (1 << 128) - 1
+_digest_of = methodcaller("digest")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
@@ -159,7 +163,7 @@ class Store:
             return answer
         if body.id and 0 < body.since < self.forgotten:
             return Answer(self.index, self.epoch, self.revision, False, True)
-        succeeded = all(self.mod_revision(key) == revision for key, revision in body.compare)
+        succeeded = not body.compare or all(self.mod_revision(key) == revision for key, revision in body.compare)
         self._change(body.then if succeeded else body.otherwise)
         return self._remember(body.id, Answer(self.index, self.epoch, self.revision, succeeded))
 
@@ -304,7 +308,10 @@ class Store:
 
     def computed_hash(self) -> int:
         """Compute the state hash from nothing."""
-        total = sum(_weight("item", key, item) for key, item in self._items.items())
+        # what `_weight` does, without a step of the interpreter: a hundred thousand keys are a part of each start
+        packed = map(_pack, zip(repeat("item"), self._items.keys(), self._items.values()))
+        digests = map(_digest_of, map(partial(blake2b, digest_size=16), packed))
+        total = sum(map(int.from_bytes, digests))
         for place, row in self._system.items():
             total += sum(_weight("system", *place, kept) for kept in row)
         return total & _HASH_MASK

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from covey.bus.driver import Driver
+from covey.bus.machine import Asked, Reply
+from covey.errors import ReadOnly
 
 
 class Timer:
@@ -131,3 +133,35 @@ def test_a_driver_that_stopped_steps_no_more(loop: Loop) -> None:
     loop.until(200.0)
     driver.feed("more")
     assert machine.steps == []
+
+
+class Clerk(Machine):
+    """Answers at once what is asked for `now`, the rest when it is told to."""
+
+    def step(self, now: float, input: Any = None) -> list[Any]:
+        super().step(now, input)
+        if isinstance(input, Asked):
+            return [Reply(input.request, "at once")] if input.question == "now" else []
+        return [input] if input else []
+
+
+def test_who_asks_gets_a_future_that_is_done_when_the_machine_answered_at_once() -> None:
+    async def story() -> None:
+        driver = Driver(Clerk(), lambda effect: None)
+        assert driver.ask("now").result() == "at once"
+        one, two, three, four = (driver.ask(question) for question in ("a", "b", "c", "d"))
+        assert not one.done()
+        two.cancel()
+        driver.feed(Reply(2, "a's"))
+        driver.feed(Reply(2, "once more"))
+        driver.feed(Reply(3, "b's, who has given up"))
+        driver.feed(Reply(4, ReadOnly("not now")))
+        assert one.result() == "a's" and two.cancelled()
+        with pytest.raises(ReadOnly, match="not now"):
+            await three
+        driver.stop()
+        driver.refuse(ReadOnly("ended"))
+        with pytest.raises(ReadOnly, match="ended"):
+            await four
+
+    asyncio.run(story())

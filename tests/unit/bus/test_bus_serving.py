@@ -20,6 +20,7 @@ class Store:
     def __init__(self) -> None:
         self.seen: list[Any] = []
         self.gate = asyncio.Event()
+        self.futures: dict[str, asyncio.Future[Any]] = {}
 
     @verb()
     def put(self, *, key: str, value: int = 0) -> str:
@@ -35,6 +36,20 @@ class Store:
         finally:
             self.seen.append((key, request.cause, current_cause.get()))
         return key
+
+    @verb()
+    def later(self, *, key: str) -> asyncio.Future[Any]:
+        """Return a future that somebody else ends; the one of `now` has ended."""
+        self.seen.append((key, current_cause.get()))
+        future = self.futures[key] = asyncio.get_running_loop().create_future()
+        if key == "now":
+            future.set_result(key)
+        return future
+
+    @verb()
+    def chosen(self, *, key: str) -> Any:
+        """Return a coroutine though it is none."""
+        return self.wait(Request("", 0, Role.LOOK), key=key)
 
     @verb()
     def who(self, request: Request) -> list[Any]:
@@ -190,7 +205,64 @@ async def test_a_verb_past_its_budget_is_cancelled_and_answered_once(place: Plac
     assert place.errors() == [errors.Timeout]
     await asyncio.sleep(0.001)
     assert place.store.seen == [("a", "asker@2#1", "asker@2#1")]
-    assert len(place.answers) == 1 and not place.serving._tasks
+    assert len(place.answers) == 1 and not place.serving._waiting
+
+
+@story
+async def test_a_verb_that_returns_futures_takes_no_task_and_is_answered_when_each_ends(place: Place) -> None:
+    place.ask("later", {"key": "a"}, {"key": "now"}, {"key": "b"}, {"key": "c"}, {"key": "d"}, causes=("one",) * 5)
+    assert place.answers == [(2, Kind.REPLY, "now")] and len(asyncio.all_tasks()) == 1
+    assert place.store.seen[0] == ("a", "one") and current_cause.get() == ""
+    ends = place.store.futures
+    ends["b"].set_result(7)
+    ends["a"].set_exception(errors.ReadOnly("cannot now"))
+    ends["c"].set_exception(ValueError("oops"))
+    ends["d"].cancel()
+    await until(lambda: len(place.answers) == 5)
+    assert place.answers[1] == (3, Kind.REPLY, 7)
+    assert [(number, type(error)) for number, _, error in place.answers[2:]] == [
+        (1, errors.ReadOnly),
+        (4, errors.InternalError),
+        (5, errors.InternalError),
+    ]
+    assert "its work was cancelled" in place.answers[4][2].message
+    assert place.causes[1:] == ["one"] * 4 and not place.serving._waiting
+
+
+@story
+async def test_a_future_past_its_budget_is_cancelled_and_answered_once(place: Place) -> None:
+    place.ask("later", {"key": "a"}, budget=0.01)
+    await until(lambda: bool(place.answers))
+    assert place.errors() == [errors.Timeout] and place.store.futures["a"].cancelled()
+    await asyncio.sleep(0.001)
+    assert len(place.answers) == 1 and not place.serving._waiting
+
+
+@story
+async def test_when_a_party_ends_its_futures_are_cancelled_and_nobody_is_answered(place: Place) -> None:
+    place.ask("later", {"key": "a"})
+    await place.serving.close()
+    assert place.store.futures["a"].cancelled() and not place.answers
+
+
+def test_what_waits_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_SERVED", 2)
+
+    @story
+    async def busy(place: Place) -> None:
+        place.ask("later", {"key": "a"}, {"key": "b"}, {"key": "c"}, role=Role.ADMIN)
+        place.ask("chosen", {"key": "d"}, ids=(4,), role=Role.ADMIN)
+        assert [number for number, _, _ in place.answers] == [3, 4]
+        assert place.errors() == [errors.Overloaded] * 2
+        assert [key for key, _ in place.store.seen] == ["a", "b"]
+        place.store.futures["a"].set_result(1)
+        await asyncio.sleep(0)
+        place.ask("chosen", {"key": "e"}, ids=(5,), role=Role.ADMIN)
+        place.store.gate.set()
+        await until(lambda: len(place.answers) == 4)
+        assert place.answers[-1] == (5, Kind.REPLY, "e")
+
+    busy()
 
 
 @pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1.0, 1e300])
