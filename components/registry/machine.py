@@ -19,7 +19,6 @@ Invariants (`check_invariants`; what concerns several servers is checked in the 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +53,7 @@ from .settings import Settings
 from .snapshots import Snapshots
 from .states import EXACT, PHASE, RETRIED, State
 from .store import Answer
+from .story import Story
 from .watchers import Waiting, Watchers
 
 
@@ -83,7 +83,7 @@ class RegistryMachine:
         self._herald = Herald(settings.askers, settings.asker_seconds)
         self._now = 0.0
         self._stands: tuple[Any, ...] = ()  # all that `leading` is made of, when it was said last
-        self._story: deque[tuple[float, State, type]] = deque(maxlen=20)
+        self._story = Story()
         self._highest = (0, 0, 0)
         self._answered = 0
 
@@ -151,10 +151,10 @@ class RegistryMachine:
         raft = self.raft
         raft.cause = getattr(input, "cause", "")
         reign = raft.reign
-        self._story.append((now, raft.state, type(input)))
+        self._story.note(now, raft.state, input)
         if not self._started:
             self._started = True
-            raft.tells(self._so_far, self)
+            raft.tells(self._story.__str__, self)
             raft.begin(now)
         if input is not None:
             handler = self._handlers.get(type(input))
@@ -172,10 +172,6 @@ class RegistryMachine:
                 self._answer_watcher(waiting, self.store.revision + 1)
         effects, raft.effects = raft.effects, []
         return effects
-
-    def _so_far(self) -> str:
-        """The newest inputs, for an error."""
-        return "\n  ".join(f"{now:.6f} {state.value}: {input.__name__}" for now, state, input in self._story)
 
     # --- what follows from a change of the core log ---
 
@@ -442,17 +438,9 @@ class RegistryMachine:
             self._exactly(waiter, lambda: self._reply(waiter, self._found(question)))
 
     def _found(self, question: Any) -> Any:
-        match question:
-            case messages.Get():
-                return reading.get(self.store, question)
-            case messages.List():
-                return reading.ls(self.store, question, self.settings.list_bytes)
-            case messages.ListSystem():
-                return reading.system(self.store, question, self.epoch, self.settings.list_bytes)
-            case messages.Backup():
-                return self.snapshot()
-            case _:
-                raise UsageError(f"the registry cannot answer {type(question).__name__}")
+        if isinstance(question, messages.Backup):
+            return self.snapshot()
+        return reading.read(self.store, question, self.epoch, self.settings.list_bytes)
 
     def _status(self, question: messages.Status, waiter: Waiter) -> None:
         told = (self._now, self.raft, self.store, self.leading, self.closed_because, self.damaged, self.repaired)

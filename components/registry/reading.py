@@ -14,6 +14,17 @@ from .messages import Get, List, ListSystem
 from .store import Batch, Store
 
 
+def read(store: Store, question: Get | List | ListSystem, epoch: int, limit_bytes: int) -> dict[str, Any]:
+    """Return what a question finds; raises BadKey, KeyNotFound, TooLarge."""
+    match question:
+        case Get():
+            return get(store, question)
+        case List():
+            return ls(store, question, limit_bytes)
+        case ListSystem():
+            return system(store, question, epoch, limit_bytes)
+
+
 def get(store: Store, question: Get) -> dict[str, Any]:
     """Return one key with its value; raises BadKey, KeyNotFound."""
     item = store.get(check_key(question.key))
@@ -73,10 +84,10 @@ def batch(found: Batch, start: int) -> dict[str, Any]:
 def system(store: Store, question: ListSystem, epoch: int, most: int = 8 << 20) -> dict[str, Any]:
     """Return the kept system entries of a kind, about `most` bytes; if there is `more`, ask on from the last index."""
     entries: list[dict[str, Any]] = []
-    found = store.system(question.kind, question.since_index)
-    for slot, kept in found:
+    rows = store.system(question.kind, question.since_index)
+    for slot, kept in rows:
         entries.append({"index": kept.index, "epoch": kept.epoch, "slot": slot, "body": kept.body})
         most -= len(kept.body) + len(slot) + 50
         if most <= 0:
             break
-    return {"entries": entries, "epoch": epoch, "more": len(entries) < len(found)}
+    return {"entries": entries, "epoch": epoch, "more": len(entries) < len(rows)}
