@@ -249,4 +249,6 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.bind(endpoint)
     except zmq.ZMQError as problem:
         hint = _WHY_NOT.get(problem.errno or 0, "")
-        raise CoveyError(f"cannot listen on {endpoint.removeprefix('tcp://')}: {zmq.strerror(problem.errno or 0)}", hint) from None
+        raise CoveyError(
+            f"cannot listen on {endpoint.removeprefix('tcp://')}: {zmq.strerror(problem.errno or 0)}", hint
+        ) from None
