@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,11 +152,11 @@ def _read(name: str) -> str:
             raise KeyUnreadable(f"{name} is not a file", "name the file that `covey node init` made")
         if about.st_uid != os.geteuid():
             message = f"{name} belongs to user {about.st_uid}, the daemon runs as user {os.geteuid()}"
-            raise KeyOwner(message, f"chown {os.geteuid()} {name}")
+            raise KeyOwner(message, f"chown {os.geteuid()} {shlex.quote(name)}")
         mode = stat.S_IMODE(about.st_mode)
         if mode & 0o7177:
             message = f"{name} has mode {mode:04o}; only its owner may read and write it (0600)"
-            raise KeyMode(message, f"chmod 600 {name}; if others could have read it, make a new key")
+            raise KeyMode(message, f"chmod 600 {shlex.quote(name)}; if others could have read it, make a new key")
         data = os.read(handle, LONGEST_FILE + 1)
     except OSError as why:
         raise KeyUnreadable(f"{name} cannot be read: {why.strerror}") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .connection import Session, answer
+from .connection import OUTSIDE, Session, answer
 from .options import Converter
 from .output import Block, Fields, Table
 from .registry import registry_blocks
@@ -38,7 +38,9 @@ def status() -> int:
 
     async def ask(session: Session) -> Any:
         data = await session.call("dcm", "cluster_status")
-        if not data["quorate"]:
+        if session.bus.node.number == 0:
+            session.warnings.append(f"this node is in no cluster: {OUTSIDE}")
+        elif not data["quorate"]:
             session.warnings.append("this node has no quorum: what it says of other nodes may be old")
         return data
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 """How long a daemon may take to greet a command; one that is stopped or hung does not answer at all."""
 
+OUTSIDE = "`covey cluster define NAME` makes one here, `covey node define` on a member takes this node in"
+"""What to do with a node that is in no cluster."""
+
 ONLINE_ONLY = frozenset({"registry", "liveness", "groups", "resources"})
 """Services that every node has, as long as it is online."""
 
@@ -62,10 +65,12 @@ class Session:
         except NoService:
             if service not in ONLINE_ONLY:
                 raise
+            if node is None and self.bus.node.number == 0:
+                raise NotOnline("this node is in no cluster", OUTSIDE) from None
             # "not found" would read as: there is no such key
             where = "this node" if node is None else f"node {node}"
             raise NotOnline(
-                f"{where} is not online, so {service} does not run there", "see `covey node show`"
+                f"{where} is not online, so the service {service} does not run there", "see `covey node show`"
             ) from None
 
     def envelope(self, schema: str) -> Envelope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def init(where: Path, name: str | None, adapters: tuple[str, ...], port: int, op
 
     made = write(where, name=name, adapters=adapters, port=port, state=settings().state, curve=not open_)
     file = made["file"]
-    note(f"next: look through {file}, then `covey config check {file}` and `covey node start {file}`")
+    typed = shlex.quote(str(file))
+    note(f"next: look through {file}, then `covey config check {typed}` and `covey node start {typed}`")
     return told(made, _fields)
 
 

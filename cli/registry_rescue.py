@@ -6,6 +6,7 @@ The first asks the registry, the others work on the files of a node whose daemon
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -147,7 +148,7 @@ def restore(file: str, node_file: str, number: int | None, check: bool, yes: boo
         restoring.carry_out(at, plan)
     done = offline(data, _plan_text)
     if settings().output in (None, "table"):
-        note(f"next: covey node start {node_file}")
+        note(f"next: covey node start {shlex.quote(str(node_file))}")
     return done
 
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from covey import errors
+from covey.bus.messages import NodeInfo
 from covey.cli.root import root
 
 
@@ -153,3 +154,15 @@ def test_what_an_offline_node_does_not_run_is_not_called_unknown(covey, bus) -> 
     answer = covey("registry", "get", "/app/a")
     assert (answer.exit_code, "error[dcm.not_online]" in answer.stderr) == (5, True)
     assert covey("ping", "nosuch").exit_code == 4
+
+
+def test_a_node_in_no_cluster_says_how_it_comes_into_one(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.node = NodeInfo()
+    bus.answers["registry", "status"] = errors.NoService("none")
+    answer = covey("registry", "status")
+    assert (answer.exit_code, "covey cluster define NAME" in answer.stderr) == (5, True)
+    registry = {"phase": "offline", "writable": False, "servers": []}
+    bus.answers["dcm", "cluster_status"] = {"quorate": False, "nodes": [], "view": None, "registry": registry}
+    answer = covey("cluster", "status")
+    assert (answer.exit_code, "covey cluster define NAME" in answer.stderr) == (3, True)
+    assert "may be old" not in answer.stderr
