@@ -13,9 +13,10 @@ is alive is known from there. Messages may be lost, doubled and swapped by chang
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +24,7 @@ import msgspec
 import zmq
 
 from ...bus import codec
+from ...bus.batch import MAX_TEXT
 from ...bus.client import Client
 from ...bus.context import Local
 from ...bus.direct import Direct
@@ -32,7 +34,7 @@ from ...bus.machine import Send
 from ...bus.messages import REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
 from ...bus.security import Keys, load_keys
 from ...bus.trust import Refusal
-from ...errors import CoveyError, KeyMismatch, Malformed
+from ...errors import CoveyError, KeyMismatch, Malformed, UsageError
 from .messages import SERVICE
 from .peers import PeerMessage, Reach
 
@@ -71,7 +73,7 @@ class Letters:
         self.items: list[bytes] = []
         self.causes: list[str] = []
         self.names: set[str] = set()
-        self.size = 0
+        self.size = self.text = 0  # bytes of the items; characters of the causes, for which a header has little room
 
 
 class Post:
@@ -94,10 +96,10 @@ class Post:
     async def open(self, local: Local) -> None:
         """Listen for the other servers. When that is not possible it is logged, and all goes by the brokers."""
         try:
-            keys = await asyncio.to_thread(_keys, local)
             addresses = tuple(local.nodes.get(local.node, {}).get("addresses", ()))
             if "security" not in local.settings or not addresses:
                 return
+            keys = await asyncio.to_thread(_keys, local, addresses)
             self._place = NodeInfo(local.node, local.node_name, local.node_id, local.cluster_id, local.cluster_name)
             self._direct = Direct(
                 self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
@@ -192,7 +194,11 @@ class Post:
     def _add(self, number: int, message: Any, cause: str) -> None:
         item = _encode(message)
         letters = self._open.get(number)
-        if letters and (letters.size + len(item) > FULL or len(letters.items) >= codec.MAX_BATCH):
+        if letters and (
+            letters.size + len(item) > FULL
+            or letters.text + len(cause) > MAX_TEXT
+            or len(letters.items) >= codec.MAX_BATCH
+        ):
             self._send(number, letters)
             letters = None
         if letters is None:
@@ -201,6 +207,7 @@ class Post:
         letters.causes.append(cause)
         letters.names.add(type(message).__name__.lower())
         letters.size += len(item)
+        letters.text += len(cause)
         if not self._scheduled:  # what this turn of the loop has yet to say goes with it
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -281,9 +288,7 @@ class Post:
             way.downs += 1
             way.reason = reason
             self._told.pop(number, None)
-        log.info(
-            "the direct link with the registry server of node %d %s", number, "is up" if up else f"ended: {reason}"
-        )
+        log.info("the direct link with registry server %d %s", number, "is up" if up else f"ended: {reason}")
 
     def _tell_refusal(self, refusal: Refusal) -> None:
         """A refusal goes where those of the broker go, so the audit log has it."""
@@ -294,12 +299,17 @@ class Post:
             await self._bus.publish(REFUSED_TOPIC, body)
 
 
-def _keys(local: Local) -> Keys | None:
-    """Return the node's key pair, None in mode open; raises KeyFileError, KeyMismatch. Blocks."""
-    security = local.settings.get("security", {})
-    if security.get("mode") != "curve":
+def _keys(local: Local, addresses: Sequence[str]) -> Keys | None:
+    """Return the node's key pair, None in mode open; raises KeyFileError, KeyMismatch, UsageError. Blocks.
+
+    Only what says that it is open is, and only at loopback addresses.
+    """
+    security = local.settings["security"]
+    if security["mode"] == "open":
+        if not all(ipaddress.ip_interface(each).ip.is_loopback for each in addresses):
+            raise UsageError("mode open is for loopback addresses alone, and this node has others")
         return None
     keys = load_keys(security["key"])
-    if keys.public != local.nodes.get(local.node, {}).get("key"):
+    if keys.public != local.nodes[local.node].get("key"):
         raise KeyMismatch(f"{security['key']} is not the key by which the cluster knows this node")
     return keys

@@ -42,14 +42,15 @@ class Bus:
 
 
 class Server:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, mode: str = "open", address: str = "") -> None:
         self.number = number
         self.bus = Bus()
         self.heard: list[tuple[int, Any, str]] = []
         self.post = Post(self.bus, lambda *heard: self.heard.append(heard))  # type: ignore[arg-type]
         where = ("", "", "c1", "blue", number, f"n{number}", f"id{number}", "boot", (1, 2))
-        settings = {"security": {"mode": "open", "key": ""}}
-        self.local = Local(*where, nodes=definitions(7400, 2), settings=settings)
+        nodes = definitions(7400, 2)
+        nodes[number]["addresses"] = [address or f"127.1.0.{number}/16"]
+        self.local = Local(*where, nodes=nodes, settings={"security": {"mode": mode, "key": "/nowhere"}})
 
     def say(self, message: Any, cause: str = "") -> None:
         self.post.put(Send(Address("registry", 3 - self.number), message, cause))
@@ -128,9 +129,9 @@ async def test_what_is_too_much_for_one_message_leaves_as_several_in_order() -> 
         said: list[Any] = [asked(number) for number in range(250)]
         said += [Part(0, 1, 2, 3, 4, 5, offset, bytes([offset]) * 600_000) for offset in range(5)]
         for message in said:
-            two.say(message)
+            two.say(message, "c" * 200)  # a header has room for few of these
         await until(lambda: len(one.heard) == len(said))
-        assert [message for _, message, _ in one.heard] == said
+        assert [message for _, message, _ in one.heard] == said and two.way()["lost"] == 0
 
 
 @story
@@ -150,3 +151,15 @@ async def test_what_is_no_servers_message_goes_by_the_bus_and_a_link_that_is_ful
         one.say(asked(1))
         await until(lambda: one.way()["lost"] == 1)
         assert not two.heard
+
+
+@pytest.mark.parametrize(
+    "mode, address", [("curve", ""), ("", ""), ("Open", ""), ("open", "192.0.2.1/24"), ("open", "127.1.0.77/32")]
+)
+@story
+async def test_nothing_is_opened_unless_it_is_said_to_be_open_and_is_at_home(mode: str, address: str) -> None:
+    one = Server(1, mode, address)
+    await one.post.open(one.local)
+    opened = one.post._direct is not None
+    await one.post.close()
+    assert opened == (address == "127.1.0.77/32"), "the one that is as it should be"

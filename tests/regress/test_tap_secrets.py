@@ -16,7 +16,7 @@ from covey.bus.tap import Taps
 
 @pytest.fixture
 def service() -> BrokerService:
-    broker: Any = SimpleNamespace(taps=Taps(), tell_taps=lambda: None, router=SimpleNamespace(node=NodeInfo()))
+    broker: Any = SimpleNamespace(taps=Taps(), router=SimpleNamespace(node=NodeInfo()), tell_taps=lambda: None)
     return BrokerService(broker)
 
 

@@ -44,6 +44,9 @@ class Bus:
         self.told: list[dict[str, Any]] = []
         self.asked: list[tuple[str, Any]] = []
 
+    async def publish(self, topic: str, body: Any) -> None:
+        """Nobody listens."""
+
     async def call(self, service: str, verb: str, /, **given: Any) -> Any:
         self.asked.append((f"{service}.{verb}", given.get("node")))
         if service == "bus":
