@@ -18,8 +18,8 @@ import msgspec
 
 MAGIC = b"CVR1"
 HEADER = struct.Struct(">4sIBQQ")
-SMALL = 4096
 KIND_AT = 8  # where a record's kind lies in it
+SMALL = 4096  # bytes of payload up to which a record is copied to be checked
 DIGEST_BYTES = 16
 START = bytes(DIGEST_BYTES)  # what the first entry of a log is chained to
 
@@ -138,7 +138,7 @@ def decode(data: bytes | memoryview, position: int, previous: bytes, kind: int |
     if end > whole:
         raise BadRecord(position, f"cut off: the record says it ends at byte {end}, the file at byte {whole}")
     written = bytes(data[end - DIGEST_BYTES : end])
-    if length <= SMALL:  # most are; to copy one costs less than a view of it, and its digest is one call
+    if length <= SMALL:  # nearly all are: to copy one costs less than to view it, and its digest is one call
         content = data[position : body + length]
         right = blake2b(b"".join((previous, content)), digest_size=DIGEST_BYTES).digest() == written
     else:
