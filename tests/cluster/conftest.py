@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
-from covey.testing import Cluster, cluster, node, running_cluster
+from covey.testing import Cluster, cluster, node
 
 __all__ = ["cluster", "node"]
 
@@ -23,45 +23,64 @@ def check_logs(cluster: Cluster) -> None:
         assert "Traceback (most recent call last)" not in said, said
 
 
-@pytest.fixture(scope="session")
-def shared() -> Iterator[Cluster]:
-    """Three nodes, a process for each component, all online: for tests that change nothing but keys of their own."""
-    with running_cluster(3, isolation="process") as found:
-        yield found
-        check_logs(found)
+HELD: dict[tuple[int, str], Cluster] = {}
+"""The clusters that go from test to test, by number of nodes and isolation."""
+
+SHARED = (3, "process")
 
 
-@pytest.fixture(scope="session")
-def held() -> Iterator[dict[tuple[int, str], Cluster]]:
-    """The clusters that `kept` gives, from test to test."""
-    clusters: dict[tuple[int, str], Cluster] = {}
-    yield clusters
-    for found in clusters.values():
-        with closing(found):
-            check_logs(found)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share clusters run in one worker: each cluster there is costs processors until its end."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "shared" in names or "kept" in names:
+            item.add_marker(pytest.mark.xdist_group("kept" if "kept" in names else "shared"))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the clusters that no test will take any more."""
+    if nextitem is None or not {"shared", "kept"} & set(getattr(nextitem, "fixturenames", ())):
+        while HELD:
+            with closing(HELD.popitem()[1]) as found:
+                check_logs(found)
+
+
+def held(nodes: int, isolation: str) -> Cluster:
+    """Return a cluster with all nodes online, made when there is none yet."""
+    if (nodes, isolation) not in HELD:
+        found = Cluster(nodes, isolation=isolation)
+        try:
+            found.up()
+        except BaseException:
+            found.show()
+            found.close()
+            raise
+        HELD[nodes, isolation] = found
+    return HELD[nodes, isolation]
 
 
 @pytest.fixture
-def kept(held: dict[tuple[int, str], Cluster]) -> Iterator[Callable[[int, str], Cluster]]:
+def shared() -> Cluster:
+    """Three nodes, a process for each component, all online: for tests that change nothing but keys of their own."""
+    return held(*SHARED)
+
+
+@pytest.fixture
+def kept() -> Iterator[Callable[[int, str], Cluster]]:
     """`kept(2, "inline")` gives a cluster with all nodes online, which must be so again when the test ends."""
-    used = []
+    used = set()
 
     def take(nodes: int, isolation: str) -> Cluster:
-        key = (nodes, isolation)
-        if key not in held:
-            held[key] = Cluster(nodes, isolation=isolation)
-            used.append(key)
-            held[key].up()
-        used.append(key)
-        return held[key]
+        used.add((nodes, isolation))
+        return held(nodes, isolation)
 
     yield take
-    for key in set(used):
-        held[key].show()
+    for key in used & HELD.keys():
+        HELD[key].show()
         try:
-            held[key].wait_online(10)
+            HELD[key].wait_online(10)
         except AssertionError:
-            held.pop(key).close()
+            HELD.pop(key).close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,15 +122,19 @@ def process_of(node: Node, component: str) -> int:
 
 def test_a_crash_is_told_and_kept(kept: Kept) -> None:
     node = kept(2, "process")[2]
-    before = set(node.state.glob("*/core/*groups*.json"))
+
+    def records() -> set[Path]:
+        return set(node.state.glob("*/core/*groups*.json"))
+
+    before = records()
     os.kill(process_of(node, "groups"), signal.SIGKILL)
 
     def crashed(said: Any) -> bool:
-        return "groups" in said["crashed"] and "groups" in said["ready"]
+        return "groups" in said["crashed"] and "groups" in said["ready"] and records() > before
 
     said = node.wait("groups to be ready again", crashed, 30, ask=("dcm", "components"))
     assert "SIGKILL" in said["crashed"]["groups"]
-    (record,) = set(node.state.glob("*/core/*groups*.json")) - before
+    (record,) = records() - before
     assert "SIGKILL" in record.read_text()
 
 
