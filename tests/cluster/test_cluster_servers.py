@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from boot_order import out_of_order
 from covey.errors import CoveyError
 from covey.testing import Cluster, Node
+from registry_load import status, whole
 
 CURED = ("registry.read_only", "registry.no_quorum", "registry.not_primary", "core.timeout", "bus.no_service")
 """Errors that a retry with the same request id cures."""
@@ -53,16 +53,6 @@ def check_logs(cluster: Cluster) -> None:
     for one in cluster:
         said = one.log.read_text()
         assert "Traceback (most recent call last)" not in said, said
-
-
-def status(node: Node) -> Any:
-    return node.call("registry", "status")
-
-
-def whole(cluster: Cluster, seconds: float = 60.0) -> None:
-    """Wait until every node is online and every server votes."""
-    cluster.wait_online(seconds)
-    cluster.wait_voting(1, 2, 3, seconds=seconds)
 
 
 class Writer(threading.Thread):

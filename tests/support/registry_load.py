@@ -409,10 +409,10 @@ def status(node: Node) -> Any:
     return node.call("registry", "status")
 
 
-def whole(three: Cluster) -> None:
+def whole(three: Cluster, seconds: float = 60.0) -> None:
     """Wait until all three nodes are online and their registry servers vote."""
-    three.wait_online()
-    three.wait_voting(1, 2, 3)
+    three.wait_online(seconds)
+    three.wait_voting(1, 2, 3, seconds=seconds)
 
 
 def roles(three: Cluster) -> tuple[Node, Node, Node]:
