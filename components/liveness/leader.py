@@ -104,7 +104,8 @@ class Leader:
                 self.accusations.hear(message, number, now)
         elif isinstance(message, Configured):
             if self._is_member(number, message.boot_id):
-                self.configured.add(message.boot_id)
+                if any(m.boot_id == message.boot_id and m.state == "pending online" for m in self.chain.members):
+                    self.configured.add(message.boot_id)
             elif message.boot_id in self.chain.departed:
                 self._say_removed(number, message.boot_id, now)
         elif isinstance(message, Leave):
@@ -179,8 +180,7 @@ class Leader:
         self._check_joiners(now, beats, boot_id)
         self.going = self.accusations.judge(now, peers) & {m.number for m in self.chain.members}
         self._hold_trials(peers, now)
-        members = self._planned(self.going, now)
-        if members == self.chain.members:
+        if not (self.going or self.leaving or self.configured or self._let_in(now)):
             self.ready_since = None
             return
         if self.ready_since is None:
@@ -190,6 +190,7 @@ class Leader:
             if self.going and now < longest and self._unsettled(now, peers):
                 self.look_at = min(longest, now + self.settings.batch)
             else:
+                members = self._planned(self.going, now)
                 self.proposal, self.ready_since = make(self.chain.last, self.epoch, members, date), None
                 self._say(now)
 
@@ -218,10 +219,15 @@ class Leader:
                 del planned[number]
             elif member.boot_id in self.configured and member.state == "pending online":
                 planned[number] = msgspec.structs.replace(member, state="online")
-        for number, joiner in self.joiners.items():
-            if joiner.check_until is None and now >= self.backoff.until(number):
-                planned[number] = Member(number, joiner.boot_id, "pending online", joiner.name)
+        for number in self._let_in(now):
+            joiner = self.joiners[number]
+            planned[number] = Member(number, joiner.boot_id, "pending online", joiner.name)
         return tuple(sorted(planned.values()))
+
+    def _let_in(self, now: float) -> list[int]:
+        """The joiners who are no clones and have waited long enough."""
+        ready = [n for n, joiner in self.joiners.items() if joiner.check_until is None]
+        return [n for n in ready if now >= self.backoff.until(n)]
 
     def _check_joiners(self, now: float, beats: Beats, boot_id: str) -> None:
         stale = now - 4 * self.settings.repeat

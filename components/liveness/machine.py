@@ -120,6 +120,7 @@ class LivenessMachine:
         self._alerted: tuple[Suspect, ...] = ()
         self._adapters: dict[int, tuple[str, ...]] = {}
         self._unsure_until = now
+        self._rings_checked = False
         self.waits_until = now
         self._published: tuple[Member, ...] = ()
         self._configured = False
@@ -167,8 +168,9 @@ class LivenessMachine:
     def check_invariants(self) -> None:
         """Raise AssertionError when an invariant of this class does not hold."""
         self.chain.check()
-        if self.phase == "member":
-            assert self._listed, f"2. a member, but not in the view {self.chain.id}"
+        assert self.phase != "member" or self._listed, f"2. a member, but not in the view {self.chain.id}"
+        if self.phase == "member" and not self._rings_checked:
+            self._rings_checked = True
             observed = sorted((peer.number, peer.network) for peer in self.peers if not peer.passing)
             wanted = sorted((number, network) for number, network, _ in self._observed())
             assert observed == wanted, f"3. observed {observed}, to be observed {wanted}"
@@ -399,6 +401,7 @@ class LivenessMachine:
         if self.lead is not None:
             self.lead.accusations.settle(self.networks)
         self.peers.follow(self._observed(), self._now)
+        self._rings_checked = False
         self.heard.keep(self.networks)
         self.teller.keep(tuple(m.number for m in self.chain.members))
 

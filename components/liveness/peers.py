@@ -189,8 +189,11 @@ class Peers:
 
     @property
     def dumb(self) -> bool:
-        """Most of those observed are silent: it may well be this node that hears nothing."""
-        return 2 * sum(peer.opinion != "alive" for peer in self._peers.values()) > len(self._peers) > 2
+        """On every network most of those observed are silent: it may well be this node that hears nothing."""
+        balance: dict[str, int] = {}
+        for peer in self._peers.values():
+            balance[peer.network] = balance.get(peer.network, 0) + (1 if peer.opinion != "alive" else -1)
+        return len(self._peers) > 2 and all(found > 0 for found in balance.values())
 
     def dead(self, number: int) -> bool:
         """Tell whether that node is suspect on every network on which it is looked at."""
