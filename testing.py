@@ -7,9 +7,8 @@ start` does, each cluster with a folder, loopback addresses and a port of its ow
 of histories live in `bus/` and are handed on from there when they are first asked for.
 
 What is odd: daemons and commands are forked from one parent that has imported covey (`components/dcm/preloaded.py`),
-because a suite starts hundreds; what is given another PYTHON… environment is started afresh. The kernel kills them when
-this process ends, so that an aborted run leaves nothing behind. A cluster that ends makes sure that none of its
-processes is left.
+because a suite starts hundreds. The kernel kills them when this process ends, so that an aborted run leaves nothing
+behind. A cluster that ends makes sure that none of its processes is left.
 """
 
 from __future__ import annotations
@@ -168,7 +167,7 @@ class Node:
         self.log = folder / f"{self.name}.log"
         self.address = f"{adapters[0].partition('/')[0]}:{port}"
         self.environment = {**os.environ, **environment, "COVEY_STATE": str(self.state)}
-        self._fresh = fresh or any(name.startswith("PYTHON") for name in environment)
+        self._fresh = fresh
         self._child: subprocess.Popen[bytes] | Forked | None = None
         self.mode = mode
         security = "{mode: open}"
@@ -347,7 +346,7 @@ class Cluster:
     """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it.
 
     The first node founds the cluster as its registry server; with `servers` the next ones become servers, too. `fresh`:
-    each daemon is a Python of its own from the beginning, as a person starts it, for who measures that.
+    each daemon is a Python of its own from the beginning, as a person starts it, for who measures its start or changes it.
     """
 
     def __init__(

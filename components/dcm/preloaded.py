@@ -76,7 +76,10 @@ class Preloaded:
     def start(
         self, words: Sequence[str], environment: Mapping[str, str], output: IO[bytes], errors: IO[bytes]
     ) -> Forked:
-        """Fork a process whose command line and environment seem to be these."""
+        """Fork a process whose command line and environment seem to be these, `PYTHONPATH` among it.
+
+        What a Python reads at its start alone (other PYTHON… variables, `sitecustomize`) is as it was for the parent.
+        """
         report, writes = os.pipe()
         try:
             order = json.dumps([list(words), dict(environment)]).encode()
@@ -114,6 +117,7 @@ class _Parent:
                 if self._fork(*fds):
                     os.environ.clear()
                     os.environ.update(environment)
+                    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
                     return list(words)
 
     def _fork(self, output: int, errors: int, report: int) -> bool:
