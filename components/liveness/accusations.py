@@ -101,7 +101,8 @@ class Accusations:
         return self._going
 
     def _accusers(self, now: float, own: Iterable[Place]) -> tuple[dict[Place, Set[int]], set[int]]:
-        oldest = now - (self.settings.patience + 0.5) * self.settings.interval
+        members = max(map(len, self._observers.values()), default=0)
+        oldest = now - (self.settings.patience + 0.5) * self.settings.alert_every(members)
         self.alerts = {n: alert for n, alert in self.alerts.items() if alert.at >= oldest}
         said = {n: alert.suspects for n, alert in self.alerts.items()}
         said[self.number] = frozenset(place for place in own if self.number in self._seen_by(*place))

@@ -61,21 +61,25 @@ class Doubts:
         peers: Peers,
     ) -> set[int]:
         """End the trials that are over; return whom they were about."""
-        over = set()
-        for number in [n for n, until in self.trials.items() if now >= until]:
-            votes = [
-                2 * len(accusers.get((number, net), set()) & staying) > len(staying)
-                for net, nodes in observers.items()
-                for staying in [set(nodes.get(number, ())) - going]
-                if number in nodes
-            ]
-            if peers.dead(number) and all(votes):
-                self.condemned.add(number)
-            else:
-                self.since[number] = now
+        over = {n for n, until in self.trials.items() if now >= until}
+        guilty = {n for n in over if peers.dead(n)}
+        while unfounded := {n for n in guilty if not self._agreed(n, observers, accusers, going | guilty)}:
+            guilty -= unfounded  # who stays has a say about the others
+        self.condemned |= guilty
+        for number in over:
             del self.trials[number]
-            over.add(number)
+        self.since.update(dict.fromkeys(over - guilty, now))
         return over
+
+    @staticmethod
+    def _agreed(number: int, observers: Observers, accusers: Mapping[Place, Set[int]], going: Set[int]) -> bool:
+        """Tell whether on each network most of its observers who stay accuse a member."""
+        for network, nodes in observers.items():
+            if number in nodes:
+                staying = set(nodes[number]) - going
+                if 2 * len(accusers.get((number, network), set()) & staying) <= len(staying):
+                    return False
+        return True
 
     @property
     def deadline(self) -> float | None:

@@ -120,6 +120,7 @@ class LivenessMachine:
         self._alerted: tuple[Suspect, ...] = ()
         self._adapters: dict[int, tuple[str, ...]] = {}
         self._unsure_until = now
+        self._alert_at = now
         self._rings_checked = False
         self.waits_until = now
         self._published: tuple[Member, ...] = ()
@@ -255,9 +256,10 @@ class LivenessMachine:
         suspects = tuple(Suspect(*place) for place in self.peers.suspects)
         if self.phase != "member" or self._in_charge or not self.leader[1]:
             return
-        if suspects != self._alerted or (again and suspects):
+        if suspects != self._alerted or (again and suspects and self._now >= self._alert_at):
             self._alerted = suspects
-            unsure = self._now < self._unsure_until or self.peers.dumb
+            self._alert_at = self._now + self.settings.alert_every(len(self.chain.members)) - self.settings.interval / 2
+            unsure = self._now < self._unsure_until or self.peers.deaf
             self._send(self.leader[1], Alert(self.boot_id, self.chain.id, suspects, unsure))
 
     def _wanted(self) -> Message | None:

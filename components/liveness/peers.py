@@ -188,11 +188,13 @@ class Peers:
         return tuple(sorted([p for p, peer in self._peers.items() if peer.opinion == "suspect" and not peer.passing]))
 
     @property
-    def dumb(self) -> bool:
-        """On every network most of those observed are silent: it may well be this node that hears nothing."""
+    def deaf(self) -> bool:
+        """On every network more than three quarters of those observed are silent: it may well be this node that hears
+        nothing. Three quarters: half of them are silent when half of the cluster is cut off, and that is to be told.
+        """
         balance: dict[str, int] = {}
         for peer in self._peers.values():
-            balance[peer.network] = balance.get(peer.network, 0) + (1 if peer.opinion != "alive" else -1)
+            balance[peer.network] = balance.get(peer.network, 0) + (1 if peer.opinion != "alive" else -3)
         return len(self._peers) > 2 and all(found > 0 for found in balance.values())
 
     def dead(self, number: int) -> bool:

@@ -7,6 +7,7 @@ the tree is dead or slow learns from the next probe that it lags, and is told by
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 FAN_OUT = 128
@@ -14,11 +15,15 @@ FAN_OUT = 128
 
 def hearers(numbers: Sequence[int], leader: int, number: int) -> Sequence[int]:
     """Return whom a node tells a view of these members, sorted by number, that the leader committed."""
-    order = [each for each in numbers if each != leader]
-    if number == leader:
-        return order[:FAN_OUT]
-    try:
-        place = order.index(number) + 1
-    except ValueError:
-        return ()
-    return order[place * FAN_OUT : (place + 1) * FAN_OUT]
+    top = bisect_left(numbers, leader)  # where the leader is missing in the order
+    skips = top < len(numbers) and numbers[top] == leader
+    place = 0
+    if number != leader:
+        at = bisect_left(numbers, number)
+        if at == len(numbers) or numbers[at] != number:
+            return ()
+        place = at + 1 - (skips and at > top)
+    first, last = place * FAN_OUT, (place + 1) * FAN_OUT
+    if not skips or last <= top:
+        return numbers[first:last]
+    return [*numbers[first : max(first, top)], *numbers[max(first, top) + 1 : last + 1]]

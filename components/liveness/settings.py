@@ -59,6 +59,11 @@ class Settings(msgspec.Struct, frozen=True):
     kept: int = 256
     """Views kept at each node and in the log. A node that missed more is told to take the list as it is."""
 
+    def alert_every(self, members: int) -> float:
+        """Return the seconds after which an accusation is said again: in a large cluster with a dead network all have
+        one, and the leader is to hear a thousand a second at most."""
+        return self.interval * max(1.0, members / 1000)
+
     @classmethod
     def for_interval(cls, interval: float) -> Settings:
         """Return the settings that go with an interval: what must outlast several heartbeats grows with it."""
