@@ -178,7 +178,7 @@ class Leader:
                 self._say(now)
             return
         self._check_joiners(now, beats, boot_id)
-        self.going = self.accusations.judge(now, peers) & {m.number for m in self.chain.members}
+        self.going = {n for n in self.accusations.judge(now, peers) if self.chain.boot_id(n)}
         self._hold_trials(peers, now)
         if not (self.going or self.leaving or self.configured or self._let_in(now)):
             self.ready_since = None
