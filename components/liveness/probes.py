@@ -111,13 +111,22 @@ class Probes:
         if len(key) == 32:
             self._theirs[number] = key
 
+    def introduce(self, number: int) -> None:
+        """Tell a node the key, unless it was told just now or shows that it knows it."""
+        now = self._loop.time()
+        told = self._told.get(number, float("-inf"))
+        wait = TELL_ANYHOW if self._answered.get(number, float("-inf")) > now - 2 * TELL_EVERY else TELL_EVERY
+        if now >= told + wait:
+            self._told[number] = now
+            self._tell(number, self._key_for(number))
+
     def send(self, number: int, message: Probe) -> None:
         """Send a probe, or the answer to one; what cannot be sent is as good as lost on the way."""
         place = self._places.get(message.network, {}).get(number)
         own = self._places.get(message.network, {}).get(self._number)
         asks = isinstance(message, Heartbeat)
         if asks:
-            self._introduce(number)
+            self.introduce(number)
         key = self._key_for(number) if asks else self._theirs.get(number)
         if place is None or own is None or key is None:
             self.counters["unsent"] += 1
@@ -150,15 +159,6 @@ class Probes:
             told = number.to_bytes(8, "big")
             key = self._mine[number] = hashlib.blake2b(told, key=self._secret, digest_size=32).digest()
         return key
-
-    def _introduce(self, number: int) -> None:
-        """Tell a node the key, unless it was told just now or shows that it knows it."""
-        now = self._loop.time()
-        told = self._told.get(number, float("-inf"))
-        wait = TELL_ANYHOW if self._answered.get(number, float("-inf")) > now - 2 * TELL_EVERY else TELL_EVERY
-        if now >= told + wait:
-            self._told[number] = now
-            self._tell(number, self._key_for(number))
 
     # --- sockets --------------------------------------------------------------------------------------------------
 

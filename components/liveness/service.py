@@ -251,6 +251,7 @@ class LivenessService:
                     await self._look.wait()
                     await asyncio.sleep(LOOK_SOON)
             known = self._context.local.nodes
+            self._greet_servers()
             try:
                 await self._context.refresh()
             except CoveyError as problem:
@@ -259,6 +260,15 @@ class LivenessService:
             if self._context.local.nodes != known:
                 self._take_adapters()
             self._look_if_missing()
+
+    def _greet_servers(self) -> None:
+        """Registry servers judge by the end of the links between their brokers whether another one lives: those links
+        must be in use, also between two of many nodes that do not probe each other."""
+        servers = self._context.local.registry_servers
+        if self._context.local.node in servers:
+            for number in servers:
+                if number != self._context.local.node:
+                    self._probes.introduce(number)
 
     def _look_if_missing(self) -> None:
         known = self._context.local.nodes
