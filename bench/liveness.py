@@ -219,8 +219,8 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
     """Run it all."""
     found: dict[str, Any] = {"schema": "covey/bench.liveness/1", "machine": look_around(), "isolation": said.isolation}
     found["covey"] = [covey(count, said, note) for count in said.nodes]
-    there = shutil.which("serf") is not None
-    found["not_measured"] = {} if there else {"serf": "serf is not installed: apt-get install serf"}
+    there = said.serf_port > 0 and shutil.which("serf") is not None
+    found["not_measured"] = {} if there else {"serf": "serf is not installed (apt-get install serf), or not wanted"}
     found["serf"] = [serf(count, said, note) for count in said.nodes] if there else []
     found["simulated"] = [simulated(count, note) for count in said.simulated]
     goals = []
@@ -270,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long probes are counted (default 5)")
     parser.add_argument("--isolation", choices=("process", "inline"), default="inline")
-    parser.add_argument("--serf-port", type=int, default=17946, help="a free port and the next one (default 17946)")
+    parser.add_argument(
+        "--serf-port", type=int, default=17946, help="a free port and the next one (default 17946); 0: no Serf"
+    )
     parser.add_argument("--json", action="store_true", help="one object; progress goes to standard error")
     said = parser.parse_args(arguments)
 

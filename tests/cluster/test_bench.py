@@ -85,3 +85,25 @@ def test_bench_size_finds_all_keys_again() -> None:
     assert found["start"]["median"] > 0
     assert found["memory"]["most"] > 1
     assert found["disk"]["last"] > 500 * 256
+
+
+@pytest.mark.cluster
+def test_bench_liveness_kills_a_node_and_all_others_know() -> None:
+    found = run(
+        "liveness.py",
+        "--nodes",
+        "2",
+        "--simulated",
+        "30",
+        "--kills",
+        "1",
+        "--seconds",
+        "1",
+        "--serf-port",
+        "0",
+        "--json",
+    )
+    (covey,) = found["covey"]
+    assert 0 < covey["first"]["min"] <= covey["all"]["max"] and covey["messages"]["max"] > 0
+    assert "not wanted" in found["not_measured"]["serf"]
+    assert found["simulated"][0]["10 % killed"]["removed"] == 3

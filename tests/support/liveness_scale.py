@@ -94,12 +94,19 @@ class Scale:
         self._log.append(msgspec.msgpack.encode(step_to(first, None)))
         self.left: dict[int, float] = {}
         self.members = {m.number: m.boot_id for m in first.members}
-        self.networks = networks_of(self.members, self.adapters)
+        self.settle()
         self.feed(Adapters(tuple(self.adapters.items())))
         self.feed(ViewsAnnounced((step_to(first, None),)), LEADER + 1)
         self.feed(Leading(1, LEADER, "writes", True), LEADER, "registry")
         self.run(0.1)
         assert self.machine.leading and len(self.machine.chain.members) == n
+
+    def settle(self) -> None:
+        """Work out the rings of these members once."""
+        self.networks = networks_of(self.members, self.adapters)
+        nodes = {network: tuple(sorted(places)) for network, places in self.networks.items()}
+        self.seen_by = {network: observers(found) for network, found in nodes.items()}
+        self.sees = {network: subjects(found) for network, found in nodes.items()}
 
     # --- faults ---------------------------------------------------------------------------------------------------
 
@@ -154,11 +161,10 @@ class Scale:
         """Play the paths from and to these nodes from now on."""
         touched = set(numbers)
         for network, places in self.networks.items():
-            nodes = tuple(sorted(places))
             for number in sorted(touched & places.keys()):
-                for observer in observers(nodes)[number]:
+                for observer in self.seen_by[network][number]:
                     self._play(observer, number, network)
-                for subject in subjects(nodes)[number]:
+                for subject in self.sees[network][number]:
                     self._play(number, subject, network)
 
     def _play(self, a: int, b: int, network: str) -> None:
@@ -255,10 +261,7 @@ class Scale:
     def deaf(self, observer: Observer) -> bool:
         """As `Peers.deaf`, with the healthy whom its peers leave out."""
         silent = Counter(network for _, network in observer.peers.suspects)
-        return all(
-            4 * silent[network] > 3 * len(subjects(tuple(sorted(nodes)))[observer.number])
-            for network, nodes in self.networks.items()
-        )
+        return all(4 * silent[network] > 3 * len(self.sees[network][observer.number]) for network in self.networks)
 
     # --- the leader and its log -----------------------------------------------------------------------------------
 
@@ -309,7 +312,7 @@ class Scale:
         self.views.append((self.now, gone))
         self.left.update(dict.fromkeys(gone, self.now))
         self.members = members
-        self.networks = networks_of(members, self.adapters)
+        self.settle()
         self.machine.check_invariants()
         self._check_tree()
         followed = {(a, p.number, p.network) for a, o in self.observers.items() for p in o.peers}
@@ -327,7 +330,7 @@ class Scale:
         self.counts["paths"] = max(self.counts["paths"], len(followed))
 
     def _seen_by(self, peer: Peer) -> tuple[int, ...]:
-        return observers(tuple(sorted(self.networks[peer.network])))[peer.number]
+        return self.seen_by[peer.network][peer.number]
 
     def _check_tree(self) -> None:
         """Every member hears of a view from the leader or from one that does; nobody tells more than the fan-out."""
@@ -348,10 +351,7 @@ class Scale:
 
     def observers_of(self, number: int) -> list[int]:
         """Who observes a node, on any network."""
-        found = set()
-        for nodes in self.networks.values():
-            found |= set(observers(tuple(sorted(nodes))).get(number, ()))
-        return sorted(found)
+        return sorted({each for nodes in self.seen_by.values() for each in nodes.get(number, ())})
 
 
 # --- scenarios ----------------------------------------------------------------------------------------------------
@@ -399,9 +399,9 @@ def lossy(n: int) -> dict[str, Any]:
 def one_way(n: int) -> dict[str, Any]:
     """One in a hundred ways between neighbours is cut: nobody leaves."""
     world = Scale(n)
-    nodes = tuple(range(1, n + 1))
+    (sees,) = world.sees.values()
     for a in world.random.sample(range(2, n + 1), max(1, n // 100)):
-        world.cut_one_way(a, subjects(nodes)[a][0])
+        world.cut_one_way(a, sees[a][0])
     world.run(60)
     assert world.views == []
     return {"removed": 0, **world.counts}
