@@ -207,6 +207,9 @@ class LivenessMachine:
                 self._send_beats([peer for peer in self.peers if peer.opinion != "probed" or peer in probed])
             elif probed:
                 self._send_beats(probed)
+            for number in sorted({peer.number for peer in probed}):
+                if self.peers.unproved(number):
+                    self._send_beat(number)
             if beat_due and self._leader_unseen:
                 self._send_beat(self.leader[1])
             self._accuse(again=beat_due)
@@ -323,7 +326,10 @@ class LivenessMachine:
                 self._send(number, told)
 
     def _on_ack(self, ack: HeartbeatAck, number: int) -> None:
-        self.peers.answer(number, ack.network, ack.boot_id, ack.beat, self.beats.sent_at(ack.beat), self._now)
+        sent_at = self.beats.sent_at(ack.beat)
+        self.peers.answer(number, ack.network, ack.boot_id, ack.beat, sent_at, self._now)
+        if not ack.network and sent_at is not None:
+            self.peers.alive_elsewhere(number, ack.boot_id, self._now)
         self._heard(ack, number)
         if ack.epoch and ack.epoch >= self.leader[0]:
             self.beats.word(ack.beat, ack.age)

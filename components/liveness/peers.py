@@ -121,6 +121,17 @@ class Peers:
         peer.turn("sign", now)
         return peer
 
+    def unproved(self, number: int) -> bool:
+        """Tell whether a node never answered a probe that went by a network: perhaps none can get through to it."""
+        found = [peer for peer in self._peers.values() if peer.number == number]
+        return bool(found) and all(peer.network and peer.answered is None for peer in found)
+
+    def alive_elsewhere(self, number: int, boot_id: str, now: float) -> None:
+        """A node to which no probe ever got through has answered over the bus."""
+        if self.unproved(number):
+            for peer in [peer for peer in self._peers.values() if peer.number == number]:
+                self.sign(number, peer.network, boot_id, now)
+
     def answer(self, number: int, network: str, boot_id: str, beat: int, sent_at: float | None, now: float) -> None:
         """That node answered the probe `beat`, which was sent at `sent_at` (None: nobody knows any more)."""
         peer = self.sign(number, network, boot_id, now)

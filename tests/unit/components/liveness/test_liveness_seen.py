@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from covey.bus.machine import Send
 from covey.components.liveness.backoff import Backoff
 from covey.components.liveness.messages import Adapters, Alert, JoinDelayed, Look, Seen, Status, Suspect
 from covey.components.liveness.seen import Sight, paths, state_of
@@ -104,3 +105,21 @@ def test_only_who_ran_waits_twice_as_long_each_time_and_is_forgiven(ran: bool) -
     found.removed("b9")
     found.ran(3, "b9", now + 1000)
     assert not ran or found.until(3) == now + 1005
+
+
+def test_one_to_whom_no_datagram_ever_got_through_is_asked_over_the_bus() -> None:
+    node = Script(2)
+    node.feed(ADAPTERS)
+    node.leading(1, 1)
+    node.announce(node.view(1, 2, 3))
+    for _ in range(40):  # node 1 answers all, node 3 what comes over the bus
+        node.wait(0.25)
+        node.answer_beats(1, leads=1)
+        node.effects = [e for e in node.effects if not (isinstance(e, Send) and e.to.node == 1)]
+        over_bus = [e for e in node.effects if isinstance(e, Send) and not getattr(e.message, "network", "")]
+        node.effects = over_bus
+        node.answer_beats(3)
+        node.take()
+    assert node.machine.peers.suspects == ()
+    node.wait(6)
+    assert {number for number, _ in node.machine.peers.suspects} == {1, 3}
