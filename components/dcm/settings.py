@@ -56,6 +56,15 @@ TRIES_WINDOW = 1800.0
 CORES_KEPT = 20
 """Records of crashes that are kept in `core/`."""
 
+# --- moving ---------------------------------------------------------------------------------------------------
+
+MOVE_TIME = 30.0
+"""Seconds a moving node has to be online in the target, from the written pointer or from the daemon's start on; after
+that it goes back. A registry that just elects takes two."""
+
+POINT_AGAIN = 1.0
+"""Seconds until pointers that could not be written are written again."""
+
 # --- defining a node ------------------------------------------------------------------------------------------
 
 TELL_AGAIN = 0.5

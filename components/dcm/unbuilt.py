@@ -17,11 +17,6 @@ class Unbuilt:
     """Verbs of the DCM that are to come. They take any arguments."""
 
     @verb(Role.ADMIN)
-    def node_move(self, /, **_arguments: Any) -> None:
-        """Move this node to another of its clusters."""
-        _refuse("moving a node to another cluster", "7.2")
-
-    @verb(Role.ADMIN)
     def node_modify(self, /, **_arguments: Any) -> None:
         """Change a node's name and other attributes."""
         _refuse("changing a node's definition", "4")
