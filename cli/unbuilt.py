@@ -40,7 +40,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     },
     "node": {
         "modify": Unbuilt("NODE [--name NAME]", "Change a node's name and other attributes.", "4"),
-        "move": Unbuilt("NODE --to CLUSTER", "Move a node to another of its clusters without a restart.", "7.2"),
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
     "cluster": {
