@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -179,14 +180,15 @@ def chaos(lab: Cluster, nodes: int, count: int, seed: int, note: Callable[[str],
         for number in range(count):
             target = "AB".replace(at, "")
             kill = chance.random() < 0.5
-            moving.call("dcm", "node_move", to=target, wait=not kill, timeout=90.0)
+            asked = threading.Thread(target=_ask, args=(moving, target))
+            asked.start()
             if kill:
                 time.sleep(chance.random() * 0.4)
                 moving.kill()
                 moving.start()
                 tally["killed"] += 1
-            else:
-                tally["moved"] += 1
+            asked.join()
+            tally["moved"] += not kill
             came = where(moving)
             if kill:
                 tally["came back in the target" if came == target else "came back where it was"] += 1
@@ -200,6 +202,11 @@ def chaos(lab: Cluster, nodes: int, count: int, seed: int, note: Callable[[str],
         return {**tally, "before": before, "after": leftovers(lab), "written": load.written}
     finally:
         load.end()
+
+
+def _ask(node: Node, target: str) -> None:
+    with contextlib.suppress(CoveyError):  # its daemon is killed meanwhile
+        node.call("dcm", "node_move", to=target, timeout=90.0)
 
 
 def _seen(number: int, *, inside: bool) -> Callable[[Any], bool]:

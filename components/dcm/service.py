@@ -66,12 +66,12 @@ async def main(context: DcmContext) -> None:
     watcher = Watcher(home, daemon)
     mover = Mover(home, daemon)
     verbs = Verbs(home, daemon, definer, watcher, mover, plugins, graphs)
+    mover.start()  # before anybody can ask whether a move is under way
     async with context.bus.serve("dcm", verbs):
         works = (daemon.run(), definer.run(), watcher.run(), mover.run())
         tasks: list[asyncio.Task[None]] = [asyncio.ensure_future(work) for work in works]
         ended: asyncio.Task[Any] = asyncio.ensure_future(context.shutdown.wait())
         try:
-            mover.start()
             daemon.start()
             await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
