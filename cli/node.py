@@ -169,10 +169,7 @@ def define(
             await _until_state(session, int(made["number"]), "online")
         return made
 
-    def text(data: dict[str, Any]) -> list[Block]:
-        return _fields({name: found for name, found in data.items() if name not in ("definition_id", "key")})
-
-    return answer(ask, text, timeout=30)
+    return answer(ask, _defined, timeout=30)
 
 
 @command.verb("undefine", examples=["covey node undefine n3 --yes"])
@@ -186,6 +183,32 @@ def undefine(node: str, yes: bool) -> int:
     """
     confirm(f"Remove node {node} from the cluster, with its local data?", yes)
     return answer(_about("node_undefine", node), _result, timeout=30)
+
+
+@command.verb(
+    "modify", examples=["covey node modify n3 --name web3", "covey node modify 3 --address 10.0.0.13/24 --port 7400"]
+)
+@click.argument("node")
+@click.option("--name", help="Its name from now on.")
+@click.option("--address", "addresses", multiple=True, metavar="ADDRESS/PREFIX", help="Where it listens; repeat it.")
+@click.option("--port", type=click.IntRange(1, 65534), help="On which port.")
+def modify(node: str, name: str | None, addresses: tuple[str, ...], port: int | None) -> int:
+    """Change a node's name, or where the others find it. Every node's local copy follows at once, or at its next join.
+
+    A node listens where its own YAML says; when that was changed, --address and --port tell the others. The addresses
+    given are all it has from then on. A name or address that another node has is refused.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node)
+        given = {"name": name, "addresses": list(addresses) or None, "port": port}
+        return await session.call("dcm", "node_modify", number=number, **given)
+
+    return answer(ask, _defined)
+
+
+def _defined(data: dict[str, Any]) -> list[Block]:
+    return _fields({name: found for name, found in data.items() if name not in ("definition_id", "key")})
 
 
 @command.verb("move", examples=["covey node move --to night", "covey node move n3 --to night"])

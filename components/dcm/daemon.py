@@ -19,7 +19,7 @@ from ...bus.driver import Background, Driver
 from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
 from . import life
 from .definitions import Clusters, Replacement, Replica
-from .entries import decision_key, rename_id, standing
+from .entries import decision_key, modify, standing
 from .home import Home, new_id
 from .identity import Elsewhere, Verdict, copy_of
 from .lives import Lives
@@ -28,7 +28,16 @@ from .lookup import Verdict as Standing
 from .machine import START_STEPS, NodeMachine
 from .places import who_knows
 from .processes import Spawner
-from .settings import CONFIGURED_TIME, CORES_KEPT, DISCOVERY_TIME, LEAVE_TIME, STOP_TIME, WRITE_TIME
+from .settings import (
+    CONFIGURED_TIME,
+    CORES_KEPT,
+    DISCOVERY_TIME,
+    LEAVE_TIME,
+    PRIMARY_LOOK,
+    STATUS_TIME,
+    STOP_TIME,
+    WRITE_TIME,
+)
 from .storage import read_document, write_document
 
 log = logging.getLogger(__name__)
@@ -346,7 +355,7 @@ class Daemon:
                 raise NotDefined("the definition of this node went away meanwhile")
             if entry.definition.id != new:
                 await asyncio.to_thread(home.store.save, cluster_id, Replacement(entry.definition.id, new))
-                done = await home.bus.call("registry", "txn", **rename_id(entry, new), system=True, timeout=WRITE_TIME)
+                done = await home.bus.call("registry", "txn", **modify(entry, id=new), system=True, timeout=WRITE_TIME)
                 if not done["succeeded"]:
                     raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
         except CompareFailed as why:
@@ -375,8 +384,24 @@ class Daemon:
         self.feed(life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME)))
 
     async def _leave(self, _effect: life.Leave) -> None:
-        await self._try("liveness", "leave", LEAVE_TIME)
+        leaving = asyncio.ensure_future(self._try("liveness", "leave", LEAVE_TIME))
+        hopeless = asyncio.ensure_future(self._no_primary())
+        try:
+            await asyncio.wait((leaving, hopeless), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, hopeless):
+                task.cancel()
         self.feed(life.Left())
+
+    async def _no_primary(self) -> None:
+        """Wait until no primary is known: then nobody can take this node out of the view."""
+        while True:
+            try:
+                if not (await self.home.bus.call("registry", "status", timeout=STATUS_TIME))["primary"]:
+                    return
+            except CoveyError:
+                pass  # it may be that the registry is just ending; the leaving has its own time
+            await asyncio.sleep(PRIMARY_LOOK)
 
     async def _try(self, service: str, verb: str, timeout: float) -> bool:
         try:

@@ -31,6 +31,9 @@ ANNOUNCE_AGAIN = 1.0
 LEAVE_TIME = 3.0
 """Seconds Liveness has to take this node out of the view, before the components stop anyway."""
 
+PRIMARY_LOOK = 0.2
+"""Seconds between two looks whether the registry still has a primary, while this node waits to be out of the view."""
+
 STOP_TIME = 5.0
 """Seconds each component has to stop; then it is killed."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import BadArguments, CoveyError, NotFound, NotOnline, Refused, WrongCluster, from_wire
+from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
 from .daemon import Daemon
 from .decision import Request as Wanted
@@ -21,9 +21,9 @@ from .definer import Definer
 from .definitions import split_endpoint
 from .dependencies import Graphs
 from .home import Home, new_id
+from .modifying import ModifyVerbs
 from .mover import Mover
 from .plugin_list import PluginList, Told
-from .servers import ServerVerbs
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
 from .token import parse
@@ -32,7 +32,7 @@ from .undefining import IDLE
 from .watching import Watcher
 
 
-class Verbs(ServerVerbs, Unbuilt):
+class Verbs(ModifyVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(
@@ -307,11 +307,6 @@ class Verbs(ServerVerbs, Unbuilt):
             return dict(await self._home.bus.call(service, "status", timeout=STATUS_TIME))
         except CoveyError:
             return None
-
-    def _must_be_online(self, what: str) -> None:
-        self._home.here()
-        if self._daemon.machine.state != "online":
-            raise NotOnline(f"this node is {self._daemon.machine.state}, and only an online node can {what}")
 
     def _same_cluster(self, request: Request) -> None:
         replica = self._home.replica
