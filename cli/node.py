@@ -201,7 +201,7 @@ def modify(node: str, name: str | None, addresses: tuple[str, ...], port: int | 
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node)
-        given = {"name": name, "addresses": list(addresses) or None, "port": port}
+        given: dict[str, Any] = {"name": name, "addresses": list(addresses) or None, "port": port}
         return await session.call("dcm", "node_modify", number=number, **given)
 
     return answer(ask, _defined)
