@@ -34,7 +34,7 @@ QUIET = 1.5
 
 def together(nodes: int, isolation: str) -> Cluster:
     """Start clusters A and B of `nodes` nodes each, and one node more that is defined to both and online in A."""
-    lab = Cluster(2 * nodes + 1, isolation=isolation)
+    lab = Cluster(2 * nodes + 1, isolation=isolation, fresh=True)
     try:
         for node in lab:
             node.start()

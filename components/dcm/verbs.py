@@ -232,10 +232,8 @@ class Verbs(ModifyVerbs, Unbuilt):
     @verb(Role.OPERATOR)
     async def node_online(self, request: Request, *, number: int | None = None) -> dict[str, Any]:
         """Put a node online: it begins to join. Returns when that is accepted."""
-        if self._elsewhere(number):
-            return dict(
-                await self._home.bus.call("dcm", "node_online", node=number, number=number, timeout=CONTROL_TIME)
-            )
+        if number is not None and self._elsewhere(number):
+            return await self._order("node_online", number)
         async with self._audited(request, "node_online"):
             self._same_cluster(request)
             if self._daemon.machine.state in IDLE:
@@ -251,18 +249,8 @@ class Verbs(ModifyVerbs, Unbuilt):
         self, request: Request, *, number: int | None = None, wait: bool = False, operator: bool = True
     ) -> dict[str, Any]:
         """Put a node offline and keep it so over restarts. Returns when that is accepted, with `wait` when it is so."""
-        if self._elsewhere(number):
-            return dict(
-                await self._home.bus.call(
-                    "dcm",
-                    "node_offline",
-                    node=number,
-                    number=number,
-                    wait=wait,
-                    operator=operator,
-                    timeout=CONTROL_TIME,
-                )
-            )
+        if number is not None and self._elsewhere(number):
+            return await self._order("node_offline", number, wait=wait, operator=operator)
         async with self._audited(request, "node_offline"):
             self._same_cluster(request)
             self._home.here()
