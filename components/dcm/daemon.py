@@ -210,6 +210,8 @@ class Daemon:
         self.home.boot_log.begin(effect.boot_id, self.started_at)
         await self.home.enter()
         await self.home.tell_broker()
+        if self.home.replica is None:
+            self.feed(life.OfflineAsked(self.home.problem or "its cluster is gone from here", operator=False))
         self._tell(self.machine.state)
 
     async def _record(self, effect: life.RecordStep) -> None:

@@ -80,14 +80,15 @@ class Home:
 
         What is read is the cluster of the target pointer: in the middle of a move that is tried first.
         """
-        self.replica, self.problem, self.problem_code = None, "", ""
+        replica, problem, code = None, "", ""
         try:
             self.clusters = self.store.clusters()
             target = self.clusters.target
             if target is not None and target in self.clusters.defined():
-                self.replica = self.replica_of(target)
+                replica = self.replica_of(target)
         except CoveyError as why:
-            self.problem, self.problem_code = str(why), why.code
+            problem, code = str(why), why.code
+        self.replica, self.problem, self.problem_code = replica, problem, code
 
     def read_original(self) -> str | None:
         """Read this machine's own id from its source; None when it cannot be read. Blocks."""
@@ -237,8 +238,11 @@ class Home:
             await asyncio.to_thread(self.load)
 
     async def reload(self) -> None:
-        """Read the files again, because something was defined or erased while the node is in no cluster, and tell the
-        broker."""
+        """Read the files again, because something was defined or erased, and tell the broker. While the node is in a
+        cluster it stays with what it has of that one, and looks only which clusters there are."""
+        if self.boot_id:
+            self.clusters = await asyncio.to_thread(self.store.clusters)
+            return
         self._unsaved = set()
         await asyncio.to_thread(self.load)
         await self.tell_broker()

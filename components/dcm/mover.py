@@ -209,7 +209,10 @@ class Mover:
         if said is None:
             raise Refused(f"no registry server of {name} answers", "is that cluster up? nothing was changed")
         if said.standing != "defined":
-            raise NotDefined(f"{name} does not list this node any more", f"define it there again; {said.place} says so")
+            raise NotDefined(
+                f"{name} does not list this node any more: {said.place} says so",
+                f"`covey node forget {name}` removes what is left of it here; or define the node there again",
+            )
 
 
 FORCE = "`covey registry define-server` another node first, or --force"
