@@ -14,6 +14,7 @@ from typing import Any
 from ...bus.driver import Driver, settle
 from ...errors import Busy, CoveyError, NotDefined, Refused
 from . import life, move
+from .crash import crash_at
 from .daemon import JOINED, Daemon
 from .definitions import Clusters
 from .home import Home, new_id
@@ -100,6 +101,7 @@ class Mover:
     async def _at(self, effect: move.At) -> None:
         self._steps.append((effect.step, asyncio.get_running_loop().time()))
         log.info("move: %s: %s", effect.step, move.STEPS[effect.step])
+        crash_at(effect.step, self._home.addresses(), self._home.layout.lock)
 
     async def _check(self, effect: move.Check) -> None:
         try:
