@@ -39,21 +39,19 @@ class Mover:
         self._orders: asyncio.Queue[move.Effect] = asyncio.Queue()
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._gone: asyncio.Future[dict[str, Any]] | None = None  # settled when the node is on its way
+        self._moving = False  # from the request until all that follows from its end is done
         self._began = 0.0
         self._steps: list[tuple[str, float]] = []
         self._last: dict[str, Any] | None = None
         daemon.told = self._node_is
 
-    @property
-    def moving(self) -> bool:
-        """Whether a move is under way."""
-        return self.machine.state != "idle"
-
     def progress(self) -> dict[str, Any]:
-        """Return the move under way, or the last one: `{state, from, to, ms, steps, error}`."""
-        if self.moving or self._last is None:
-            return {"state": self.machine.state, **self._told(self.machine.current, self.machine.target), "error": None}
-        return self._last
+        """Return the move under way, or the last one: `{state, from, to, ms, steps, error}`; "idle" when it is over."""
+        if self._last is not None and not self._moving:
+            return self._last
+        state = self.machine.state
+        told = self._told(self.machine.current, self.machine.target)
+        return {"state": "ending" if self._moving and state == "idle" else state, **told, "error": None}
 
     def start(self) -> None:
         """Take up the move in whose middle the daemon ended, if it did; before the node's life begins."""
@@ -66,7 +64,7 @@ class Mover:
     async def take_to(self, target: str, force: bool, wait: bool) -> dict[str, Any]:
         """Move the node to a cluster that it is defined to; return `{from, to, ms, steps}`, or raise why it is where
         it was. Without `wait` return when it is on its way."""
-        if self.moving or self._answer is not None:
+        if self._moving:
             raise Busy("this node is being moved already", "`covey cluster ls` shows from where to where")
         now = self._home.clusters
         self._answer = asyncio.get_running_loop().create_future()
@@ -85,7 +83,7 @@ class Mover:
     # --- orders -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._began, self._steps = asyncio.get_running_loop().time(), []
+        self._moving, self._began, self._steps = True, asyncio.get_running_loop().time(), []
 
     def _order(self, effect: move.Effect) -> None:
         self._orders.put_nowait(effect)
@@ -142,7 +140,7 @@ class Mover:
         self._daemon.feed(life.OfflineAsked(effect.reason, operator=False))
         await self._daemon.settled(move.AT_REST)
         await self._home.reload()
-        if self._home.replica is None:
+        if self._home.replica is None and self._daemon.machine.state in move.AT_REST:
             self._daemon.feed(life.Undefined())
         self._node_is(self._daemon.machine.state, self._home.clusters.target or "")
 
@@ -151,7 +149,7 @@ class Mover:
         problem = effect.problem
         await self._home.audit("dcm", "moved", problem.code if problem else "done", **told)
         error = {"code": problem.code, "message": problem.message, "hint": problem.hint} if problem else None
-        self._last = {"state": "idle", **told, "error": error}
+        self._last, self._moving = {"state": "idle", **told, "error": error}, False
         for answer in (self._answer, self._gone):
             if answer is not None:
                 settle(answer, problem or told)
