@@ -316,10 +316,11 @@ async def test_a_verb_that_takes_any_argument_gets_it(place: Place) -> None:
 
 @story
 async def test_a_service_that_ends_tells_those_who_wait_and_leaves_the_others(place: Place) -> None:
-    place.serving.services["other"] = Service("other", {"wait": verb()(place.store.wait)})
+    place.serving.services["other"] = Service("other", {"wait": place.store.wait})
     place.ask("wait", {"key": "a"})
     place.ask("later", {"key": "b"}, ids=(2,))
-    place.ask("wait", {"key": "c"}, ids=(3,), to="other@1")
+    message = Header(Kind.REQUEST, (3,), "asker@2", "other@1", "other.wait", 1)
+    place.serving.take(message, codec.encode_item({"key": "c"}))
     await asyncio.sleep(0)
     place.serving.end("store")
     assert [(number, type(error)) for number, _, error in place.answers] == [
