@@ -86,6 +86,7 @@ class Leader:
         self.leaving: set[str] = set()
         self.proposal: View | None = None
         self.ready_since: float | None = None
+        self.changed_at: float | None = None  # when the last view was committed, or this leader first looked
         self.look_at = 0.0
         self.repeat_at: float | None = None
         self.reads = 0
@@ -177,6 +178,7 @@ class Leader:
             if self.repeat_at is None or now >= self.repeat_at:
                 self._say(now)
             return
+        self.changed_at = now if self.changed_at is None else self.changed_at
         self._check_joiners(now, beats, boot_id)
         self.going = {n for n in self.accusations.judge(now, peers) if self.chain.boot_id(n)}
         self._hold_trials(peers, now)
@@ -184,7 +186,10 @@ class Leader:
             self.ready_since = None
             return
         if self.ready_since is None:
-            self.ready_since, self.look_at = now, now + self.settings.batch
+            # what a lone node wishes need not wait for others: none is on its way, or none was just before
+            settled = all(m.state == "online" for m in self._planned(self.going, now))
+            lone = not self.going and (settled or now >= self.changed_at + self.settings.hold)
+            self.ready_since, self.look_at = now, now if lone else now + self.settings.batch
         if now >= self.look_at:
             longest = self.ready_since + self.settings.hold
             if self.going and now < longest and self._unsettled(now, peers):
@@ -287,6 +292,7 @@ class Leader:
 
     def committed(self, view: View, now: float) -> None:
         """A view is in the log and was just added to the chain: forget what it settles, tell everybody."""
+        self.changed_at = now
         joined, left = self.chain.change(view)
         boots = {m.boot_id for m in view.members}
         online = {m.boot_id for m in view.members if m.state == "online"}

@@ -40,7 +40,8 @@ class Settings(msgspec.Struct, frozen=True):
     forgiven: float = 600.0
     """After so long without such a removal the waits begin anew."""
     batch: float = 0.1
-    """What becomes ready within this time goes into one view. Short, for a joining node waits it out."""
+    """What becomes ready within this time goes into one view, while several nodes come or anybody is going. Short, for
+    a joining node waits it out."""
     hold: float = 1.0
     """A view that removes somebody waits up to this long for others who just came under suspicion: nodes that die
     together leave together. Their last heartbeats are up to one interval apart, hence one interval."""

@@ -107,3 +107,12 @@ def test_bench_liveness_kills_a_node_and_all_others_know() -> None:
     assert 0 < covey["first"]["min"] <= covey["all"]["max"] and covey["messages"]["max"] > 0
     assert "not wanted" in found["not_measured"]["serf"]
     assert found["simulated"][0]["10 % killed"]["removed"] == 3
+
+
+@pytest.mark.cluster
+def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
+    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--json")
+    assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]
+    assert found["move"]["ms"]["median"] > 0
+    assert found["memory"]["server"][""] > 1
+    assert set(found["met"]) == {"move", "memory", "client", "server"}
