@@ -23,7 +23,8 @@ def status() -> int:
     """Show the present view: its id and its members.
 
     The view id is (epoch, number). A member is `pending online` until its configuration is done. `frozen` says that
-    this node is cut off from the quorum, so that its list stands still.
+    this node is cut off from the quorum, so that its list stands still. A node that was removed while it ran waits
+    before it is let in again: 5 s, twice as long each time, 5 minutes at most.
     """
     return answer(lambda session: session.call("liveness", "status"), _text)
 
@@ -31,7 +32,8 @@ def status() -> int:
 def _text(data: dict[str, Any]) -> list[Block]:
     view = data.get("view") or {}
     pairs = [("view", view_text(view)), ("quorate", data.get("quorate")), ("frozen", data.get("frozen"))]
-    pairs += [(name, data[name]) for name in ("since",) if data.get(name)]
+    networks = ", ".join(f"{name} ({count})" for name, count in (data.get("networks") or {}).items())
+    pairs += [("networks (members)", networks or None), ("waits to be let in, s", data.get("waits_s") or None)]
     members = [found for found in view.get("members", []) if isinstance(found, dict)]
     rows = [(m.get("number"), m.get("name"), m.get("state"), m.get("boot_id")) for m in members]
     table = Table(("number", "name", "state", "boot id"), rows, "no members")

@@ -64,9 +64,11 @@ class Accusations:
     def hear(self, alert: Alert, number: int, now: float) -> None:
         """A member of the present view says whom it cannot reach: who it does not observe is passed over."""
         suspects = frozenset((each, net) for each, net in alert.suspects if number in self._seen_by(each, net))
-        before = self.alerts.get(number)
-        self._changed |= before is None or (before.suspects, before.unsure) != (suspects, alert.unsure)
-        self.alerts[number] = Alerted(now, suspects, alert.unsure)
+        before = self.alerts.pop(number, None)
+        if suspects:
+            self.alerts[number] = Alerted(now, suspects, alert.unsure)
+        told = (suspects, alert.unsure) if suspects else None
+        self._changed |= told != (None if before is None else (before.suspects, before.unsure))
 
     def _seen_by(self, number: int, network: str) -> Iterable[int]:
         return self._observers.get(network, {}).get(number, ())
