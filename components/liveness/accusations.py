@@ -87,9 +87,8 @@ class Accusations:
         idle = not self.alerts and not own and not self.since
         if idle and not self._changed:
             return self._going
-        waits = self._changed and len(self.since) > MANY and now < self._judged_at + self.settings.batch
-        old = now >= self._judged_at + self.settings.batch or (due is not None and now >= due)
-        if waits or not (self._changed or own != self._own or old):
+        ripe = now >= self._judged_at + self.settings.batch or (due is not None and now >= due)
+        if not ripe and (len(self.since) > MANY or not (self._changed or own != self._own)):
             return self._going
         self._changed, self._judged_at, self._own = False, now, own
         accusers, unsure = self._accusers(now, own)
@@ -111,9 +110,10 @@ class Accusations:
         accusers: dict[Place, set[int]] = {}
         for accuser in sorted(said):
             for place in sorted(said[accuser]):
-                accusers.setdefault(place, set()).add(accuser)
+                if place[0] != self.number:  # the leader stays, see `cut.py`
+                    accusers.setdefault(place, set()).add(accuser)
         accused = dict.fromkeys(number for number, _ in accusers)
-        self.since = {n: self.since.get(n, now) for n in accused if n != self.number}
+        self.since = {n: self.since.get(n, now) for n in accused}
         return dict(accusers), {n for n, alert in self.alerts.items() if alert.unsure}
 
     @property

@@ -21,7 +21,7 @@ def test_a_fault_removes_exactly_those_it_should(name: str) -> None:
         SCENARIOS[name](n)
 
 
-@pytest.mark.parametrize("name", ["10 % killed", "10 % without power", "flip-flop", "slow observers"])
+@pytest.mark.parametrize("name", ["10 % killed", "10 % without power", "1 % with 80 % loss", "slow observers"])
 def test_a_thousand_nodes_do_as_a_hundred_do(name: str) -> None:
     told = SCENARIOS[name](1000)
     assert told.get("after", 0.0) <= 10
