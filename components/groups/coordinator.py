@@ -9,7 +9,7 @@ and only then announces it. Knows nothing of clients; it repeats what is not ans
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -17,7 +17,8 @@ import msgspec
 from ...bus.machine import Address, Effect, Message, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import AppendSystem, ReadSystem, SystemAppended, SystemRead, SystemRefused
-from .drafting import Draft, Queued, draft
+from .desk import Desk, Flight
+from .drafting import Draft, draft, terms_of
 from .entries import read_back
 from .messages import (
     KIND,
@@ -25,49 +26,31 @@ from .messages import (
     TAKEOVER_SLOT,
     Announce,
     Beat,
+    CallVote,
     Caught,
     Decision,
     Entry,
     Fetch,
-    Key,
+    Member,
     Outdated,
     Propose,
     Snapshot,
     Takeover,
     ViewId,
+    Votes,
 )
 from .replica import Group, Replica
 from .settings import Settings
+from .voting import Ballot
 
 REGISTRY = Address("registry")
 State = Literal["off", "taking", "loading", "leading"]
 
 
-class _Desk:
-    """One group's work: what waits, what was taken in of each node, what is on its way to the log."""
-
-    def __init__(self) -> None:
-        self.queue: list[Queued] = []
-        self.accepted: dict[int, tuple[int, int]] = {}
-        self.lost: set[Key] = set()
-        self.flight: _Flight | None = None
-        self.ready = False
-
-
-class _Flight:
-    """One decision on its way to the log."""
-
-    def __init__(self, append: AppendSystem, decision: Decision, cause: str, now: float) -> None:
-        self.append = append
-        self.decision = decision
-        self.cause = cause
-        self.sent = now
-
-
 class Coordinator:
     """Serialise the proposals of each group, commit decisions, then announce them.
 
-    Invariants (check_invariants): 1. at most one decision of a group is under way; 2. what is under way is the next
+    Invariants (check_invariants): 1. at most one vote or decision of a group is under way; 2. what is under way is the next
     version of its group and of the present term; 3. queues and flights are bounded.
     """
 
@@ -96,8 +79,9 @@ class Coordinator:
         self.number = 0
         self._view: ViewId = (0, 0)
         self._nodes: dict[int, str] = {}
-        self._desks: dict[str, _Desk] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._desks: dict[str, Desk] = {}
+        self._flights: dict[str, Flight] = {}
+        self._ballots: dict[str, Ballot] = {}
         self._waiting: deque[str] = deque()
         self._asked: AppendSystem | ReadSystem | None = None
         self._asked_at = 0.0
@@ -125,6 +109,7 @@ class Coordinator:
         self.state = "off"
         self._desks.clear()
         self._flights.clear()
+        self._ballots.clear()
         self._waiting.clear()
         self._asked = None
 
@@ -212,8 +197,8 @@ class Coordinator:
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
-    def _desk(self, name: str) -> _Desk:
-        return self._desks.setdefault(name, _Desk())
+    def _desk(self, name: str) -> Desk:
+        return self._desks.setdefault(name, Desk())
 
     def proposed(self, now: float, node: int, message: Propose, cause: str) -> None:
         """Take proposals in, each number of a node once and in order; what is too early is repeated by its sender."""
@@ -222,35 +207,14 @@ class Coordinator:
         group = self._replica.get(message.group)
         if group.version == 0 and len(self._replica.groups) >= self._settings.groups:
             return
-        frontier = group.frontiers.get(node)
-        settled = (frontier.session, frontier.number) if frontier else (0, 0)
-        desk = self._desks.get(message.group)
-        session, last = max(desk.accepted.get(node, settled) if desk else settled, settled)
-        if message.session < session:
-            self._send(node, Outdated(message.group, session), cause)
-            return
         desk = self._desk(message.group)
-        if message.session > session:
-            desk.queue = [item for item in desk.queue if item.node != node]
-            last = 0
-        for proposal in message.proposals:
-            if proposal.number == last + 1 and len(desk.queue) < self._settings.queue:
-                desk.queue.append(Queued(node, message.boot_id, message.session, proposal, cause))
-                last = proposal.number
-            elif proposal.op == "void" and proposal.number <= last:
-                self._withdraw(desk, node, proposal.number)
-        desk.accepted[node] = (message.session, last)
-        if message.proposals and message.proposals[-1].number <= settled[1] and message.session == settled[0]:
+        taken = desk.take(node, message, group.frontiers.get(node), self._settings.queue, cause)
+        if taken.outdated:
+            self._send(node, Outdated(message.group, taken.outdated), cause)
+        elif taken.settled:
             self._send(node, Beat(self.term, self.number), cause)
         self._ready(message.group)
         self._pump(now)
-
-    @staticmethod
-    def _withdraw(desk: _Desk, node: int, number: int) -> None:
-        for place, item in enumerate(desk.queue):
-            if item.node == node and item.proposal.number == number:
-                void = msgspec.structs.replace(item.proposal, op="void", body=b"")
-                desk.queue[place] = item._replace(proposal=void)
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
@@ -266,13 +230,63 @@ class Coordinator:
             desk = self._desks[name]
             desk.ready = False
             group = self._replica.get(name)
-            drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
-            if drafted is None:
-                del self._desks[name]
-            else:
+            drafted = self._next(now, desk, group)
+            if drafted is not None:
                 self._take_off(now, desk, group, drafted)
+            elif desk.ballot is None:
+                del self._desks[name]
 
-    def _take_off(self, now: float, desk: _Desk, group: Group, drafted: Draft) -> None:
+    def _next(self, now: float, desk: Desk, group: Group) -> Draft | None:
+        """Return the group's next decision; None if nothing waits, or if it waits for votes."""
+        desk.queue = [item for item in desk.queue if self._nodes.get(item.node) == item.boot_id]
+        if desk.ballot is None:
+            drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
+            terms = terms_of(group, desk.queue[0]) if drafted is None and desk.queue else None
+            if terms is None:
+                return drafted
+            item = desk.queue.pop(0)
+            desk.ballot = Ballot(group.version + 1, item, terms, group.members.values(), now)
+            self._ballots[group.name] = desk.ballot
+            self._call(now, desk.ballot, group.name, self._nodes)
+        return self._judge(now, desk, desk.ballot, group)
+
+    # --- votes ---------------------------------------------------------------------------------------------------
+
+    def _call(self, now: float, ballot: Ballot, name: str, nodes: Iterable[int]) -> None:
+        ballot.called = now
+        item, left = ballot.item, max(ballot.until - now, 0.0)
+        who = self._replica.get(name).members.get(item.key) or Member(*item.key)
+        proposal = item.proposal
+        call = CallVote(
+            self.term, name, ballot.protocol, ballot.phase, ballot.terms, proposal.op, who, proposal.target,
+            proposal.body, left,
+        )  # fmt: skip
+        for node in sorted(nodes):
+            self._send(node, call, item.cause)
+
+    def voted(self, now: float, node: int, message: Votes) -> None:
+        """Take the votes of a node's members."""
+        ballot, boot_id = self._ballots.get(message.group), self._nodes.get(node)
+        if self.state != "leading" or message.term != self.term or ballot is None or boot_id is None:
+            return
+        if ballot.protocol == message.protocol:
+            for party, vote, why in message.votes:
+                ballot.cast((node, boot_id, party), message.phase, vote, why)
+            self._ready(message.group)
+            self._pump(now)
+
+    def _judge(self, now: float, desk: Desk, ballot: Ballot, group: Group) -> Draft | None:
+        if self._nodes.get(ballot.item.node) != ballot.item.boot_id:
+            ballot.withdrawn = True
+        while (step := ballot.judge(now, desk.gone())) == "next":
+            self._call(now, ballot, group.name, self._nodes)
+        if step is None:
+            return None
+        desk.ballot = None
+        del self._ballots[group.name]
+        return ballot.draft(group, step, self._view, self._settings.members, desk.queue)
+
+    def _take_off(self, now: float, desk: Desk, group: Group, drafted: Draft) -> None:
         decision = drafted.decision
         kept = {item.node for item in drafted.rest} | {settled.node for settled in decision.settled}
         desk.accepted = {node: last for node, last in desk.accepted.items() if node in kept}
@@ -282,10 +296,10 @@ class Coordinator:
         body = msgspec.msgpack.encode(Entry(self.term, after.snapshot(), decision))
         name = f"groups/{self.epoch}/{self.term}/{decision.group}/{decision.version}"
         append = AppendSystem(name, self.epoch, KIND, decision.group, body, self._settings.keep)
-        desk.flight = self._flights[name] = _Flight(append, decision, drafted.cause, now)
+        desk.flight = self._flights[name] = Flight(append, decision, drafted.cause, now)
         self._out.append(Send(REGISTRY, append, drafted.cause))
 
-    def _commit(self, now: float, flight: _Flight) -> None:
+    def _commit(self, now: float, flight: Flight) -> None:
         """The decision is durable: from here on, and not before, it may be told."""
         name = flight.decision.group
         del self._flights[flight.append.id]
@@ -310,7 +324,7 @@ class Coordinator:
             self._send(node, caught, cause)
 
     def _send(self, node: int, message: Message, cause: str = "") -> None:
-        if node != self._node or isinstance(message, Outdated):
+        if node != self._node or isinstance(message, Outdated | CallVote):
             self._out.append(Send(Address(SERVICE, node), message, cause))
 
     def _beat(self, now: float) -> None:
@@ -327,7 +341,10 @@ class Coordinator:
             return None
         if self.state != "leading":
             return self._asked_at + self._settings.repeat
-        return min([self._beat_at, *(f.sent + self._settings.repeat for f in self._flights.values())])
+        flights = (flight.sent + self._settings.repeat for flight in self._flights.values())
+        open_ = self._ballots.values() if len(self._flights) < self._settings.appends else ()
+        ballots = (min(each.until, each.called + self._settings.repeat) for each in open_)
+        return min([self._beat_at, *flights, *ballots])
 
     def tick(self, now: float) -> None:
         """Repeat what was not answered, and beat."""
@@ -337,8 +354,15 @@ class Coordinator:
             if now >= flight.sent + self._settings.repeat:
                 flight.sent = now
                 self._out.append(Send(REGISTRY, flight.append, flight.cause))
-        if self.state == "leading" and now >= self._beat_at:
-            self._beat(now)
+        for name, ballot in sorted(self._ballots.items()):
+            if now >= ballot.until:
+                self._ready(name)
+            elif now >= ballot.called + self._settings.repeat:
+                self._call(now, ballot, name, ballot.missing() & self._nodes.keys())
+        if self.state == "leading":
+            self._pump(now)
+            if now >= self._beat_at:
+                self._beat(now)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when an invariant of the class does not hold."""
@@ -350,4 +374,6 @@ class Coordinator:
             assert flight.append.epoch == self.epoch, f"2: {flight.append.id} in epoch {self.epoch}"
         assert len(self._flights) <= self._settings.appends, f"3: {len(self._flights)} appends under way"
         for name, desk in self._desks.items():
+            assert desk.ballot is None or desk.flight is None, f"1: a vote and a decision under way in {name}"
+            assert self._ballots.get(name) is desk.ballot, f"1: the vote in {name} is not the desk's"
             assert len(desk.queue) <= self._settings.queue, f"3: {len(desk.queue)} proposals wait in {name}"

@@ -13,33 +13,42 @@ from __future__ import annotations
 from typing import Any
 
 from ... import errors
-from ...bus.machine import Address, Asked, Effect, Notify, Publish, Received, Reply, Send
+from ...bus.machine import Address, Asked, Effect, Message, Notify, Publish, Received, Reply, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import Leading, SystemAppended, SystemRead, SystemRefused
+from . import wishes
 from .coordinator import Coordinator
 from .messages import (
     SERVICE,
     Announce,
     Beat,
-    Broadcast,
+    CallVote,
     Caught,
     Decision,
     Fetch,
+    Outdated,
+    PartyGone,
+    Propose,
+    Snapshot,
+    Tally,
+    Votes,
+)
+from .pollers import Pollers
+from .proposer import Proposer, votes_of
+from .questions import (
+    AwaitVote,
+    CastVote,
     JoinGroup,
     LeaveGroup,
     ListGroups,
-    Outdated,
-    PartyGone,
     Poll,
-    Propose,
-    SetState,
     Show,
-    Snapshot,
+    Transcript,
+    Wish,
 )
-from .pollers import Pollers
-from .proposer import Proposer
-from .replica import Replica
-from .settings import NAME, SYSTEM_PREFIX, Settings
+from .replica import Group, Replica
+from .settings import Settings
+from .voters import Voters
 
 CONTACT_TOPIC = "groups.contact"
 SYNCED = "synced"  # what the service is notified of once: this node holds all groups as decided
@@ -72,6 +81,7 @@ class GroupsMachine:
         self.replica = Replica(self._settings)
         self.pollers = Pollers(self._settings, self.replica, self._out)
         self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self._out)
+        self.voters = Voters(node, boot_id, self._settings, self.replica, self._out)
         self.coordinator = Coordinator(
             node, session, self._settings, self.replica, self._out, self._decided, self._restored
         )
@@ -81,7 +91,8 @@ class GroupsMachine:
     @property
     def deadline(self) -> float | None:
         """When `step` must be called next though nothing happened."""
-        times = [self.coordinator.deadline, self.proposer.deadline, self.pollers.deadline, self._fetch_at]
+        parts = (self.coordinator, self.proposer, self.pollers, self.voters)
+        times = [self._fetch_at, *(part.deadline for part in parts)]
         if self._heard is None:
             return 0.0
         if not self.frozen:
@@ -98,11 +109,13 @@ class GroupsMachine:
         elif isinstance(input, Asked):
             self._asked(now, input)
         elif isinstance(input, PartyGone):
+            self.voters.party_gone(input.party)
             self.proposer.party_gone(now, input.party)
         self.coordinator.tick(now)
         self._follow_own(now)
         self.proposer.tick(now)
         self.pollers.tick(now)
+        self.voters.tick(now)
         if self._fetch_at is not None and now >= self._fetch_at:
             self._fetch(now)
         self._judge_contact(now)
@@ -124,15 +137,29 @@ class GroupsMachine:
                 self.coordinator.view_changed(now, message)
         elif isinstance(message, SystemAppended | SystemRefused | SystemRead):
             self.coordinator.registry_said(now, message, cause)
-        elif isinstance(message, Propose):
+        elif isinstance(message, Propose | Fetch | Votes):
+            self._for_coordinator(now, node, message, cause)
+        else:
+            self._from_coordinator(now, node, message)
+
+    def _for_coordinator(self, now: float, node: int, message: Propose | Fetch | Votes, cause: str) -> None:
+        if isinstance(message, Propose):
             self.coordinator.proposed(now, node, message, cause)
         elif isinstance(message, Fetch):
             self.coordinator.fetched(node, message, cause)
-        elif isinstance(message, Outdated):
+        else:
+            self.coordinator.voted(now, node, message)
+
+    def _from_coordinator(self, now: float, node: int, message: Message) -> None:
+        if isinstance(message, Outdated):
             self.proposer.outdated(now, message.group, message.session)
         elif isinstance(message, Beat):
             if self._word(now, node, message.term):
                 self._heard_of(now, message.number)
+        elif isinstance(message, CallVote):
+            if self._word(now, node, message.term):
+                self.voters.called(now, node, message)
+                self.proposer.patience[message.group] = now + message.left + self._settings.decide_within
         elif isinstance(message, Announce):
             self._announced(now, node, message)
         elif isinstance(message, Caught):
@@ -164,6 +191,7 @@ class GroupsMachine:
             if self.coordinator.state == "leading":
                 self.coordinator.retire()
             self._term, self._source, self._number, self._told = term, node, None, 0
+            self.voters.forget_calls()
             self.proposer.repeat(now)
             self._fetch(now)
         return True
@@ -212,20 +240,26 @@ class GroupsMachine:
         """A decision is known to be durable: apply it if it is the next of its group."""
         outcome = self.replica.apply(decision)
         if outcome == "applied":
-            self.proposer.settle(self._now, self.replica.groups[decision.group], decision)
-            self.pollers.wake(decision.group)
+            self._moved(self.replica.groups[decision.group], decision)
         return outcome
+
+    def _moved(self, group: Group, decision: Decision | None) -> None:
+        self.voters.decided(group)
+        self.proposer.patience.pop(group.name, None)
+        self.proposer.settle(self._now, group, decision)
+        self.pollers.wake(group.name)
 
     def _restored(self, snapshot: Snapshot) -> None:
         """This node lagged too far in a group, and takes it over whole."""
         self.replica.restore(snapshot)
-        self.proposer.settle(self._now, self.replica.groups[snapshot.state.name], None)
-        self.pollers.wake(snapshot.state.name)
+        self._moved(self.replica.groups[snapshot.state.name], None)
 
     def _follow_own(self, now: float) -> None:
         """Where the coordinator is, the replica is level by itself."""
         if self.coordinator.state == "leading":
             self._heard = now
+            if self._term != self.coordinator.term:
+                self.voters.forget_calls()
             self._term, self._source = self.coordinator.term, self._node
             self._number = self._told = self.coordinator.number
             self._fetch_at = None
@@ -244,6 +278,7 @@ class GroupsMachine:
             return
         self.frozen = frozen
         if frozen:
+            self.voters.forget_calls()
             self.proposer.withdraw(self._frozen_error("the group operation is not finished"))
         self.pollers.freeze(frozen)
         self._out.append(Publish(CONTACT_TOPIC, {"frozen": frozen}))
@@ -261,80 +296,69 @@ class GroupsMachine:
         try:
             if isinstance(question, Poll):
                 self.pollers.ask(now, asked.request, question, cause)
-            elif isinstance(question, Show):
-                self._out.append(Reply(asked.request, self._show(question.group), cause))
-            elif isinstance(question, ListGroups):
-                self._out.append(Reply(asked.request, self._list(), cause))
+            elif isinstance(question, AwaitVote):
+                self.voters.ask(now, asked.request, question, cause)
+            elif isinstance(question, Show | ListGroups | Transcript | CastVote):
+                self._out.append(Reply(asked.request, self._answer(question), cause))
             else:
                 self._wanted(now, asked)
         except errors.CoveyError as error:
             self._out.append(Reply(asked.request, error, cause))
 
+    def _answer(self, question: Show | ListGroups | Transcript | CastVote) -> Any:
+        if isinstance(question, Show):
+            return self._show(question.group)
+        if isinstance(question, Transcript):
+            return [tally_dict(tally) for tally in self._known(question.group).tallies]
+        return self._list() if isinstance(question, ListGroups) else self.voters.cast(question)
+
     def _wanted(self, now: float, asked: Asked) -> None:
         """A party wants to change something or to be heard: check what can be known here, then propose it."""
-        question, request, cause = asked.question, asked.request, asked.cause
+        question: Wish = asked.question
+        request, cause = asked.request, asked.cause
         name, party = question.group, question.party
-        self._check(question)
+        wishes.check(question, name in self.replica.groups, len(self.replica.groups), self._settings)
         if self.frozen:
             raise self._frozen_error("nothing was done")
-        member = (self._node, self.proposer.boot_id, party) in self.replica.get(name).members
+        group = self.replica.get(name)
+        member = (self._node, self.proposer.boot_id, party) in group.members
         pending = self.proposer.wants(name, party)
         if isinstance(question, JoinGroup):
             if member and pending is None:
-                result = self.proposer.result(self.replica.get(name), "join", party)
-                self._out.append(Reply(request, result, cause))
+                self._out.append(Reply(request, self.proposer.result(group, "join", party), cause))
                 return
-            self.proposer.add(now, name, "join", party, question.state, request, cause)
-            return
-        if not (member if pending is None else pending):
+        elif not isinstance(question, LeaveGroup) and question.outside:
+            self._known(name)
+        elif not (member if pending is None else pending):
             raise errors.NotMember(f"{party} is no member of the group {name}", "join it first")
-        if isinstance(question, LeaveGroup):
-            self.proposer.add(now, name, "leave", party, b"", request, cause)
-        elif isinstance(question, Broadcast):
-            self.proposer.add(now, name, "message", party, question.body, request, cause)
-        elif isinstance(question, SetState):
-            self.proposer.add(now, name, "state", party, question.value, request, cause)
-
-    def _check(self, question: JoinGroup | LeaveGroup | Broadcast | SetState) -> None:
-        name, most = question.group, self._settings.body_bytes
-        if not NAME.fullmatch(name):
-            hint = "1 to 64 of the characters a-z 0-9 . _ -"
-            raise errors.UsageError(f"'{name}' is no name for a group", hint)
-        if isinstance(question, JoinGroup):
-            if name.startswith(SYSTEM_PREFIX) and not question.component:
-                raise errors.Denied(f"the group {name} is for covey's own components", "choose a name without sys.")
-            if name not in self.replica.groups and len(self.replica.groups) >= self._settings.groups:
-                raise errors.Refused(f"the cluster has {len(self.replica.groups)} groups, the most it can have")
-            body = question.state
-        elif isinstance(question, Broadcast):
-            body = question.body
-        else:
-            body = question.value if isinstance(question, SetState) else b""
-        if len(body) > most:
-            text = f"{len(body)} bytes were to go to the group {name}; {most} are allowed"
-            raise errors.TooLarge(text, "put it in the registry and tell the group its key")
+        self.proposer.add(now, name, wishes.proposal(question, group), request, cause)
 
     @staticmethod
     def _frozen_error(consequence: str) -> errors.Frozen:
         text = f"this node has no contact to the quorum, so its groups stand still; {consequence}"
         return errors.Frozen(text, "ask again when `covey cluster status` says quorate")
 
-    def _show(self, name: str) -> dict[str, Any]:
+    def _known(self, name: str) -> Group:
         group = self.replica.get(name)
         if not group.members:
             raise errors.NotFound(f"there is no group {name}", "`covey group ls` shows those there are")
+        return group
+
+    def _show(self, name: str) -> dict[str, Any]:
+        group = self._known(name)
         return {
             "name": name,
             "view": group.view,
             "sequence": group.sequence,
             "members": list(group.members.values()),
             "state": group.state,
-            "phase": self._phase(),
+            "voted": list(group.voted),
+            "phase": self._phase(name),
         }
 
-    def _phase(self) -> str:
-        """How a group stands, as people see it; with votes there will be more."""
-        return "frozen" if self.frozen else "idle"
+    def _phase(self, name: str) -> str:
+        """How a group stands, as people see it: `idle`, `frozen`, or how far its vote is."""
+        return "frozen" if self.frozen else self.voters.phase(name) or "idle"
 
     def _list(self) -> list[dict[str, Any]]:
         return [
@@ -343,7 +367,7 @@ class GroupsMachine:
                 "view": group.view,
                 "members": len(group.members),
                 "sequence": group.sequence,
-                "phase": self._phase(),
+                "phase": self._phase(name),
             }
             for name, group in sorted(self.replica.groups.items())
             if group.members
@@ -360,3 +384,18 @@ class GroupsMachine:
             seen = [event.sequence for decision in group.recent for event in decision.events]
             start = group.sequence - len(seen) + 1
             assert seen == list(range(start, group.sequence + 1)), f"3: {name} at {group.sequence}: {seen}"
+
+
+def tally_dict(tally: Tally) -> dict[str, Any]:
+    """Return a vote of a transcript, with its members and its body as they are in the machine."""
+    return {
+        "protocol": tally.protocol,
+        "op": tally.op,
+        "proposer": tally.who,
+        "target": tally.target,
+        "body": tally.body,
+        "phases": tally.terms.phases,
+        "default": tally.terms.default,
+        "outcome": tally.outcome,
+        "votes": votes_of(tally),
+    }

@@ -23,8 +23,12 @@ TAKEOVER_SLOT = "/coordinator"  # no group can have this name
 
 ViewId = tuple[int, int]
 Key = tuple[int, str, str]
-Op = Literal["join", "leave", "failed", "message", "state", "void"]
-Kind = Literal["joined", "left", "failed", "expelled", "message", "state", "decided", "frozen", "thawed"]
+Op = Literal["join", "leave", "failed", "expel", "message", "state", "propose", "void"]
+Kind = Literal["joined", "left", "failed", "expelled", "message", "state", "decided", "rejected", "frozen", "thawed"]
+Vote = Literal["approve", "reject", "continue"]
+Default = Literal["approve", "reject"]
+How = Literal["voted", "abstained", "silent", "gone"]
+Outcome = Literal["decided", "rejected", "withdrawn"]
 
 # --- what a group is made of ----------------------------------------------------------------------------------
 
@@ -51,8 +55,10 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """One thing that happened to a group. All members see the same events in the same order.
 
-    `who`: those that joined, left or failed together; of a message or state the one member that sent it. `number` is
-    that sender's proposal. `frozen` and `thawed` are made by each node for itself and count no sequence.
+    `who`: those that joined, left, failed or were expelled together; else the one that sent or proposed it, which is
+    no member (its `joined` is 0) when it spoke from outside. `body`: the message, the value, what was put to the vote,
+    or the reason of an expulsion. `number` is that sender's proposal. `frozen` and `thawed` are made by each node for
+    itself and count no sequence.
     """
 
     kind: Kind
@@ -83,10 +89,50 @@ class Settled(msgspec.Struct, frozen=True, array_like=True):
     undone: tuple[int, ...] = ()
 
 
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """How a proposal is put to the vote: in at most `phases` rounds of at most `deadline` seconds each.
+
+    `default` is the vote of a member that is dead, silent, or has nobody to vote for it.
+    """
+
+    phases: int = 1
+    default: Default = "reject"
+    deadline: float = 5.0
+
+
+class Cast(msgspec.Struct, frozen=True, array_like=True):
+    """What one member's vote was in one round, why, and how it came about: said by the member, or the default."""
+
+    node: int
+    party: str
+    vote: Vote
+    why: str = ""
+    how: How = "voted"
+
+
+class Tally(msgspec.Struct, frozen=True, array_like=True):
+    """One vote of a group, as its transcript keeps it: what was proposed by whom, each round's votes, the outcome.
+
+    `protocol` is the version of the decision that ended it; `(session, number)` is the proposal of the node of `who`.
+    """
+
+    protocol: int
+    op: Op
+    who: Member
+    session: int
+    number: int
+    body: bytes
+    target: Member | None
+    terms: Terms
+    outcome: Outcome
+    rounds: tuple[tuple[Cast, ...], ...]
+
+
 class Decision(msgspec.Struct, frozen=True, array_like=True):
     """One step of a group, from `version - 1` to `version`: what the members see, and which proposals it settles.
 
-    Durable in the core log before anybody hears of it. `view` is the group's view number after it.
+    Durable in the core log before anybody hears of it. `view` is the group's view number after it. `tally`: the vote
+    that it is the outcome of. `voted`: what the group puts to the vote from now on, said by the first that joins.
     """
 
     group: str
@@ -94,6 +140,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     view: int
     events: tuple[Event, ...] = ()
     settled: tuple[Settled, ...] = ()
+    tally: Tally | None = None
+    voted: tuple[Op, ...] | None = None
 
 
 class GroupState(msgspec.Struct, frozen=True):
@@ -106,6 +154,7 @@ class GroupState(msgspec.Struct, frozen=True):
     members: tuple[Member, ...] = ()
     state: bytes = b""
     frontiers: tuple[tuple[int, Frontier], ...] = ()  # by node number
+    voted: tuple[Op, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -150,12 +199,20 @@ class Takeover(msgspec.Struct, frozen=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, array_like=True):
-    """One wish: `number` counts those of its node in that group and session; `void` fills a withdrawn number."""
+    """One wish: `number` counts those of its node in that group and session; `void` fills a withdrawn number.
+
+    `terms`: put it to the vote. `target`: who is to be expelled. `outside`: the party speaks without being a member.
+    `voted`, of a join: what the group shall put to the vote if this is its first member.
+    """
 
     number: int
     op: Op
     party: str = ""
     body: bytes = b""
+    terms: Terms | None = None
+    target: Member | None = None
+    outside: bool = False
+    voted: tuple[Op, ...] = ()
 
 
 class Propose(Message, frozen=True):
@@ -227,7 +284,39 @@ class Caught(Message, frozen=True):
     snapshots: tuple[Snapshot, ...] = ()
 
 
-GroupsMessage = Propose | Outdated | Announce | Beat | Fetch | Caught
+class CallVote(Message, frozen=True):
+    """The coordinator to every node of the view: have your members of this group vote, `left` seconds at most.
+
+    Repeated to the nodes whose votes are missing. It is over when decision `protocol` of the group is there, when a
+    higher phase is called, or when another coordinator speaks.
+    """
+
+    term: int
+    group: str
+    protocol: int
+    phase: int
+    terms: Terms
+    op: Op
+    who: Member
+    target: Member | None
+    body: bytes
+    left: float
+
+
+class Votes(Message, frozen=True):
+    """A node to the coordinator: how these members of its own vote, as `(party, vote, why)`; no vote: the default.
+
+    All that are known are sent again when the call is repeated; the first word of a member counts.
+    """
+
+    term: int
+    group: str
+    protocol: int
+    phase: int
+    votes: tuple[tuple[str, Vote | None, str], ...]
+
+
+GroupsMessage = Propose | Outdated | Announce | Beat | Fetch | Caught | CallVote | Votes
 
 # --- local facts ----------------------------------------------------------------------------------------------
 
@@ -236,61 +325,3 @@ class PartyGone(msgspec.Struct, frozen=True):
     """A party of this node's bus is dead: its connection went."""
 
     party: str
-
-
-# --- asked by clients -----------------------------------------------------------------------------------------
-
-
-class JoinGroup(msgspec.Struct, frozen=True):
-    """Make `party` a member. `state` becomes the group's value if the group is empty. Joining twice is joining once."""
-
-    group: str
-    party: str
-    state: bytes = b""
-    component: bool = False
-
-
-class LeaveGroup(msgspec.Struct, frozen=True):
-    """End the membership of `party`."""
-
-    group: str
-    party: str
-
-
-class Broadcast(msgspec.Struct, frozen=True):
-    """Send `body` to all members, durably and in the same order for all."""
-
-    group: str
-    party: str
-    body: bytes
-
-
-class SetState(msgspec.Struct, frozen=True):
-    """Change the group's state value."""
-
-    group: str
-    party: str
-    value: bytes
-
-
-class Poll(msgspec.Struct, frozen=True):
-    """Wait for events after `since` (None: from now on), at most `wait` seconds.
-
-    `frozen` is what the asker believes; if the node knows otherwise it answers at once with that event (None: the
-    asker wants to hear of a change only while it waits).
-    """
-
-    group: str
-    since: int | None
-    wait: float
-    frozen: bool | None = None
-
-
-class Show(msgspec.Struct, frozen=True):
-    """One group as this node knows it."""
-
-    group: str
-
-
-class ListGroups(msgspec.Struct, frozen=True):
-    """All groups that have members."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ... import errors
 from ...bus.machine import Effect, Reply
-from .messages import Event, Poll
+from .messages import Event
+from .questions import Poll
 from .replica import Replica
 from .settings import Settings
 

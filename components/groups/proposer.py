@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ... import errors
 from ...bus.machine import Address, Effect, Reply, Send
-from .messages import SERVICE, Decision, Frontier, Op, Proposal, Propose
+from .drafting import put_to_vote
+from .messages import SERVICE, Decision, Frontier, Op, Proposal, Propose, Tally
 from .replica import Group, Replica
 from .settings import Settings
 
@@ -20,23 +23,34 @@ from .settings import Settings
 class Item:
     """One proposal of this node that is not settled."""
 
-    def __init__(
-        self, number: int, op: Op, party: str, body: bytes, request: int | None, until: float, cause: str
-    ) -> None:
-        self.number = number
-        self.op = op
-        self.party = party
-        self.body = body
+    def __init__(self, wish: Proposal, request: int | None, until: float, cause: str) -> None:
+        self.number = wish.number
+        self.wish = wish
         self.request = request
         self.until = until  # when to withdraw it, and once it is withdrawn, when to give up
-        self.withdrawn = False
+        self.withdrawn = ""  # why
         self.cause = cause
+
+    @property
+    def op(self) -> Op:
+        """What is wanted."""
+        return self.wish.op
+
+    @property
+    def party(self) -> str:
+        """Who wants it."""
+        return self.wish.party
+
+    def withdraw(self, why: str) -> None:
+        """Nobody waits for it any more. What members may have been asked to vote on, they are told the end of."""
+        self.withdrawn = why
+        if self.wish.terms is None:
+            self.wish = msgspec.structs.replace(self.wish, body=b"")
 
     def proposal(self) -> Proposal:
         """Return it as the coordinator gets it."""
-        if self.withdrawn:
-            return Proposal(self.number, "void")
-        return Proposal(self.number, self.op, self.party, self.body)
+        op: Op = "void" if self.withdrawn else self.op
+        return msgspec.structs.replace(self.wish, number=self.number, op=op)
 
 
 class Line:
@@ -65,10 +79,11 @@ class Proposer:
         self._lines: dict[str, Line] = {}
         self._busy: dict[str, Line] = {}  # those with something unsettled
         self.primary = 0
+        self.patience: dict[str, float] = {}  # until when a vote may hold up all that waits in a group
 
     # --- in ------------------------------------------------------------------------------------------------------
 
-    def add(self, now: float, group: str, op: Op, party: str, body: bytes, request: int | None, cause: str) -> None:
+    def add(self, now: float, group: str, wish: Proposal, request: int | None, cause: str) -> None:
         """Propose something for a party; `request` is the question to answer when it is settled, if any."""
         line = self._lines.setdefault(group, Line(self._session))
         if request is not None and len(line.items) >= self._settings.queue:
@@ -77,8 +92,10 @@ class Proposer:
             return
         self._busy[group] = line
         line.last += 1
-        until = now + self._settings.decide_within
-        line.items.append(Item(line.last, op, party, body, request, until, cause))
+        terms = put_to_vote(self._replica.get(group), wish)
+        voting = terms.phases * terms.deadline if terms else 0.0
+        wish = msgspec.structs.replace(wish, number=line.last, terms=terms or wish.terms)
+        line.items.append(Item(wish, request, now + voting + self._settings.decide_within, cause))
         if len(line.items) == 1:
             line.repeat_at = now + self._settings.repeat
         self._send_new(group, line)
@@ -97,13 +114,17 @@ class Proposer:
         for name in sorted(self._replica.groups.keys() | self._busy.keys()):
             wanted = self.wants(name, party)
             if wanted or (wanted is None and key in self._replica.get(name).members):
-                self.add(now, name, "failed", party, b"", None, "")
+                self.add(now, name, Proposal(0, "failed", party), None, "")
 
     # --- out -----------------------------------------------------------------------------------------------------
 
     def repeat(self, now: float) -> None:
-        """Send every line anew: there is a new coordinator."""
+        """Send every line anew: there is a new coordinator. A vote that the former one held is not held again."""
         for name, line in sorted(self._busy.items()):
+            for item in line.items:
+                if item.wish.terms is not None and item.number <= line.sent and not item.withdrawn:
+                    item.withdraw("the coordinator changed before the vote was decided")
+                    item.until = now + self._settings.decide_within
             self._send_all(now, name, line)
 
     def _send_all(self, now: float, group: str, line: Line) -> None:
@@ -116,7 +137,7 @@ class Proposer:
         chosen: list[Item] = []
         room = self._settings.batch_bytes
         for item in line.items[: self._settings.window]:
-            room -= len(item.body)
+            room -= len(item.wish.body)
             if room < 0 and item is not line.items[0]:
                 break
             if item.number > line.sent:
@@ -159,9 +180,15 @@ class Proposer:
         if item.request is None:
             return
         undone = item.number in frontier.undone
-        if undone and item.withdrawn:
-            text = f"no coordinator decided it within {self._settings.decide_within:g} s; it was withdrawn"
-            self._reply(item.request, errors.CoordinatorChanged(text, "nobody got it; propose again"), item.cause)
+        tally = self._tally(group, item) if item.wish.terms is not None else None
+        if undone and tally is not None and tally.outcome == "rejected":
+            self._reply(item.request, rejected(group.name, tally), item.cause)
+        elif undone and item.withdrawn:
+            error = errors.CoordinatorChanged(item.withdrawn, "nobody got it; propose again")
+            self._reply(item.request, error, item.cause)
+        elif undone and item.wish.target is not None and tally is None:
+            text = f"{item.wish.target.party} is no member of the group {group.name} any more"
+            self._reply(item.request, errors.NotFound(text, "`covey group show` shows who is"), item.cause)
         elif undone and item.op == "join":
             text = f"the group {group.name} has {len(group.members)} members, which is all it can have"
             self._reply(item.request, errors.Refused(text, "use several groups"), item.cause)
@@ -173,6 +200,13 @@ class Proposer:
             self._reply(item.request, errors.NotMember(text, "join it first"), item.cause)
         else:
             self._reply(item.request, self.result(group, item.op, item.party, item.number, decision), item.cause)
+
+    def _tally(self, group: Group, item: Item) -> Tally | None:
+        session = self._lines[group.name].session
+        for tally in reversed(group.tallies):
+            if (tally.who.node, tally.session, tally.number) == (self._node, session, item.number):
+                return tally
+        return None
 
     def result(
         self, group: Group, op: Op, party: str, number: int = 0, decision: Decision | None = None
@@ -201,22 +235,24 @@ class Proposer:
     def deadline(self) -> float | None:
         """When `tick` must be called next."""
         times = [line.repeat_at for line in self._busy.values() if self.primary]
-        for line in self._busy.values():
-            times.extend(item.until for item in line.items if item.request is not None)
+        for name, line in self._busy.items():
+            patience = self.patience.get(name, 0.0)
+            times.extend(max(item.until, patience) for item in line.items if item.request is not None)
         return min(times, default=None)
 
     def tick(self, now: float) -> None:
         """Repeat what is not settled; withdraw what took too long; give up what cannot be withdrawn."""
         for name, line in sorted(self._busy.items()):
             for item in line.items:
-                if item.request is None or now < item.until:
+                if item.request is None or now < max(item.until, self.patience.get(name, 0.0)):
                     continue
                 if item.withdrawn:
                     text = f"the group {name} did not settle the proposal, nor its withdrawal"
                     self._reply(item.request, errors.Timeout(text, "it may still have happened"), item.cause)
                     item.request = None
                 else:
-                    item.withdrawn, item.body = True, b""
+                    self.patience.pop(name, None)
+                    item.withdraw(f"it was not decided within {self._settings.decide_within:g} s, and withdrawn")
                     item.until = now + self._settings.withdraw_within
                     line.repeat_at = now
             if self.primary and now >= line.repeat_at:
@@ -228,7 +264,8 @@ class Proposer:
             for item in line.items:
                 if item.request is not None:
                     self._reply(item.request, error, item.cause)
-                    item.request, item.withdrawn, item.body = None, True, b""
+                    item.request = None
+                    item.withdraw(error.message)
 
     def _reply(self, request: int, result: Any, cause: str) -> None:
         self._out.append(Reply(request, result, cause))
@@ -239,3 +276,21 @@ class Proposer:
             numbers = [item.number for item in line.items]
             assert numbers == list(range(line.last - len(numbers) + 1, line.last + 1)), f"{name}: {numbers}"
             assert (name in self._busy) == bool(numbers), f"{name}: {numbers}"
+
+
+def rejected(group: str, tally: Tally) -> errors.Rejected:
+    """Return the error that tells who was against a proposal, and why; all votes are in its details."""
+    last = tally.rounds[-1] if tally.rounds else ()
+    against = [f"{cast.party}@{cast.node}" + (f" ({cast.why or cast.how})") for cast in last if cast.vote == "reject"]
+    named = ", ".join(against[:3]) + (f" and {len(against) - 3} more" if len(against) > 3 else "")
+    text = f"the group {group} rejected it in round {len(tally.rounds)} of {tally.terms.phases}: {named}"
+    return errors.Rejected(text, f"`covey group transcript {group}` shows every vote", votes=votes_of(tally))
+
+
+def votes_of(tally: Tally) -> list[dict[str, Any]]:
+    """Return the votes of all rounds as plain data: `{phase, node, member, vote, why, how}`."""
+    return [
+        {"phase": phase, "node": c.node, "member": c.party, "vote": c.vote, "why": c.why, "how": c.how}
+        for phase, casts in enumerate(tally.rounds, 1)
+        for c in casts
+    ]

@@ -26,6 +26,13 @@ class Settings(msgspec.Struct, frozen=True):
     wait_at_most: float = 60.0
     """The longest long poll."""
 
+    phases: int = 5
+    """Rounds of one vote at most."""
+    deadline_at_most: float = 60.0
+    """Of one round; all that waits behind a vote waits for it."""
+    tallies: int = 64
+    """Votes of each group that each node remembers for its transcript."""
+
     body_bytes: int = 64 * 1024
     """Of one message or state value. Groups agree on things; they do not carry files."""
     window: int = 64

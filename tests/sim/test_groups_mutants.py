@@ -13,8 +13,9 @@ from covey.components.groups import coordinator as coordinator_module
 from covey.components.groups import drafting
 from covey.components.groups.coordinator import Coordinator
 from covey.components.groups.machine import GroupsMachine
-from covey.components.groups.messages import Announce, Decision, JoinGroup
+from covey.components.groups.messages import Announce, Decision
 from covey.components.groups.proposer import Proposer
+from covey.components.groups.questions import JoinGroup
 from covey.components.groups.replica import Replica
 from covey.components.registry.messages import Leading
 from covey.errors import CoordinatorChanged

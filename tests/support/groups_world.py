@@ -14,17 +14,8 @@ import msgspec
 from covey.bus.machine import Address, Effect, Message, Publish, Received, Send
 from covey.bus.simulation import Birth, Link, Occurrence, Operation, World
 from covey.components.groups.machine import SYNCED, GroupsMachine
-from covey.components.groups.messages import (
-    Announce,
-    Broadcast,
-    Caught,
-    Decision,
-    Entry,
-    Event,
-    JoinGroup,
-    PartyGone,
-    Poll,
-)
+from covey.components.groups.messages import Announce, Caught, Decision, Entry, Event, PartyGone
+from covey.components.groups.questions import Broadcast, JoinGroup, Poll
 from covey.components.liveness.messages import Member as Peer
 from covey.components.liveness.messages import ViewChanged
 from covey.components.registry.messages import (

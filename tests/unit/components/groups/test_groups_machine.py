@@ -11,24 +11,18 @@ from covey.components.groups.machine import CONTACT_TOPIC, GroupsMachine
 from covey.components.groups.messages import (
     Announce,
     Beat,
-    Broadcast,
     Caught,
     Decision,
     Event,
     Fetch,
-    JoinGroup,
-    LeaveGroup,
-    ListGroups,
     Member,
     Outdated,
     PartyGone,
-    Poll,
     Proposal,
     Propose,
-    SetState,
     Settled,
-    Show,
 )
+from covey.components.groups.questions import Broadcast, JoinGroup, LeaveGroup, ListGroups, Poll, SetState, Show
 from covey.components.groups.settings import Settings
 from covey.components.liveness.messages import Member as Peer
 from covey.components.liveness.messages import ViewChanged
