@@ -50,8 +50,8 @@ State = Literal["off", "taking", "loading", "leading"]
 class Coordinator:
     """Serialise the proposals of each group, commit decisions, then announce them.
 
-    Invariants (check_invariants): 1. at most one vote or decision of a group is under way; 2. what is under way is the next
-    version of its group and of the present term; 3. queues and flights are bounded.
+    Invariants (check_invariants): 1. at most one vote or decision of a group is under way; 2. what is under way is the
+    next version of its group and of the present term; 3. queues and flights are bounded.
     """
 
     def __init__(

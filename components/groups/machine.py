@@ -32,6 +32,7 @@ from .messages import (
     Snapshot,
     Tally,
     Votes,
+    shown,
 )
 from .pollers import Pollers
 from .proposer import Proposer, votes_of
@@ -390,7 +391,7 @@ def tally_dict(tally: Tally) -> dict[str, Any]:
     """Return a vote of a transcript, with its members and its body as they are in the machine."""
     return {
         "protocol": tally.protocol,
-        "op": tally.op,
+        "op": shown(tally.op),
         "proposer": tally.who,
         "target": tally.target,
         "body": tally.body,

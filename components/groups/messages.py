@@ -89,6 +89,11 @@ class Settled(msgspec.Struct, frozen=True, array_like=True):
     undone: tuple[int, ...] = ()
 
 
+def shown(op: Op) -> str:
+    """Return what a proposal is called where people see it: `join`, `expel`, `state` or `message`."""
+    return "message" if op == "propose" else op
+
+
 class Terms(msgspec.Struct, frozen=True, array_like=True):
     """How a proposal is put to the vote: in at most `phases` rounds of at most `deadline` seconds each.
 

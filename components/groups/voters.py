@@ -1,8 +1,8 @@
 """The votes under way as one node sees them: which of its members have to vote, how they did, who waits to be asked.
 
-A party that has asked once for something to vote on is expected to vote; for a member that never did, its node says at
-once that it has no vote, and the default counts. Holds nothing that matters: what is lost with it, the coordinator asks
-for again. Knows no other node's members.
+A party that has asked once for something to vote on is expected to vote. One that did not ask by the time the first
+call is repeated gets no say until it does: its node says at once that it has no vote, and the default counts. Holds
+nothing that matters: what is lost with it, the coordinator asks for again. Knows no other node's members.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ... import errors
 from ...bus.machine import Address, Effect, Reply, Send
-from .messages import SERVICE, CallVote, Vote, Votes
+from .messages import SERVICE, CallVote, Vote, Votes, shown
 from .questions import AwaitVote, CastVote
 from .replica import Group, Replica
 from .settings import Settings
@@ -49,6 +49,7 @@ class Voters:
         self._out = out
         self._calls: dict[str, _Call] = {}
         self._expected: set[tuple[str, str]] = set()  # group and party
+        self._mute: set[tuple[str, str]] = set()
         self._waiting: dict[tuple[str, str], list[_Waiter]] = {}
 
     # --- what the coordinator says -------------------------------------------------------------------------------
@@ -60,18 +61,24 @@ class Voters:
             return  # a late repetition: it is over
         call = self._calls.get(name)
         new = _Call(node, message, now + message.left)
-        if call is None or call.place < new.place:
-            self._calls[name] = call = new
-        elif call.place > new.place:
+        if call is not None and call.place > new.place:
             return
-        self._abstain(name, call)
+        repeated = call is not None and call.place == new.place
+        if call is None or not repeated:
+            self._calls[name] = call = new
+        self._abstain(name, call, repeated)
         self._send(call, call.said)
         for key in sorted(key for key in self._waiting if key[0] == name):
             self._offer(key)
 
-    def _abstain(self, name: str, call: _Call) -> None:
+    def _abstain(self, name: str, call: _Call, repeated: bool) -> None:
         for node, boot_id, party in self._replica.get(name).members:
-            if (node, boot_id) == (self._node, self._boot_id) and (name, party) not in self._expected:
+            key = (name, party)
+            if (node, boot_id) != (self._node, self._boot_id) or key in self._expected:
+                continue
+            if repeated:  # it has had time to ask, even if it joined just before, or this process was started anew
+                self._mute.add(key)
+            if key in self._mute:
                 call.said.setdefault(party, (None, ""))
 
     def _send(self, call: _Call, said: dict[str, tuple[Vote | None, str]]) -> None:
@@ -99,6 +106,7 @@ class Voters:
         if (self._node, self._boot_id, question.party) not in self._replica.get(question.group).members:
             raise errors.NotMember(f"{question.party} is no member of the group {question.group}", "join it first")
         self._expected.add(key)
+        self._mute.discard(key)
         until = now + min(question.wait, self._settings.wait_at_most)
         self._waiting.setdefault(key, []).append(_Waiter(request, until, cause))
         self._offer(key)
@@ -120,7 +128,7 @@ class Voters:
             "protocol": message.protocol,
             "phase": message.phase,
             "phases": message.terms.phases,
-            "op": message.op,
+            "op": shown(message.op),
             "proposer": message.who,
             "target": message.target,
             "body": message.body,
@@ -141,6 +149,7 @@ class Voters:
     def party_gone(self, party: str) -> None:
         """A party of this node is dead."""
         self._expected = {key for key in self._expected if key[1] != party}
+        self._mute = {key for key in self._mute if key[1] != party}
         for key in [key for key in self._waiting if key[1] == party]:
             del self._waiting[key]
 
