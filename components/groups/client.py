@@ -63,8 +63,8 @@ class GroupEvent(msgspec.Struct, frozen=True):
     """One thing that happened to the group, the same for all members and in the same order.
 
     `who`: those that joined, left, failed or were expelled; else who sent or proposed it. `members` and `view` are
-    those after it; `body` is the message, the state value, what was voted on (`decided`, `rejected`), or the reason of an
-    expulsion. `missed` events before it were no longer to be had.
+    those after it; `body` is the message, the state value, what was voted on (`decided`, `rejected`), or the reason of
+    an expulsion. `missed` events before it were no longer to be had. `fast`: a fast message, numbered within its view.
     """
 
     kind: str
@@ -74,6 +74,7 @@ class GroupEvent(msgspec.Struct, frozen=True):
     body: Any
     members: tuple[GroupMember, ...]
     missed: int = 0
+    fast: bool = False
 
 
 class GroupProposal(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ class GroupEvents:
         self.frozen = False
         self._bus = bus
         self._since: int | None = None
+        self._fast: tuple[int, int] | None = None
         self._events: deque[GroupEvent] = deque()
 
     def __aiter__(self) -> GroupEvents:
@@ -127,6 +129,7 @@ class GroupEvents:
                     since=self._since,
                     wait=POLL,
                     frozen=self.frozen,
+                    fast=self._fast,
                     timeout=2 * POLL,
                 )
             except PASSING as trouble:
@@ -146,9 +149,10 @@ class GroupEvents:
             found = await self._bus.call("groups", "show", name=self.name)
         except NotFound:
             answer = await self._bus.call("groups", "poll", group=self.name, wait=0.0)
-            self._since = answer["to"]
+            self._since, self._fast = answer["to"], answer["fast"]
         else:
             self._since, self.view, self.state = found["sequence"], found["view"], found["state"]
+            self._fast = found["fast"]
             self.members = _members(found["members"])
 
     def _take(self, answer: dict[str, Any]) -> None:
@@ -159,10 +163,12 @@ class GroupEvents:
             members = _members(answer["members"])
             self.state = answer["state"]
             self.members, self.view = members, answer["view"]
-        self._since, self.frozen = answer["to"], answer["frozen"]
+        self._since, self._fast, self.frozen = answer["to"], answer["fast"], answer["frozen"]
         for each, who in events:
             members = changed(members, each["kind"], who)
-            event = GroupEvent(each["kind"], each["sequence"], each["view"], who, each["body"], members, missed)
+            event = GroupEvent(
+                each["kind"], each["sequence"], each["view"], who, each["body"], members, missed, each["fast"]
+            )
             self._events.append(event)
             missed = 0
 
@@ -187,7 +193,7 @@ class Group(GroupEvents):
         self._me = _member(found["member"])
         fresh = found["sequence"] <= self._me.joined + 1  # else this connection was a member before
         self._since = self._me.joined - 1 if fresh else found["sequence"]
-        self.view, self.state = found["view"], found["state"]
+        self.view, self.state, self._fast = found["view"], found["state"], found["fast"]
         self.members = _members(found["members"])
         return self
 
@@ -222,6 +228,8 @@ class Group(GroupEvents):
     async def broadcast(self, body: Any, *, fast: bool = False) -> int:
         """Send a message to all members; returns its sequence when it is durable and this node has seen it.
 
+        `fast`: past the log. Fast messages have an order of their own within a view, not durable, and members that go
+        on to the next view together have had the same in this one; the sequence counts them in their view.
         Raises NotMember, Frozen, TooLarge; CoordinatorChanged when nobody got it; Timeout when that is not known.
         """
         answer = await self._bus.call("groups", "broadcast", group=self.name, body=body, fast=fast)

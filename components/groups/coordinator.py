@@ -20,6 +20,7 @@ from ..registry.messages import AppendSystem, ReadSystem, SystemAppended, System
 from .desk import Desk, Flight
 from .drafting import Draft, draft, terms_of
 from .entries import read_back
+from .fast import Streams
 from .messages import (
     KIND,
     SERVICE,
@@ -30,7 +31,11 @@ from .messages import (
     Caught,
     Decision,
     Entry,
+    Fast,
+    FastRefused,
+    FastSend,
     Fetch,
+    Lent,
     Member,
     Outdated,
     Propose,
@@ -40,6 +45,7 @@ from .messages import (
     Votes,
 )
 from .replica import Group, Replica
+from .sequencer import Sequencer, Tell
 from .settings import Settings
 from .voting import Ballot
 
@@ -63,8 +69,10 @@ class Coordinator:
         out: list[Effect],
         decided: Callable[[Decision], object],
         restored: Callable[[Snapshot], None],
+        streams: Streams,
+        sequenced: Callable[[Fast], object],
     ) -> None:
-        """`decided` and `restored` are called for what the log says, and bring it into the replica."""
+        """`decided`, `restored` and `sequenced` bring what is decided into what this node has."""
         self._node = node
         self._session = session
         self._settings = settings
@@ -72,6 +80,9 @@ class Coordinator:
         self._out = out
         self._decided = decided
         self._restored = restored
+        self._streams = streams
+        self._sequenced = sequenced
+        self._sequencer = Sequencer(settings, replica, streams, Tell(self._send, self._beat_to, self._tell_fast))
         self.state: State = "off"
         self.epoch = 0
         self.term = 0
@@ -110,6 +121,7 @@ class Coordinator:
         self._desks.clear()
         self._flights.clear()
         self._ballots.clear()
+        self._sequencer.retire()
         self._waiting.clear()
         self._asked = None
 
@@ -123,9 +135,11 @@ class Coordinator:
             return
         for number, boot_id in sorted(self._nodes.items()):
             if before.get(number) != boot_id:
-                self._send(number, Beat(self.term, self.number))
+                self._beat_to(number)
         for name in sorted(self._replica.groups):
             self._recheck(name)
+        if self._sequencer.view_changed(self._nodes):
+            self._sequencer.resume_all()
         for name in sorted(self._desks):
             self._ready(name)
         self._pump(now)
@@ -177,6 +191,7 @@ class Coordinator:
         for _, entries in sorted(told.groups.items()):
             self._adopt(entries)
         self.state, self._asked, self.number = "leading", None, 0
+        self._sequencer.lead(self.term, self._nodes, self._node)
         for name in sorted(self._replica.groups):
             self._recheck(name)
         self._beat(now)
@@ -212,7 +227,7 @@ class Coordinator:
         if taken.outdated:
             self._send(node, Outdated(message.group, taken.outdated), cause)
         elif taken.settled:
-            self._send(node, Beat(self.term, self.number), cause)
+            self._beat_to(node, cause)
         self._ready(message.group)
         self._pump(now)
 
@@ -233,14 +248,19 @@ class Coordinator:
             drafted = self._next(now, desk, group)
             if drafted is not None:
                 self._take_off(now, desk, group, drafted)
-            elif desk.ballot is None:
+            elif not desk.busy:
                 del self._desks[name]
 
     def _next(self, now: float, desk: Desk, group: Group) -> Draft | None:
         """Return the group's next decision; None if nothing waits, or if it waits for votes."""
         desk.queue = [item for item in desk.queue if self._nodes.get(item.node) == item.boot_id]
+        desk.blocked = group.fast and not self._sequencer.flushed
+        if desk.blocked:
+            return None
         if desk.ballot is None:
             drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
+            if drafted is None and desk.mark and not group.fast:
+                return Draft(Decision(group.name, group.version + 1, group.view), desk.queue, "")
             terms = terms_of(group, desk.queue[0]) if drafted is None and desk.queue else None
             if terms is None:
                 return drafted
@@ -288,6 +308,11 @@ class Coordinator:
 
     def _take_off(self, now: float, desk: Desk, group: Group, drafted: Draft) -> None:
         decision = drafted.decision
+        if group.fast and decision.changes_view:
+            decision = msgspec.structs.replace(decision, fast=self._sequencer.close(group.name))
+        elif desk.mark:
+            decision = msgspec.structs.replace(decision, fast=0)
+        desk.mark = False
         kept = {item.node for item in drafted.rest} | {settled.node for settled in decision.settled}
         desk.accepted = {node: last for node, last in desk.accepted.items() if node in kept}
         desk.queue = drafted.rest
@@ -311,26 +336,71 @@ class Coordinator:
             self._send(node, announce, flight.cause)
         if any(event.kind != "message" for event in flight.decision.events):
             self._recheck(name)
+        self._sequencer.resume(name)
         self._ready(name)
         self._pump(now)
 
+    # --- fast messages -------------------------------------------------------------------------------------------
+
+    def fast_sent(self, now: float, node: int, message: FastSend, cause: str) -> None:
+        """Put fast messages of a node in their order."""
+        if self.state == "leading" and self._nodes.get(node) == message.boot_id:
+            if self._sequencer.sent(node, message, cause):
+                self._desk(message.group).mark = True
+                self._ready(message.group)
+            self._pump(now)
+
+    def lent(self, now: float, node: int, message: Lent) -> None:
+        """A node has lent fast messages that this one lacked."""
+        if self.state == "leading" and self._sequencer.lent(node, message):
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """All is known of the fast messages there were."""
+        self._sequencer.resume_all()
+        for name in sorted(self._desks):
+            self._ready(name)
+        self._pump(now)
+
+    def _tell_fast(self, message: Fast, cause: str) -> None:
+        self.number += 1
+        message = msgspec.structs.replace(message, number=self.number)
+        self._sequenced(message)
+        for node in sorted(self._nodes):
+            self._send(node, message, cause)
+
     # --- what other nodes are told -------------------------------------------------------------------------------
 
-    def fetched(self, node: int, message: Fetch, cause: str) -> None:
-        """Send a node what it lacks."""
-        if self.state == "leading" and node in self._nodes:
-            decisions, snapshots, complete = self._replica.missing(message.have)
-            caught = Caught(message.session, self.term, self.number, complete, tuple(decisions), tuple(snapshots))
-            self._send(node, caught, cause)
+    def fetched(self, now: float, node: int, message: Fetch, cause: str) -> None:
+        """Send a node what it lacks, and take note of the fast messages it has."""
+        if self.state != "leading" or node not in self._nodes:
+            return
+        if message.term == self.term and self._sequencer.reported(now, node, message.fast):
+            self._go_on(now)
+        decisions, snapshots, complete = self._replica.missing(message.have)
+        fast, all_fast = self._streams.missing(self.term, message.fast) if self._sequencer.flushed else ([], True)
+        caught = Caught(
+            message.session,
+            self.term,
+            self.number,
+            complete and all_fast,
+            tuple(decisions),
+            tuple(snapshots),
+            tuple(fast),
+        )
+        self._send(node, caught, cause)
 
     def _send(self, node: int, message: Message, cause: str = "") -> None:
-        if node != self._node or isinstance(message, Outdated | CallVote):
+        if node != self._node or isinstance(message, Outdated | CallVote | FastRefused):
             self._out.append(Send(Address(SERVICE, node), message, cause))
+
+    def _beat_to(self, node: int, cause: str = "") -> None:
+        self._send(node, Beat(self.term, self.number), cause)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._settings.beat
         for node in sorted(self._nodes):
-            self._send(node, Beat(self.term, self.number))
+            self._beat_to(node)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -344,7 +414,8 @@ class Coordinator:
         flights = (flight.sent + self._settings.repeat for flight in self._flights.values())
         open_ = self._ballots.values() if len(self._flights) < self._settings.appends else ()
         ballots = (min(each.until, each.called + self._settings.repeat) for each in open_)
-        return min([self._beat_at, *flights, *ballots])
+        loans = self._sequencer.deadline
+        return min([self._beat_at, *flights, *ballots, *([] if loans is None else [loans])])
 
     def tick(self, now: float) -> None:
         """Repeat what was not answered, and beat."""
@@ -359,6 +430,7 @@ class Coordinator:
                 self._ready(name)
             elif now >= ballot.called + self._settings.repeat:
                 self._call(now, ballot, name, ballot.missing() & self._nodes.keys())
+        self._sequencer.tick(now)
         if self.state == "leading":
             self._pump(now)
             if now >= self._beat_at:

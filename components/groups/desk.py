@@ -42,6 +42,13 @@ class Desk:
         self.flight: Flight | None = None
         self.ballot: Ballot | None = None
         self.ready = False
+        self.mark = False  # the group is to have fast messages
+        self.blocked = False  # until all is known of the fast messages there were
+
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for something else than proposals."""
+        return self.ballot is not None or self.blocked
 
     def take(self, node: int, message: Propose, frontier: Frontier | None, room: int, cause: str) -> Taken:
         """Take proposals in, at most `room` waiting; what is too early or too much is repeated by its sender."""

@@ -18,6 +18,8 @@ from ..liveness.messages import ViewChanged
 from ..registry.messages import Leading, SystemAppended, SystemRead, SystemRefused
 from . import wishes
 from .coordinator import Coordinator
+from .fast import Streams
+from .fast_sender import FastSender
 from .messages import (
     SERVICE,
     Announce,
@@ -25,7 +27,12 @@ from .messages import (
     CallVote,
     Caught,
     Decision,
+    Fast,
+    FastRefused,
+    FastSend,
     Fetch,
+    Lend,
+    Lent,
     Outdated,
     PartyGone,
     Propose,
@@ -38,6 +45,7 @@ from .pollers import Pollers
 from .proposer import Proposer, votes_of
 from .questions import (
     AwaitVote,
+    Broadcast,
     CastVote,
     JoinGroup,
     LeaveGroup,
@@ -80,11 +88,21 @@ class GroupsMachine:
         self._source = 0  # who coordinates this term
         self._fetch_at: float | None = None
         self.replica = Replica(self._settings)
-        self.pollers = Pollers(self._settings, self.replica, self._out)
-        self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self._out)
+        self.streams = Streams(self._settings)
+        self.pollers = Pollers(self._settings, self.replica, self.streams, self._out)
+        self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self.streams, self._out)
+        self.fast_sender = FastSender(node, boot_id, session, self._settings, self._out)
         self.voters = Voters(node, boot_id, self._settings, self.replica, self._out)
         self.coordinator = Coordinator(
-            node, session, self._settings, self.replica, self._out, self._decided, self._restored
+            node,
+            session,
+            self._settings,
+            self.replica,
+            self._out,
+            self._decided,
+            self._restored,
+            self.streams,
+            self._sequenced,
         )
 
     # --- the shape of a machine ----------------------------------------------------------------------------------
@@ -92,7 +110,7 @@ class GroupsMachine:
     @property
     def deadline(self) -> float | None:
         """When `step` must be called next though nothing happened."""
-        parts = (self.coordinator, self.proposer, self.pollers, self.voters)
+        parts = (self.coordinator, self.proposer, self.pollers, self.voters, self.fast_sender)
         times = [self._fetch_at, *(part.deadline for part in parts)]
         if self._heard is None:
             return 0.0
@@ -117,6 +135,7 @@ class GroupsMachine:
         self.proposer.tick(now)
         self.pollers.tick(now)
         self.voters.tick(now)
+        self.fast_sender.tick(now)
         if self._fetch_at is not None and now >= self._fetch_at:
             self._fetch(now)
         self._judge_contact(now)
@@ -138,22 +157,31 @@ class GroupsMachine:
                 self.coordinator.view_changed(now, message)
         elif isinstance(message, SystemAppended | SystemRefused | SystemRead):
             self.coordinator.registry_said(now, message, cause)
-        elif isinstance(message, Propose | Fetch | Votes):
+        elif isinstance(message, Propose | Fetch | Votes | FastSend | Lent):
             self._for_coordinator(now, node, message, cause)
         else:
             self._from_coordinator(now, node, message)
 
-    def _for_coordinator(self, now: float, node: int, message: Propose | Fetch | Votes, cause: str) -> None:
+    def _for_coordinator(
+        self, now: float, node: int, message: Propose | Fetch | Votes | FastSend | Lent, cause: str
+    ) -> None:
         if isinstance(message, Propose):
             self.coordinator.proposed(now, node, message, cause)
         elif isinstance(message, Fetch):
-            self.coordinator.fetched(node, message, cause)
+            self.coordinator.fetched(now, node, message, cause)
+        elif isinstance(message, FastSend):
+            self.coordinator.fast_sent(now, node, message, cause)
+        elif isinstance(message, Lent):
+            self.coordinator.lent(now, node, message)
         else:
             self.coordinator.voted(now, node, message)
 
     def _from_coordinator(self, now: float, node: int, message: Message) -> None:
         if isinstance(message, Outdated):
             self.proposer.outdated(now, message.group, message.session)
+            self.fast_sender.outdated(now, message.group, message.session)
+        elif isinstance(message, FastRefused):
+            self.fast_sender.refused(message.group, message.session, message.number)
         elif isinstance(message, Beat):
             if self._word(now, node, message.term):
                 self._heard_of(now, message.number)
@@ -161,6 +189,11 @@ class GroupsMachine:
             if self._word(now, node, message.term):
                 self.voters.called(now, node, message)
                 self.proposer.patience[message.group] = now + message.left + self._settings.decide_within
+        elif isinstance(message, Lend):
+            if self._word(now, node, message.term):
+                self._lend(node, message)
+        elif isinstance(message, Fast):
+            self._fast(now, node, message)
         elif isinstance(message, Announce):
             self._announced(now, node, message)
         elif isinstance(message, Caught):
@@ -172,13 +205,14 @@ class GroupsMachine:
             return
         changed = (leading.epoch, leading.primary) != (self._epoch, self.proposer.primary)
         self._epoch = max(self._epoch, leading.epoch)
-        self.proposer.primary = leading.primary
+        self.proposer.primary = self.fast_sender.primary = leading.primary
         if leading.primary != self._node:
             self.coordinator.retire()
         else:
             self.coordinator.lead(now, leading.epoch)
         if changed:
             self.proposer.repeat(now)
+            self.fast_sender.repeat(now)
             if leading.primary not in (0, self._node):  # it may have been leading for long: do not wait for its beat
                 self._source = leading.primary
                 self._fetch(now)
@@ -194,6 +228,7 @@ class GroupsMachine:
             self._term, self._source, self._number, self._told = term, node, None, 0
             self.voters.forget_calls()
             self.proposer.repeat(now)
+            self.fast_sender.repeat(now)
             self._fetch(now)
         return True
 
@@ -210,15 +245,43 @@ class GroupsMachine:
             self._number = message.number
         self._heard_of(now, message.number)
 
+    def _fast(self, now: float, node: int, message: Fast) -> None:
+        if not self._word(now, node, message.term):
+            return  # whoever leads now may know nothing of it
+        taken = self.replica.get(message.group).view >= message.view and self._sequenced(message)
+        if self._number is not None and message.number == self._number + 1 and taken:
+            self._number = message.number
+        self._heard_of(now, message.number)
+
+    def _sequenced(self, message: Fast, jump: bool = False) -> bool:
+        """Take fast messages of the present coordinator; return whether those before them are there, too."""
+        taken = self.streams.take(message, jump)
+        if taken is None:
+            return False
+        self.fast_sender.sequenced(message.group, message.view, *taken)
+        self.pollers.wake(message.group)
+        return True
+
+    def _lend(self, node: int, message: Lend) -> None:
+        stream = self.streams.get(message.group, message.view)
+        lent = tuple(stream.after(message.after))
+        answer = Lent(message.term, message.group, message.view, stream.count - len(lent) + 1, lent)
+        self._out.append(Send(Address(SERVICE, node), answer))
+
     def _caught(self, now: float, node: int, message: Caught) -> None:
         for decision in message.decisions:
             self._decided(decision)
+        new = message.term > self._term
         if not self._word(now, node, message.term) or message.session != self._session:
             return
         for snapshot in message.snapshots:
             held = self.replica.get(snapshot.state.name).version
             if snapshot.state.version > held or snapshot.instead_of == held:
                 self._restored(snapshot)
+        for told in message.fast:
+            self._sequenced(told, jump=True)
+        if new:
+            return  # what it has of fast messages, this coordinator must hear in its own term: that is on its way
         self._fetch_at = None
         if message.complete:
             self._number = max(self._number or 0, message.number)
@@ -235,12 +298,16 @@ class GroupsMachine:
 
     def _fetch(self, now: float) -> None:
         self._fetch_at = now + self._settings.repeat
-        self._out.append(Send(Address(SERVICE, self._source), Fetch(self._session, self.replica.have())))
+        self._out.append(Send(Address(SERVICE, self._source), self._question()))
+
+    def _question(self) -> Fetch:
+        return Fetch(self._session, self.replica.have(), self._term, self.streams.report())
 
     def _decided(self, decision: Decision) -> str:
         """A decision is known to be durable: apply it if it is the next of its group."""
         outcome = self.replica.apply(decision)
         if outcome == "applied":
+            self.streams.decided(decision)
             self._moved(self.replica.groups[decision.group], decision)
         return outcome
 
@@ -253,6 +320,10 @@ class GroupsMachine:
     def _restored(self, snapshot: Snapshot) -> None:
         """This node lagged too far in a group, and takes it over whole."""
         self.replica.restore(snapshot)
+        if snapshot.instead_of > snapshot.state.version:
+            self.streams.drop(snapshot.state.name)
+        for decision in snapshot.recent:
+            self.streams.decided(decision)
         self._moved(self.replica.groups[snapshot.state.name], None)
 
     def _follow_own(self, now: float) -> None:
@@ -280,6 +351,7 @@ class GroupsMachine:
         self.frozen = frozen
         if frozen:
             self.voters.forget_calls()
+            self.fast_sender.give_up(self._frozen_error("the message may have been sent, or not"))
             self.proposer.withdraw(self._frozen_error("the group operation is not finished"))
         self.pollers.freeze(frozen)
         self._out.append(Publish(CONTACT_TOPIC, {"frozen": frozen}))
@@ -332,7 +404,10 @@ class GroupsMachine:
             self._known(name)
         elif not (member if pending is None else pending):
             raise errors.NotMember(f"{party} is no member of the group {name}", "join it first")
-        self.proposer.add(now, name, wishes.proposal(question, group), request, cause)
+        if isinstance(question, Broadcast) and question.fast:
+            self.fast_sender.add(now, name, party, question.body, request, cause)
+        else:
+            self.proposer.add(now, name, wishes.proposal(question, group), request, cause)
 
     @staticmethod
     def _frozen_error(consequence: str) -> errors.Frozen:
@@ -354,6 +429,7 @@ class GroupsMachine:
             "members": list(group.members.values()),
             "state": group.state,
             "voted": list(group.voted),
+            "fast": self.streams.cursor(group),
             "phase": self._phase(name),
         }
 
@@ -378,6 +454,8 @@ class GroupsMachine:
         """Raise AssertionError when one of the machine's invariants does not hold."""
         self.coordinator.check_invariants()
         self.proposer.check_invariants()
+        self.fast_sender.check_invariants()
+        self.streams.check_invariants()
         for name, group in self.replica.groups.items():
             versions = [decision.version for decision in group.recent]
             first = group.version - len(versions) + 1

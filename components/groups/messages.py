@@ -58,7 +58,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     `who`: those that joined, left, failed or were expelled together; else the one that sent or proposed it, which is
     no member (its `joined` is 0) when it spoke from outside. `body`: the message, the value, what was put to the vote,
     or the reason of an expulsion. `number` is that sender's proposal. `frozen` and `thawed` are made by each node for
-    itself and count no sequence.
+    itself and count no sequence. `fast`: the message went past the log, and `sequence` counts those of the view.
     """
 
     kind: Kind
@@ -67,6 +67,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     who: tuple[Member, ...] = ()
     body: bytes = b""
     number: int = 0
+    fast: bool = False
 
 
 class Frontier(msgspec.Struct, frozen=True, array_like=True):
@@ -138,6 +139,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
 
     Durable in the core log before anybody hears of it. `view` is the group's view number after it. `tally`: the vote
     that it is the outcome of. `voted`: what the group puts to the vote from now on, said by the first that joins.
+    `fast`: how many fast messages the view had that was present before it, all of them sequenced by then; -1: none
+    were ever sent in this group.
     """
 
     group: str
@@ -147,6 +150,12 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     settled: tuple[Settled, ...] = ()
     tally: Tally | None = None
     voted: tuple[Op, ...] | None = None
+    fast: int = -1
+
+    @property
+    def changes_view(self) -> bool:
+        """Whether members came or went."""
+        return any(event.kind in ("joined", "left", "failed", "expelled") for event in self.events)
 
 
 class GroupState(msgspec.Struct, frozen=True):
@@ -160,6 +169,7 @@ class GroupState(msgspec.Struct, frozen=True):
     state: bytes = b""
     frontiers: tuple[tuple[int, Frontier], ...] = ()  # by node number
     voted: tuple[Op, ...] = ()
+    fast: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -268,11 +278,79 @@ class Fetch(Message, frozen=True):
     """A node to the coordinator: I hold each of these groups at this version; send what is missing.
 
     Sent at the first word of a new term and after a gap; repeated until a complete `Caught` comes. `session` is the
-    sender's: an answer meant for its former life is of no use to it.
+    sender's: an answer meant for its former life is of no use to it. `fast` says, for each group and view, up to which
+    fast message it has them; once `term` is the coordinator's, no former one can make it have more.
     """
 
     session: int
     have: dict[str, int]
+    term: int = 0
+    fast: dict[str, dict[int, int]] = {}
+
+
+class FastMessage(msgspec.Struct, frozen=True, array_like=True):
+    """One fast message: who sent it, and the number that the sender's node gave it in `session`."""
+
+    who: Member
+    session: int
+    number: int
+    body: bytes
+
+
+class FastSend(Message, frozen=True):
+    """A node to the coordinator: sequence these `(number, party, body)`, which follow number `after` (0: none before).
+
+    Repeated from the first that the sender has not seen sequenced; each number is taken once.
+    """
+
+    group: str
+    boot_id: str
+    session: int
+    after: int
+    messages: tuple[tuple[int, str, bytes], ...]
+
+
+class FastRefused(Message, frozen=True):
+    """The coordinator to a sender: this one came from a party that is no member. If it is lost, the wait just ends."""
+
+    group: str
+    session: int
+    number: int
+
+
+class Fast(Message, frozen=True):
+    """The coordinator to every node of the view: the fast messages of this view of the group from `first` on.
+
+    `number` is an announcement's, so a lost one is noticed as those are; it is 0 within a `Caught`. `end`: the view is
+    over and had so many; -1: it is not said.
+    """
+
+    term: int
+    number: int
+    group: str
+    view: int
+    first: int
+    messages: tuple[FastMessage, ...]
+    end: int = -1
+
+
+class Lend(Message, frozen=True):
+    """A new coordinator to a node that has more fast messages: send those after `after`. Repeated until it does."""
+
+    term: int
+    group: str
+    view: int
+    after: int
+
+
+class Lent(Message, frozen=True):
+    """The answer to `Lend`: all from `first` on that the node holds."""
+
+    term: int
+    group: str
+    view: int
+    first: int
+    messages: tuple[FastMessage, ...]
 
 
 class Caught(Message, frozen=True):
@@ -287,6 +365,7 @@ class Caught(Message, frozen=True):
     complete: bool
     decisions: tuple[Decision, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
+    fast: tuple[Fast, ...] = ()
 
 
 class CallVote(Message, frozen=True):
@@ -321,7 +400,10 @@ class Votes(Message, frozen=True):
     votes: tuple[tuple[str, Vote | None, str], ...]
 
 
-GroupsMessage = Propose | Outdated | Announce | Beat | Fetch | Caught | CallVote | Votes
+GroupsMessage = (
+    Propose | Outdated | Announce | Beat | Fetch | Caught | CallVote | Votes
+    | FastSend | FastRefused | Fast | Lend | Lent
+)  # fmt: skip
 
 # --- local facts ----------------------------------------------------------------------------------------------
 

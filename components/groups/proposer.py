@@ -15,6 +15,7 @@ import msgspec
 from ... import errors
 from ...bus.machine import Address, Effect, Reply, Send
 from .drafting import put_to_vote
+from .fast import Streams
 from .messages import SERVICE, Decision, Frontier, Op, Proposal, Propose, Tally
 from .replica import Group, Replica
 from .settings import Settings
@@ -68,8 +69,16 @@ class Proposer:
     """Bring this node's proposals to a decision. Invariant: a line's numbers are consecutive and end at `last`."""
 
     def __init__(
-        self, node: int, boot_id: str, session: int, settings: Settings, replica: Replica, out: list[Effect]
+        self,
+        node: int,
+        boot_id: str,
+        session: int,
+        settings: Settings,
+        replica: Replica,
+        streams: Streams,
+        out: list[Effect],
     ) -> None:
+        self._streams = streams
         self._node = node
         self.boot_id = boot_id
         self._session = session
@@ -222,6 +231,7 @@ class Proposer:
                 "member": member,
                 "members": list(group.members.values()),
                 "state": group.state,
+                "fast": self._streams.cursor(group),
             }
         sequence = group.sequence
         for event in decision.events if decision else ():

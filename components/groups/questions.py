@@ -31,12 +31,13 @@ class LeaveGroup(msgspec.Struct, frozen=True):
 
 
 class Broadcast(msgspec.Struct, frozen=True):
-    """Send `body` to all members, durably and in the same order for all."""
+    """Send `body` to all members, durably and in the same order for all; `fast`: past the log, within the view."""
 
     group: str
     party: str
     body: bytes
     outside: bool = False
+    fast: bool = False
 
 
 class SetState(msgspec.Struct, frozen=True):
@@ -91,13 +92,15 @@ class Poll(msgspec.Struct, frozen=True):
     """Wait for events after `since` (None: from now on), at most `wait` seconds.
 
     `frozen` is what the asker believes; if the node knows otherwise it answers at once with that event (None: the
-    asker wants to hear of a change only while it waits).
+    asker wants to hear of a change only while it waits). `fast`: a view and up to which of its fast messages the asker
+    has them (None: from now on).
     """
 
     group: str
     since: int | None
     wait: float
     frozen: bool | None = None
+    fast: tuple[int, int] | None = None
 
 
 class Show(msgspec.Struct, frozen=True):

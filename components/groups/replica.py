@@ -50,6 +50,7 @@ class Group:
         self.state = state.state
         self.frontiers: dict[int, Frontier] = dict(state.frontiers)
         self.voted: tuple[Op, ...] = state.voted
+        self.fast = state.fast  # whether fast messages were ever sent here
         self.recent: deque[Decision] = deque()
         self.tallies: deque[Tally] = deque(maxlen=settings.tallies)
         self._bytes = 0
@@ -58,6 +59,7 @@ class Group:
         """Take the next step. The caller has checked that it is the next."""
         if decision.voted is not None:
             self.voted = decision.voted
+        self.fast = self.fast or decision.fast >= 0
         for event in decision.events:
             if event.kind == "joined":
                 self.members.update((member.key, member) for member in event.who)
@@ -69,6 +71,7 @@ class Group:
             self.sequence = event.sequence
             if not self.members:
                 self.state = b""  # a value belongs to those who agreed on it
+                self.fast = False
         for settled in decision.settled:
             self.frontiers[settled.node] = advance(self.frontiers.get(settled.node), settled, self._settings.window)
         self.version = decision.version
@@ -98,6 +101,7 @@ class Group:
             self.state,
             tuple(sorted(self.frontiers.items(), key=lambda item: item[0])),
             self.voted,
+            self.fast,
         )
 
     def events_since(self, since: int) -> tuple[int, list[Event]]:

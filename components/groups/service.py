@@ -15,7 +15,7 @@ import msgspec
 from ...bus.context import ComponentContext
 from ...bus.messages import Role
 from ...bus.service import Request, Seconds, verb
-from ...errors import Denied, NotImplementedYet, Refused
+from ...errors import Denied, Refused
 from ..registry.client import read_nodes
 from .engine import GroupsEngine
 from .messages import SERVICE, Default, Event, Member, Op, Terms, Vote
@@ -68,11 +68,10 @@ class GroupsService:
     ) -> dict[str, Any]:
         """Send a message to all members, through the log; returns `{group, view, sequence}` when it is decided.
 
+        `fast`: past the log, ordered within the view; `sequence` is then its number there, and it is not durable.
         `outside`, here and below: the caller need not be a member; the group must have some.
         """
-        if fast:
-            raise NotImplementedYet("messages outside the log (fast) are not built yet (SPEC 11.1)")
-        question = Broadcast(group, self._party(request), msgspec.msgpack.encode(body), outside)
+        question = Broadcast(group, self._party(request), msgspec.msgpack.encode(body), outside, fast)
         return self._plain(await self._engine.ask(question, request.cause))
 
     @verb(Role.OPERATOR)
@@ -138,14 +137,15 @@ class GroupsService:
         since: int | None = None,
         wait: Seconds = 10.0,
         frozen: bool | None = None,
+        fast: tuple[int, int] | None = None,
     ) -> dict[str, Any]:
         """Wait for events after sequence `since` (default: from now on), at most `wait` seconds; membership not needed.
 
-        Returns `{group, from, to, missed, events, frozen}`; go on with `since=to`. `missed` counts events no longer
-        held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes: if it is
-        otherwise, the answer comes at once with an event `frozen` or `thawed`.
+        Returns `{group, from, to, fast, missed, events, frozen}`; go on with `since=to`, `fast=fast`. `missed` counts
+        events no longer held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes: if
+        it is otherwise, the answer comes at once with an event `frozen` or `thawed`.
         """
-        return self._plain(await self._engine.ask(Poll(group, since, wait, frozen), request.cause))
+        return self._plain(await self._engine.ask(Poll(group, since, wait, frozen, fast), request.cause))
 
     @verb()
     async def ls(self, request: Request) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ class GroupsService:
 
     @verb()
     async def show(self, request: Request, *, name: str) -> dict[str, Any]:
-        """Return one group: `{name, view, sequence, members, state, voted, phase}`."""
+        """Return one group: `{name, view, sequence, members, state, voted, fast, phase}`."""
         return self._plain(await self._engine.ask(Show(name), request.cause))
 
     @verb()
@@ -214,8 +214,9 @@ def member_dict(member: Member) -> dict[str, Any]:
 
 
 def event_dict(event: Event) -> dict[str, Any]:
-    """Return an event as plain data: `{kind, sequence, view, who, body}`."""
+    """Return an event as plain data: `{kind, sequence, view, who, body, fast}`."""
     return {
+        "fast": event.fast,
         "kind": event.kind,
         "sequence": event.sequence,
         "view": event.view,

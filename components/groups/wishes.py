@@ -20,14 +20,17 @@ def check(question: Wish, exists: bool, groups: int, settings: Settings) -> None
     name = question.group
     if not NAME.fullmatch(name):
         raise errors.UsageError(f"'{name}' is no name for a group", "1 to 64 of the characters a-z 0-9 . _ -")
+    stranger = not question.component if isinstance(question, JoinGroup) else getattr(question, "outside", False)
+    if name.startswith(SYSTEM_PREFIX) and stranger:
+        raise errors.Denied(f"the group {name} is for covey's own components", "choose a name without sys.")
     if isinstance(question, JoinGroup):
-        if name.startswith(SYSTEM_PREFIX) and not question.component:
-            raise errors.Denied(f"the group {name} is for covey's own components", "choose a name without sys.")
         if not exists and groups >= settings.groups:
             raise errors.Refused(f"the cluster has {groups} groups, the most it can have")
         wrong = [op for op in question.voted if op not in VOTABLE]
         if wrong:
             raise errors.UsageError(f"a group cannot vote on '{wrong[0]}'", f"it can on: {', '.join(VOTABLE)}")
+    elif isinstance(question, Broadcast) and question.fast and question.outside:
+        raise errors.UsageError("only a member can send fast messages", "join the group, or send a strong one")
     elif isinstance(question, ProposeVote):
         _check_terms(question.terms, settings)
     body = _body(question)

@@ -245,7 +245,7 @@ def test_a_gap_is_fetched_and_a_duplicate_dropped() -> None:
     run.hear(Announce(7, 1, joined()))
     assert run.machine.replica.get("db").version == 1 and not run.sent(Fetch)
     run.hear(Announce(7, 3, joined(3, 3, who=Member(2, "b2", "x", 3))))
-    assert run.sent(Fetch) == [Fetch(50, {"db": 1})]
+    assert run.sent(Fetch) == [Fetch(50, {"db": 1}, 7)]
     run.wait(0.6)
     assert run.sent(Fetch), "repeated until answered"
     second = joined(2, 2, who=Member(2, "b2", "y", 2))
