@@ -111,7 +111,7 @@ class GroupEvents:
         self.frozen = False
         self._bus = bus
         self._since: int | None = None
-        self._fast: tuple[int, int] | None = None
+        self._fast: tuple[int, int, int] | None = None
         self._events: deque[GroupEvent] = deque()
 
     def __aiter__(self) -> GroupEvents:

@@ -381,6 +381,7 @@ class Coordinator:
         fast, all_fast = self._streams.missing(self.term, message.fast) if self._sequencer.flushed else ([], True)
         caught = Caught(
             message.session,
+            message.term,
             self.term,
             self.number,
             complete and all_fast,

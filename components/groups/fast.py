@@ -3,7 +3,8 @@
 Pure data, shared by the node's half (who polls) and the coordinator's (`sequencer.py`). A *stream* is one view's
 messages; they are numbered from 1 without a gap, so all nodes hold beginnings of the same. Nobody is told of a later
 view before the stream of the one it knows is complete: that is what makes members that pass from view to view together
-have seen the same in it. What a stream does not hold any more, a poller that lags is told to have missed.
+have seen the same in it. What a stream does not hold any more, a poller that lags is told to have missed. So is one
+that had fast messages of the present view from a former life of this process: nobody else may have had them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from .messages import Decision, Event, Fast, FastMessage
+from .messages import Decision, Event, Fast, FastMessage, Report
 from .replica import Group
 from .settings import Settings
 
-Cursor = tuple[int, int]
-"""Up to where a poller has fast messages: a view, and how many of it."""
+Cursor = tuple[int, int, int]
+"""Up to where a poller has fast messages: a view, how many of it, and the session of the machine that gave it them."""
 
 MESSAGE_BYTES = 100  # about what a message takes beside its body
 
@@ -78,9 +79,11 @@ class Stream:
 class Streams:
     """The streams of all groups on one node."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, session: int) -> None:
         self._settings = settings
+        self._session = session
         self._groups: dict[str, dict[int, Stream]] = {}
+        self._dropped: dict[str, int] = {}  # the latest view of each group whose stream is not held any more
         self._last: dict[tuple[str, int], tuple[int, int]] = {}
 
     # --- what becomes known --------------------------------------------------------------------------------------
@@ -100,10 +103,10 @@ class Streams:
         views = self._groups.get(told.group, {})
         if len(views) >= self._settings.fast_views and told.view < min(views):
             return 0, []  # long over
+        if told.first > self.get(told.group, told.view).count + 1 and not jump:
+            return None
         stream = self._made(told.group, told.view)
         if told.first > stream.count + 1:
-            if not jump:
-                return None
             stream.jump(told.first - 1)
         first = stream.count + 1
         news = list(told.messages[first - told.first :])
@@ -138,6 +141,7 @@ class Streams:
         views = self._groups.get(name, {})
         for view in sorted(views)[: -self._settings.fast_views]:
             del views[view]
+            self._dropped[name] = view
         messages = sum(len(stream.held) for stream in views.values()) - self._settings.fast_messages
         size = sum(stream.bytes for stream in views.values()) - self._settings.fast_bytes
         for _, stream in sorted(views.items()):
@@ -153,16 +157,17 @@ class Streams:
 
     def cursor(self, group: Group) -> Cursor:
         """Return where a poller begins that wants what comes from now on."""
-        return (group.view, self.get(group.name, group.view).count)
+        return (group.view, self.get(group.name, group.view).count, self._session)
 
     def merge(self, name: str, cursor: Cursor, events: Iterable[Event]) -> tuple[list[Event], Cursor, int]:
         """Return the events with the fast messages between them, up to where, and how many fast ones are lost.
 
         It ends before the first event of a view if the stream of the one before it is not complete.
         """
-        streams, (view, number) = self._groups.get(name, {}), cursor
+        streams, (view, number, session) = self._groups.get(name, {}), cursor
         found: list[Event] = []
-        missed = 0
+        unsure = view <= self._dropped.get(name, 0) or (number and session != self._session)
+        missed = 1 if unsure else 0  # at least, for all that is known
         for event in events:
             while view < event.view:
                 stream = streams.get(view)
@@ -171,7 +176,7 @@ class Streams:
                     missed += lost
                     found += news
                     if not stream.complete or number < stream.count:
-                        return found, (view, number), missed
+                        return found, (view, number, self._session), missed
                 view, number = min((v for v in streams if view < v < event.view), default=event.view), 0
             found.append(event)
         stream = streams.get(view)
@@ -179,25 +184,26 @@ class Streams:
             lost, news, number = stream.events(number)
             missed += lost
             found += news
-        return found, (view, number), missed
+        return found, (view, number, self._session), missed
 
-    def report(self) -> dict[str, dict[int, int]]:
+    def report(self) -> Report:
         """Return how many of each stream are known here."""
         return {
-            name: {view: stream.count for view, stream in sorted(views.items())}
+            name: tuple((view, stream.count) for view, stream in sorted(views.items()))
             for name, views in sorted(self._groups.items())
             if views
         }
 
-    def missing(self, term: int, have: dict[str, dict[int, int]]) -> tuple[list[Fast], bool]:
+    def missing(self, term: int, have: Report) -> tuple[list[Fast], bool]:
         """Return what a node that reports `have` lacks, at most one batch of it, and whether that is all."""
         found: list[Fast] = []
         room = self._settings.batch_bytes
         for name in sorted(self._groups):
+            counts = dict(have.get(name, ()))
             for _, stream in sorted(self._groups[name].items()):
                 if room < 0:
                     return found, False
-                held = have.get(name, {}).get(stream.view, 0)
+                held = counts.get(stream.view, 0)
                 if held < stream.count or stream.end is not None:
                     found.append(self.told(term, 0, name, stream, held))
                     room -= sum(MESSAGE_BYTES + len(message.body) for message in found[-1].messages)

@@ -88,7 +88,7 @@ class GroupsMachine:
         self._source = 0  # who coordinates this term
         self._fetch_at: float | None = None
         self.replica = Replica(self._settings)
-        self.streams = Streams(self._settings)
+        self.streams = Streams(self._settings, session)
         self.pollers = Pollers(self._settings, self.replica, self.streams, self._out)
         self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self.streams, self._out)
         self.fast_sender = FastSender(node, boot_id, session, self._settings, self._out)
@@ -271,7 +271,6 @@ class GroupsMachine:
     def _caught(self, now: float, node: int, message: Caught) -> None:
         for decision in message.decisions:
             self._decided(decision)
-        new = message.term > self._term
         if not self._word(now, node, message.term) or message.session != self._session:
             return
         for snapshot in message.snapshots:
@@ -280,8 +279,8 @@ class GroupsMachine:
                 self._restored(snapshot)
         for told in message.fast:
             self._sequenced(told, jump=True)
-        if new:
-            return  # what it has of fast messages, this coordinator must hear in its own term: that is on its way
+        if message.asked != self._term:
+            return  # what this node has of fast messages, the coordinator must hear in its own term: that is on its way
         self._fetch_at = None
         if message.complete:
             self._number = max(self._number or 0, message.number)

@@ -23,6 +23,7 @@ TAKEOVER_SLOT = "/coordinator"  # no group can have this name
 
 ViewId = tuple[int, int]
 Key = tuple[int, str, str]
+Report = dict[str, tuple[tuple[int, int], ...]]  # of each group: views, and how many fast messages of each are known
 Op = Literal["join", "leave", "failed", "expel", "message", "state", "propose", "void"]
 Kind = Literal["joined", "left", "failed", "expelled", "message", "state", "decided", "rejected", "frozen", "thawed"]
 Vote = Literal["approve", "reject", "continue"]
@@ -285,7 +286,7 @@ class Fetch(Message, frozen=True):
     session: int
     have: dict[str, int]
     term: int = 0
-    fast: dict[str, dict[int, int]] = {}
+    fast: Report = {}
 
 
 class FastMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -356,10 +357,12 @@ class Lent(Message, frozen=True):
 class Caught(Message, frozen=True):
     """The coordinator's answer to `Fetch`. If `complete`, the node then holds all up to announcement `number`.
 
-    If not, the node applies it and fetches again. A duplicate adds nothing.
+    If not, the node applies it and fetches again. A duplicate adds nothing. `asked` is the term in the `Fetch`: until
+    one of the present term is answered, the coordinator may not know which fast messages the node has.
     """
 
     session: int
+    asked: int
     term: int
     number: int
     complete: bool

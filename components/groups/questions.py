@@ -92,15 +92,15 @@ class Poll(msgspec.Struct, frozen=True):
     """Wait for events after `since` (None: from now on), at most `wait` seconds.
 
     `frozen` is what the asker believes; if the node knows otherwise it answers at once with that event (None: the
-    asker wants to hear of a change only while it waits). `fast`: a view and up to which of its fast messages the asker
-    has them (None: from now on).
+    asker wants to hear of a change only while it waits). `fast`: up to where the asker
+    has the fast messages, as the last answer said (None: from now on).
     """
 
     group: str
     since: int | None
     wait: float
     frozen: bool | None = None
-    fast: tuple[int, int] | None = None
+    fast: tuple[int, int, int] | None = None
 
 
 class Show(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...bus.machine import Message
 from .fast import Streams
-from .messages import Fast, FastMessage, FastRefused, FastSend, Lend, Lent, Member, Outdated
+from .messages import Fast, FastMessage, FastRefused, FastSend, Lend, Lent, Member, Outdated, Report
 from .replica import Group, Replica
 from .settings import Settings
 
@@ -42,7 +42,7 @@ class Sequencer:
         self._tell = tell
         self._term = 0
         self._awaited: dict[int, str] | None = None  # boot ids of nodes whose reports are missing; None: not known yet
-        self._reports: dict[int, dict[str, dict[int, int]]] = {}
+        self._reports: dict[int, Report] = {}
         self._lenders: dict[tuple[str, int, int], float] = {}  # group, view, node: when it was asked
         self._last: dict[tuple[str, int], tuple[int, int]] = {}
         self._held: dict[str, list[_Held]] = {}
@@ -75,7 +75,7 @@ class Sequencer:
         self._lenders = {key: at for key, at in self._lenders.items() if key[2] in nodes}
         return self._is_flushed()
 
-    def reported(self, now: float, node: int, report: dict[str, dict[int, int]]) -> bool:
+    def reported(self, now: float, node: int, report: Report) -> bool:
         """Take a node's report of this term; return whether that was the last to wait for."""
         if self.flushed or node in self._reports:
             return False
@@ -83,7 +83,7 @@ class Sequencer:
         if self._awaited is not None:
             self._awaited.pop(node, None)
         for name, views in sorted(report.items()):
-            for view, count in sorted(views.items()):
+            for view, count in views:
                 if count > self._streams.get(name, view).count:
                     self._lend(now, (name, view, node))
         return self._is_flushed()
@@ -108,11 +108,11 @@ class Sequencer:
             return False
         self.flushed = True
         for name, views in self._streams.report().items():
-            for view, count in views.items():
+            for view, count in views:
                 if view < self._replica.get(name).view:
                     self._streams.end(name, view)
                 stream = self._streams.get(name, view)
-                lowest = min(report.get(name, {}).get(view, 0) for report in self._reports.values())
+                lowest = min(dict(report.get(name, ())).get(view, 0) for report in self._reports.values())
                 if lowest < count or stream.end is not None:
                     self._tell.all(self._streams.told(self._term, 0, name, stream, lowest), "")
         return True

@@ -137,13 +137,13 @@ class GroupsService:
         since: int | None = None,
         wait: Seconds = 10.0,
         frozen: bool | None = None,
-        fast: tuple[int, int] | None = None,
+        fast: tuple[int, int, int] | None = None,
     ) -> dict[str, Any]:
         """Wait for events after sequence `since` (default: from now on), at most `wait` seconds; membership not needed.
 
         Returns `{group, from, to, fast, missed, events, frozen}`; go on with `since=to`, `fast=fast`. `missed` counts
-        events no longer held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes: if
-        it is otherwise, the answer comes at once with an event `frozen` or `thawed`.
+        events no longer held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes:
+        if it is otherwise, the answer comes at once with an event `frozen` or `thawed`.
         """
         return self._plain(await self._engine.ask(Poll(group, since, wait, frozen, fast), request.cause))
 
