@@ -166,7 +166,7 @@ class Streams:
         """
         streams, (view, number, session) = self._groups.get(name, {}), cursor
         found: list[Event] = []
-        unsure = view <= self._dropped.get(name, 0) or (number and session != self._session)
+        unsure = view <= self._dropped.get(name, -1) or (number and session != self._session)
         missed = 1 if unsure else 0  # at least, for all that is known
         for event in events:
             while view < event.view:
