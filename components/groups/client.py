@@ -193,7 +193,8 @@ class Group(GroupEvents):
         self._me = _member(found["member"])
         fresh = found["sequence"] <= self._me.joined + 1  # else this connection was a member before
         self._since = self._me.joined - 1 if fresh else found["sequence"]
-        self.view, self.state, self._fast = found["view"], found["state"], found["fast"]
+        self._fast = found["fast"] if fresh else None
+        self.view, self.state = found["view"], found["state"]
         self.members = _members(found["members"])
         return self
 

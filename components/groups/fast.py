@@ -26,12 +26,17 @@ MOST = 500  # of one stream in one answer to a poller
 
 
 class Stream:
-    """One view's fast messages. `count` is the number of the last, `end` what it will be; None: not known."""
+    """One view's fast messages. `count` is the number of the last, `end` what it will be; None: not known.
+
+    `decided` is what it was when the view's end was decided. It is more than `end` if nobody has the last ones any more,
+    though somebody may have had them.
+    """
 
     def __init__(self, view: int) -> None:
         self.view = view
         self.count = 0
         self.end: int | None = None
+        self.decided = 0
         self.held: deque[FastMessage] = deque()
         self.bytes = 0
 
@@ -125,6 +130,7 @@ class Streams:
         views = self._groups.get(decision.group, {})
         if decision.fast or decision.view - 1 in views:
             stream = self._made(decision.group, decision.view - 1)
+            stream.decided = decision.fast
             stream.end = decision.fast if stream.end is None else stream.end
         self._trim(decision.group)
 
@@ -155,8 +161,11 @@ class Streams:
         """Return session and number of the last message of a node that is known to be sequenced."""
         return self._last.get((name, node), (0, 0))
 
-    def cursor(self, group: Group) -> Cursor:
-        """Return where a poller begins that wants what comes from now on."""
+    def cursor(self, group: Group, joined: int | None = None) -> Cursor:
+        """Return where a poller begins: from now on, or from its own join at `joined`."""
+        for event in (event for decision in group.recent for event in decision.events):
+            if event.sequence == joined:
+                return (event.view, 0, self._session)
         return (group.view, self.get(group.name, group.view).count, self._session)
 
     def merge(self, name: str, cursor: Cursor, events: Iterable[Event]) -> tuple[list[Event], Cursor, int]:
@@ -177,6 +186,7 @@ class Streams:
                     found += news
                     if not stream.complete or number < stream.count:
                         return found, (view, number, self._session), missed
+                    missed += max(0, stream.decided - stream.count)
                 view, number = min((v for v in streams if view < v < event.view), default=event.view), 0
             found.append(event)
         stream = streams.get(view)

@@ -231,7 +231,7 @@ class Proposer:
                 "member": member,
                 "members": list(group.members.values()),
                 "state": group.state,
-                "fast": self._streams.cursor(group),
+                "fast": self._streams.cursor(group, member.joined),
             }
         sequence = group.sequence
         for event in decision.events if decision else ():

@@ -51,8 +51,8 @@ class GroupsService:
     ) -> dict[str, Any]:
         """Make the calling party a member. If the group has none, `state` becomes its value, and it votes on `voted`.
 
-        Returns `{group, view, sequence, joined, member, members, state}`; poll from `joined - 1` to see the own join
-        first. `voted`: any of `join`, `expel`, `state`.
+        Returns `{group, view, sequence, joined, member, members, state, fast}`; poll from `joined - 1` and `fast` to
+        see the own join first. `voted`: any of `join`, `expel`, `state`.
         """
         question = JoinGroup(group, self._party(request), _packed(state), request.role >= Role.COMPONENT, voted)
         return self._plain(await self._engine.ask(question, request.cause))

@@ -200,10 +200,6 @@ class Party:
                 self.joined = self.join_asked.result["joined"]
                 self.cursor = self.joined - 1
                 self.fast = self.join_asked.result["fast"]
-                if (
-                    self.join_asked.result["sequence"] > self.joined + 1
-                ):  # a member for long: fast ones come from now on
-                    self.unsure.update(range(self.fast[0] + 1))
             elif self.join_asked.done or self.join_asked.unknown:
                 self.join_asked = self.ask(JoinGroup(self.group, self.name))
         elif self.polled is None or self.polled.unknown:
