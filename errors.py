@@ -158,6 +158,13 @@ class Unreachable(CoveyError):
     code = "bus.unreachable"
 
 
+class UnknownNode(Unreachable):
+    """The cluster has no node of that number, as far as this node knows. `covey node ls` lists the nodes."""
+
+    code = "bus.unknown_node"
+    exit_code = 4
+
+
 class Overloaded(CoveyError):
     """A queue is full: the called party does not keep up. Try again later."""
 

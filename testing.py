@@ -6,13 +6,15 @@ start` does, each cluster with a folder, loopback addresses and a port of its ow
 `pytest_plugins = ["covey.testing"]` in a conftest.py brings them in. The simulator of protocol machines and the judges
 of histories live in `bus/` and are handed on from there when they are first asked for.
 
-What is odd: a daemon is killed by the kernel when the thread that started it ends, so that an aborted run leaves
-nothing behind; start nodes from the main thread. A cluster that ends makes sure that none of its processes is left.
+What is odd: daemons and commands are forked from one parent that has imported covey (`components/dcm/preloaded.py`),
+because a suite starts hundreds. The kernel kills them when this process ends, so that an aborted run leaves nothing
+behind. A cluster that ends makes sure that none of its processes is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import random
@@ -23,18 +25,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .bus.client import Client, connect
 from .bus.messages import Role
 from .bus.security import make_keys
 from .bus.service import Request
+from .components.dcm.preloaded import Forked, Preloaded
 from .controllers.binding import Bound, bind
 from .controllers.caller import Caller
 from .controllers.contract import Controller
@@ -106,8 +110,15 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".bus.{_LATER[name]}", __package__), name)
 
 
-# the daemon itself asks to die with its parent, then is what `covey node start` is
+# the process itself asks to die with its parent, then is what `covey …` is
 _START = "import ctypes; ctypes.CDLL(None).prctl(1, 9); from covey.cli import main; main()"
+
+
+@cache
+def _preloaded() -> Preloaded:
+    parent = Preloaded("covey.cli:main", "covey.cli.root", "covey.cli.node", "covey.cli.config", "covey.config.node")
+    atexit.register(parent.close)
+    return parent
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,7 @@ class Node:
         isolation: str,
         environment: Mapping[str, str],
         mode: str = MODE,
+        fresh: bool = False,
     ) -> None:
         self.number = number
         self.name = f"n{number}"
@@ -155,7 +167,8 @@ class Node:
         self.log = folder / f"{self.name}.log"
         self.address = f"{adapters[0].partition('/')[0]}:{port}"
         self.environment = {**os.environ, **environment, "COVEY_STATE": str(self.state)}
-        self._child: subprocess.Popen[bytes] | None = None
+        self._fresh = fresh
+        self._child: subprocess.Popen[bytes] | Forked | None = None
         self.mode = mode
         security = "{mode: open}"
         self.key = folder / f"{self.name}.key"
@@ -183,14 +196,19 @@ class Node:
         """Start the daemon; `wait` for what you need of it."""
         assert self._child is None or self.ended is not None, f"{self.name} runs"
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, "node", "start", str(self.file)],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._child = self._run(["node", "start", str(self.file)], log, log)
+
+    def _run(self, words: Sequence[str], output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        if not self._fresh:
+            return _preloaded().start(["covey", *words], self.environment, output, errors)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", _START, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
 
     def stop(self, seconds: float = 30.0) -> int:
         """End the daemon in order with SIGTERM; return its exit code."""
@@ -240,17 +258,19 @@ class Node:
 
     def covey(self, *words: str, timeout: float = 90.0) -> Answer:
         """Run `covey WORDS…` through this node, as a person would; raises only when it shows a traceback."""
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "covey.cli", *words],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert "Traceback (most recent call last)" not in done.stdout + done.stderr, done.stdout + done.stderr
-        return Answer(done.returncode, done.stdout, done.stderr)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            running = self._run(words, out, err)
+            try:
+                code = running.wait(timeout)
+            finally:
+                running.kill()
+                running.wait()
+            said = []
+            for file in (out, err):
+                file.seek(0)
+                said.append(file.read().decode())
+        assert "Traceback (most recent call last)" not in "".join(said), "".join(said)
+        return Answer(code, *said)
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
         """Connect to the node's bus: `async with node.connect() as bus`."""
@@ -325,7 +345,8 @@ class Node:
 class Cluster:
     """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it.
 
-    The first node founds the cluster as its registry server; with `servers` the next ones become servers, too.
+    The first node founds the cluster as its registry server; with `servers` the next ones become servers, too. `fresh`:
+    each daemon is a Python of its own from the beginning, as a person starts it, for who measures that.
     """
 
     def __init__(
@@ -336,12 +357,13 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         mode: str = MODE,
         servers: int = 1,
+        fresh: bool = False,
     ) -> None:
         self.servers = servers
         self.folder = Path(tempfile.mkdtemp(prefix="cv", dir=_short_folder()))
         adapters, port = _place(nodes)
         self._nodes = [
-            Node(number, self.folder, adapters[number - 1], port, isolation, environment or {}, mode)
+            Node(number, self.folder, adapters[number - 1], port, isolation, environment or {}, mode, fresh)
             for number in range(1, nodes + 1)
         ]
 

@@ -83,7 +83,7 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def measure(nodes: int, rounds: int, isolation: str, kill: bool, note: Any) -> dict[str, Any]:
     """Run it all; `note` takes a line for each thing that happened."""
     began = time.monotonic()
-    with closing(Cluster(nodes, isolation=isolation)) as cluster:
+    with closing(Cluster(nodes, isolation=isolation, fresh=True)) as cluster:
         cluster.up()
         note(f"{nodes} nodes are up after {time.monotonic() - began:.2f} s ({isolation})")
         found = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import AlreadyDefined, Busy, CoveyError, IdentityUnreadable, NodeOnline
+from ...errors import AlreadyDefined, Busy, CoveyError, IdentityUnreadable, NodeOnline, Unreachable
 from ..registry.founding import create
 from . import life
 from .daemon import Daemon
@@ -123,14 +123,25 @@ class ClusterVerbs:
     async def _control(self, what: str, numbers: Iterable[int], **arguments: Any) -> list[dict[str, Any]]:
         async def one(number: int) -> dict[str, Any]:
             said = {"number": number, "name": self._home.here().nodes.nodes[number].name}
-            where = None if number == self._home.here().node.number else number
             try:
-                answer = await self._home.bus.call("dcm", what, node=where, timeout=CONTROL_TIME, **arguments)
+                answer = await self._order(what, number, **arguments)
             except CoveyError as why:
                 return said | {"state": None, "error": {"code": why.code, "message": str(why)}}
             return said | {"state": answer["state"], "error": None}
 
         return list(await asyncio.gather(*(one(number) for number in numbers)))
+
+    async def _order(self, what: str, number: int, **arguments: Any) -> dict[str, Any]:
+        """Have a node's DCM do what may be done twice; asked again when the link had been one to a former daemon."""
+
+        async def ask() -> dict[str, Any]:
+            where = number if self._elsewhere(number) else None
+            return dict(await self._home.bus.call("dcm", what, node=where, timeout=CONTROL_TIME, **arguments))
+
+        try:
+            return await ask()
+        except Unreachable:
+            return await ask()
 
     # --- what all verbs share ---------------------------------------------------------------------------------
 

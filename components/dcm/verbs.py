@@ -23,7 +23,7 @@ from .dependencies import Graphs
 from .home import Home, new_id
 from .plugin_list import PluginList, Told
 from .servers import ServerVerbs
-from .settings import CONTROL_TIME, STATUS_TIME
+from .settings import STATUS_TIME
 from .status import cluster_status
 from .token import parse
 from .unbuilt import Unbuilt
@@ -218,10 +218,8 @@ class Verbs(ServerVerbs, Unbuilt):
     @verb(Role.OPERATOR)
     async def node_online(self, request: Request, *, number: int | None = None) -> dict[str, Any]:
         """Put a node online: it begins to join. Returns when that is accepted."""
-        if self._elsewhere(number):
-            return dict(
-                await self._home.bus.call("dcm", "node_online", node=number, number=number, timeout=CONTROL_TIME)
-            )
+        if number is not None and self._elsewhere(number):
+            return await self._order("node_online", number)
         async with self._audited(request, "node_online"):
             self._same_cluster(request)
             if self._daemon.machine.state in IDLE:
@@ -237,18 +235,8 @@ class Verbs(ServerVerbs, Unbuilt):
         self, request: Request, *, number: int | None = None, wait: bool = False, operator: bool = True
     ) -> dict[str, Any]:
         """Put a node offline and keep it so over restarts. Returns when that is accepted, with `wait` when it is so."""
-        if self._elsewhere(number):
-            return dict(
-                await self._home.bus.call(
-                    "dcm",
-                    "node_offline",
-                    node=number,
-                    number=number,
-                    wait=wait,
-                    operator=operator,
-                    timeout=CONTROL_TIME,
-                )
-            )
+        if number is not None and self._elsewhere(number):
+            return await self._order("node_offline", number, wait=wait, operator=operator)
         async with self._audited(request, "node_offline"):
             self._same_cluster(request)
             self._home.here()

@@ -59,7 +59,7 @@ def test_a_small_soak_adds_up() -> None:
 
 @pytest.mark.cluster
 def test_bench_registry_measures_covey_and_the_disk_and_etcd_if_it_is_there() -> None:
-    found = run("registry.py", "--rounds", "1", "--seconds", "0.05", "--servers", "1", "--json")
+    found = run("registry.py", "--rounds", "1", "--seconds", "0.3", "--servers", "1", "--json")
     assert all("is not installed" in why for why in found["not_measured"].values()), found["not_measured"]
     for row, figure in (("put", "p99"), ("puts", "rate"), ("linear", "rate"), ("stale", "rate")):
         systems = found["rows"][row]["systems"]

@@ -72,10 +72,11 @@ def a_lost_primary_writes_nothing_and_the_others_go_on(three: NetCluster, load: 
     assert primary.call("registry", "get", **copy)["consistency"] == "stale"
     load.more()
     assert load.gap(cut) < 5.0, "the others elected a new primary"
-    assert status(one)["epoch"] == before + 1
+    elected = status(one)["epoch"]
+    assert elected > before
     three.heal()
     whole(three)
-    assert status(primary)["epoch"] == before + 1, "its return disturbs nobody"
+    assert status(primary)["epoch"] == elected, "its return disturbs nobody"
 
 
 def a_line_between_two_is_broken_and_nobody_is_elected(three: NetCluster, load: Load) -> None:
@@ -98,7 +99,6 @@ def a_mute_primary_steps_down(three: NetCluster, load: Load) -> None:
     one.wait("another primary", lambda found: found["epoch"] > before and found["writable"], ask=("registry", "status"))
     load.more()
     assert load.gap(cut) < 5.0
-    assert status(one)["epoch"] == before + 1
 
 
 def test_what_a_broken_network_does(three: NetCluster) -> None:
