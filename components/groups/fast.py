@@ -28,8 +28,8 @@ MOST = 500  # of one stream in one answer to a poller
 class Stream:
     """One view's fast messages. `count` is the number of the last, `end` what it will be; None: not known.
 
-    `decided` is what it was when the view's end was decided. It is more than `end` if nobody has the last ones any more,
-    though somebody may have had them.
+    `decided` is what it was when the view's end was decided. It is more than `end` if nobody has the last ones any
+    more, though somebody may have had them.
     """
 
     def __init__(self, view: int) -> None:

@@ -188,7 +188,7 @@ class GroupsMachine:
         elif isinstance(message, CallVote):
             if self._word(now, node, message.term):
                 self.voters.called(now, node, message)
-                self.proposer.patience[message.group] = now + message.left + self._settings.decide_within
+                self.proposer.held_up(now, message.group, message.left)
         elif isinstance(message, Lend):
             if self._word(now, node, message.term):
                 self._lend(node, message)
@@ -312,7 +312,7 @@ class GroupsMachine:
 
     def _moved(self, group: Group, decision: Decision | None) -> None:
         self.voters.decided(group)
-        self.proposer.patience.pop(group.name, None)
+        self.proposer.held_up(self._now, group.name, 0.0)
         self.proposer.settle(self._now, group, decision)
         self.pollers.wake(group.name)
 

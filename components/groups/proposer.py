@@ -88,7 +88,7 @@ class Proposer:
         self._lines: dict[str, Line] = {}
         self._busy: dict[str, Line] = {}  # those with something unsettled
         self.primary = 0
-        self.patience: dict[str, float] = {}  # until when a vote may hold up all that waits in a group
+        self._patience: dict[str, float] = {}  # until when to wait behind a vote, in groups where something waits
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +108,13 @@ class Proposer:
         if len(line.items) == 1:
             line.repeat_at = now + self._settings.repeat
         self._send_new(group, line)
+
+    def held_up(self, now: float, group: str, left: float) -> None:
+        """A vote holds up what waits in a group for `left` seconds at most; 0: it may go on."""
+        if group in self._busy and (left or group in self._patience):
+            self._patience[group] = now + left + self._settings.decide_within
+        else:
+            self._patience.pop(group, None)
 
     def wants(self, group: str, party: str) -> bool | None:
         """Return whether the party will be a member when its proposals are settled; None: they change nothing."""
@@ -129,6 +136,7 @@ class Proposer:
 
     def repeat(self, now: float) -> None:
         """Send every line anew: there is a new coordinator. A vote that the former one held is not held again."""
+        self._patience.clear()
         for name, line in sorted(self._busy.items()):
             for item in line.items:
                 if item.wish.terms is not None and item.number <= line.sent and not item.withdrawn:
@@ -246,7 +254,7 @@ class Proposer:
         """When `tick` must be called next."""
         times = [line.repeat_at for line in self._busy.values() if self.primary]
         for name, line in self._busy.items():
-            patience = self.patience.get(name, 0.0)
+            patience = self._patience.get(name, 0.0)
             times.extend(max(item.until, patience) for item in line.items if item.request is not None)
         return min(times, default=None)
 
@@ -254,14 +262,14 @@ class Proposer:
         """Repeat what is not settled; withdraw what took too long; give up what cannot be withdrawn."""
         for name, line in sorted(self._busy.items()):
             for item in line.items:
-                if item.request is None or now < max(item.until, self.patience.get(name, 0.0)):
+                if item.request is None or now < max(item.until, self._patience.get(name, 0.0)):
                     continue
                 if item.withdrawn:
                     text = f"the group {name} did not settle the proposal, nor its withdrawal"
                     self._reply(item.request, errors.Timeout(text, "it may still have happened"), item.cause)
                     item.request = None
                 else:
-                    self.patience.pop(name, None)
+                    self._patience.pop(name, None)
                     item.withdraw(f"it was not decided within {self._settings.decide_within:g} s, and withdrawn")
                     item.until = now + self._settings.withdraw_within
                     line.repeat_at = now
