@@ -312,7 +312,7 @@ class GroupsMachine:
 
     def _moved(self, group: Group, decision: Decision | None) -> None:
         self.voters.decided(group)
-        self.proposer.held_up(self._now, group.name, 0.0)
+        self.proposer.held_up(self._now, group.name)
         self.proposer.settle(self._now, group, decision)
         self.pollers.wake(group.name)
 

@@ -88,7 +88,7 @@ class Proposer:
         self._lines: dict[str, Line] = {}
         self._busy: dict[str, Line] = {}  # those with something unsettled
         self.primary = 0
-        self._patience: dict[str, float] = {}  # until when to wait behind a vote, in groups where something waits
+        self._patience: dict[str, float] = {}  # until when to wait behind a vote, in each group
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -109,10 +109,10 @@ class Proposer:
             line.repeat_at = now + self._settings.repeat
         self._send_new(group, line)
 
-    def held_up(self, now: float, group: str, left: float) -> None:
-        """A vote holds up what waits in a group for `left` seconds at most; 0: it may go on."""
-        if group in self._busy and (left or group in self._patience):
-            self._patience[group] = now + left + self._settings.decide_within
+    def held_up(self, now: float, group: str, left: float | None = None) -> None:
+        """A vote holds up what waits in a group, for `left` seconds at most; None: no more."""
+        if left is not None or (group in self._patience and group in self._busy):
+            self._patience[group] = now + (left or 0.0) + self._settings.decide_within
         else:
             self._patience.pop(group, None)
 

@@ -37,17 +37,17 @@ def outcome(party: Party, text: str) -> list[str]:
     return [event.kind for event in party.events if event.body == text.encode()]
 
 
-@pytest.mark.parametrize(
-    ("votes", "phases", "rounds", "end"),
-    [
-        (["approve", "approve", "approve"], 1, 1, "decided"),
-        (["approve", "reject", "approve"], 3, 1, "rejected"),
-        (["approve", "continue", "approve"], 3, 3, "decided"),
-        (["continue approve", "continue approve", "continue approve"], 5, 2, "decided"),
-        (["continue", "continue reject", "continue"], 2, 2, "rejected"),
-        (["continue", "continue", "continue"], 1, 1, "decided"),
-    ],
-)
+ROUNDS = [
+    (["approve", "approve", "approve"], 1, 1, "decided"),
+    (["approve", "reject", "approve"], 3, 1, "rejected"),
+    (["approve", "continue", "approve"], 3, 3, "decided"),
+    (["continue approve", "continue approve", "continue approve"], 5, 2, "decided"),
+    (["continue", "continue reject", "continue"], 2, 2, "rejected"),
+    (["continue", "continue", "continue"], 1, 1, "decided"),
+]
+
+
+@pytest.mark.parametrize(("votes", "phases", "rounds", "end"), ROUNDS)
 def test_rounds(votes: list[str], phases: int, rounds: int, end: str) -> None:
     cluster = voting(31, *votes)
     proposer = cluster.parties[1]
