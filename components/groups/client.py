@@ -215,6 +215,11 @@ class Group(GroupEvents):
             log.warning("could not leave the group %s in order: %s", self.name, trouble)
         self._me = None
 
+    @property
+    def me(self) -> GroupMember | None:
+        """This member; None when it is none (any more)."""
+        return self._me
+
     async def __anext__(self) -> GroupEvent:
         if self._me is None and not self._events:
             raise StopAsyncIteration

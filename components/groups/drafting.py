@@ -44,10 +44,8 @@ def may_speak(group: Group, item: Queued) -> bool:
 
 def terms_of(group: Group, item: Queued) -> Terms | None:
     """Return the terms on which this is put to the vote; None if it is not, or if there is nothing to vote on."""
-    joins = item.proposal.op == "join"
-    if joins is (item.key in group.members) or not (joins or may_speak(group, item)):
-        return None
-    return put_to_vote(group, item.proposal)
+    moot = item.key in group.members if item.proposal.op == "join" else not may_speak(group, item)
+    return None if moot else put_to_vote(group, item.proposal)
 
 
 class Draft(NamedTuple):

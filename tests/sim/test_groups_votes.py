@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from covey.bus.machine import Effect
-from covey.components.groups.messages import CallVote, Tally
-from covey.components.groups.questions import CastVote, Expel, JoinGroup, SetState, Show, Transcript
+from covey.components.groups.messages import CallVote, Tally, Terms
+from covey.components.groups.questions import CastVote, Expel, JoinGroup, ProposeVote, SetState, Show, Transcript
 from covey.errors import Ambiguous, CoordinatorChanged, Denied, Frozen, NotFound, Refused, Rejected, UsageError
 from groups_world import GROUP, Cluster, Party, formed
 
@@ -172,6 +172,17 @@ def test_terms_that_cannot_be_and_votes_that_come_too_late() -> None:
     cluster.world.run(0.2)
     assert all(isinstance(each.error, UsageError) for each in wrong)
     assert isinstance(late.error, Refused) and isinstance(unknown.error, NotFound)
+
+
+def test_an_operator_proposes_without_being_a_member() -> None:
+    cluster = voting(49, "approve", "approve", "approve")
+    terms = Terms(1, "reject", 1.0)
+    asked = cluster.world.ask(2, "groups", ProposeVote(GROUP, "operator", b"x", terms, outside=True))
+    nobody = cluster.world.ask(2, "groups", ProposeVote("nowhere", "operator", b"x", terms, outside=True))
+    cluster.world.eventually(lambda: asked.done, 1.0)
+    cluster.settle()
+    assert [outcome(party, "x") for party in cluster.parties] == [["decided"]] * 3
+    assert isinstance(nobody.error, NotFound)
 
 
 def test_a_minority_decides_nothing_and_its_proposer_is_told() -> None:
