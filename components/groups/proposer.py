@@ -8,6 +8,7 @@ forgotten but turned void, because it may have been decided already: settled as 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -87,6 +88,7 @@ class Proposer:
         self._out = out
         self._lines: dict[str, Line] = {}
         self._busy: dict[str, Line] = {}  # those with something unsettled
+        self._look_at = 0.0  # nothing is due before; with a thousand busy groups it is dear to look
         self.primary = 0
         self._patience: dict[str, float] = {}  # until when to wait behind a vote, in each group
 
@@ -107,6 +109,7 @@ class Proposer:
         line.items.append(Item(wish, request, now + voting + self._settings.decide_within, cause))
         if len(line.items) == 1:
             line.repeat_at = now + self._settings.repeat
+        self._look_at = min(self._look_at, line.repeat_at)
         self._send_new(group, line)
 
     def held_up(self, now: float, group: str, left: float | None = None) -> None:
@@ -137,6 +140,7 @@ class Proposer:
     def repeat(self, now: float) -> None:
         """Send every line anew: there is a new coordinator. A vote that the former one held is not held again."""
         self._patience.clear()
+        self._look_at = now
         for name, line in sorted(self._busy.items()):
             for item in line.items:
                 if item.wish.terms is not None and item.number <= line.sent and not item.withdrawn:
@@ -252,14 +256,19 @@ class Proposer:
     @property
     def deadline(self) -> float | None:
         """When `tick` must be called next."""
+        return self._look_at if self._busy and self._look_at < math.inf else None
+
+    def _due(self) -> float:
         times = [line.repeat_at for line in self._busy.values() if self.primary]
         for name, line in self._busy.items():
             patience = self._patience.get(name, 0.0)
             times.extend(max(item.until, patience) for item in line.items if item.request is not None)
-        return min(times, default=None)
+        return min(times, default=math.inf)
 
     def tick(self, now: float) -> None:
         """Repeat what is not settled; withdraw what took too long; give up what cannot be withdrawn."""
+        if now < self._look_at:
+            return
         for name, line in sorted(self._busy.items()):
             for item in line.items:
                 if item.request is None or now < max(item.until, self._patience.get(name, 0.0)):
@@ -275,6 +284,7 @@ class Proposer:
                     line.repeat_at = now
             if self.primary and now >= line.repeat_at:
                 self._send_all(now, name, line)
+        self._look_at = self._due()
 
     def withdraw(self, error: errors.CoveyError) -> None:
         """Answer every question with an error, and withdraw what was proposed; losses are proposed on."""

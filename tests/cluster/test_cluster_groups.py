@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import runpy
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +95,17 @@ def test_two_phase_switch(shared: Cluster) -> None:
                 assert await member.line() == "stayed: off was rejected"
 
     story(work())
+
+
+def test_the_bench_measures(shared: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How quick anything is, is not judged here."""
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "bench"))
+    bench = runpy.run_path(str(EXAMPLES.parent / "bench" / "groups.py"))
+    found = asyncio.run(bench["measure"](shared, SimpleNamespace(count=30, kills=1)))
+    assert found["joins"]["one_group_per_s"] > 0 and found["vote_two_phases_ms"]["n"] == 3
+    assert found["strong"]["seen_by_all_per_s"] > 0 and found["fast"]["seen_by_all_per_s"] > 0
+    assert {where: each["n"] for where, each in found["failure_leave_ms"].items()} == {"same_node": 1, "other_nodes": 2}
+    assert "failure_leave_ms" in bench["text"](found)
 
 
 def test_the_verbs_of_covey_group(shared: Cluster) -> None:
