@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from ...bus.machine import Address, Effect, Message, Send
+from ...bus.machine import Address, Effect, Message, Publish, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import AppendSystem, ReadSystem, SystemAppended, SystemRead, SystemRefused
 from .desk import Desk, Flight
@@ -25,6 +25,7 @@ from .messages import (
     KIND,
     SERVICE,
     TAKEOVER_SLOT,
+    VOTED_TOPIC,
     Announce,
     Beat,
     CallVote,
@@ -47,7 +48,7 @@ from .messages import (
 from .replica import Group, Replica
 from .sequencer import Sequencer, Tell
 from .settings import Settings
-from .voting import Ballot
+from .voting import Ballot, voted
 
 REGISTRY = Address("registry")
 State = Literal["off", "taking", "loading", "leading"]
@@ -334,6 +335,8 @@ class Coordinator:
         announce = Announce(self.term, self.number, flight.decision)
         for node in sorted(self._nodes):
             self._send(node, announce, flight.cause)
+        if flight.decision.tally is not None:
+            self._out.append(Publish(VOTED_TOPIC, voted(name, flight.decision.tally), flight.cause))
         if any(event.kind != "message" for event in flight.decision.events):
             self._recheck(name)
         self._sequencer.resume(name)

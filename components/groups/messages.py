@@ -19,6 +19,7 @@ from ...bus.machine import Message
 
 SERVICE = "groups"
 KIND = "group"  # of the system entries in the core log; the slot is the group's name
+VOTED_TOPIC = "groups.voted"  # published once for each vote that ended, where the coordinator is
 TAKEOVER_SLOT = "/coordinator"  # no group can have this name
 
 ViewId = tuple[int, int]

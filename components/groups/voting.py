@@ -12,11 +12,13 @@ the coordinator is gone before that.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from .drafting import Draft, Queued, change_events
-from .messages import Cast, Decision, Event, How, Key, Kind, Member, Outcome, Settled, Tally, Terms, ViewId, Vote
+from .messages import Cast, Decision, Event, How, Key, Kind, Member, Outcome, Settled, Tally, Terms, ViewId, Vote, shown
 from .replica import Group
+
+AUDITED = 50  # votes that the audit log names; the transcript has all
 
 WHY = 200  # characters of one reason; a member may say more, nobody keeps it
 WHYS = 32 * 1024  # characters of all reasons in one tally
@@ -117,3 +119,18 @@ class Ballot:
         return Draft(
             Decision(group.name, self.protocol, after, tuple(events), (settled,), tally), rest, self.item.cause
         )
+
+
+def voted(group: str, tally: Tally) -> dict[str, Any]:
+    """Return what the audit log keeps of a vote: what, by whom, the outcome, and who voted what and why."""
+    casts = [(phase, cast) for phase, votes in enumerate(tally.rounds, 1) for cast in votes]
+    casts.sort(key=lambda each: each[1].vote != "reject")
+    return {
+        "group": group,
+        "protocol": tally.protocol,
+        "proposal": shown(tally.op),
+        "by": f"{tally.who.party}@{tally.who.node}",
+        "outcome": tally.outcome,
+        "votes": [[phase, f"{c.party}@{c.node}", c.vote, c.why or c.how] for phase, c in casts[:AUDITED]],
+        "more": max(0, len(casts) - AUDITED),
+    }

@@ -138,6 +138,13 @@ def test_the_verbs_of_covey_group(shared: Cluster) -> None:
                 "reject",
                 "voted",
             )
+            logs = [node.state / "dcm" / "logs" / "audit.log" for node in shared]
+            for _ in range(100):
+                if any('"group_vote"' in log.read_text() and "test.verbs" in log.read_text() for log in logs):
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                raise AssertionError("the vote is in no audit log")
             shown = await told("show", "test.verbs")
             assert shown["members"][0]["member"] == name and shown["phase"] == "idle"
             assert (await covey("expel", "test.verbs", "nobody", "--yes")).code == 4

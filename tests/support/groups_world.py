@@ -66,7 +66,7 @@ class CoreLog:
         self.latest = 0.003  # seconds an append may take; tests raise it
         self.deaf = 0.0  # chance that an answer never comes
         self.index = 0
-        self.entries: list[tuple[str, int, int, bytes]] = []
+        self.slots: dict[str, list[tuple[str, int, int, bytes]]] = {}
         self.known: dict[str, int] = {}
         self.decisions: set[tuple[str, int, bytes]] = set()
 
@@ -75,10 +75,9 @@ class CoreLog:
         if message.id not in self.known:
             self.index += 1
             self.known[message.id] = self.index
-            self.entries.append((message.slot, self.index, message.epoch, message.body))
-            kept = [entry for entry in self.entries if entry[0] == message.slot][-message.keep :]
-            self.entries = [entry for entry in self.entries if entry[0] != message.slot] + kept
-            self.entries.sort(key=lambda entry: entry[1])
+            kept = self.slots.setdefault(message.slot, [])
+            kept.append((message.slot, self.index, message.epoch, message.body))
+            del kept[: -message.keep]
             if not message.slot.startswith("/"):
                 decision = msgspec.msgpack.decode(message.body, type=Entry).decision
                 self.decisions.add(key_of(decision))
@@ -119,7 +118,7 @@ class FakeRegistry:
         if self.core.primary != self.node or (isinstance(message, AppendSystem) and message.epoch != epoch):
             return SystemRefused(message.id, epoch, "another reign")
         if isinstance(message, ReadSystem):
-            return SystemRead(message.id, tuple(self.core.entries), epoch)
+            return SystemRead(message.id, tuple(e for kept in self.core.slots.values() for e in kept), epoch)
         return SystemAppended(message.id, self.core.append(message), message.epoch)
 
     def check_invariants(self) -> None:
