@@ -437,6 +437,13 @@ class Busy(Refused):
     code = "dcm.busy"
 
 
+class MoveFailed(CoveyError):
+    """The node did not come online in the cluster it was to move to, so it goes back to where it was. The message says
+    how far it got; `covey node boot-log` and the node's log say why. Ask again when that is mended."""
+
+    code = "dcm.move_failed"
+
+
 class TokenInvalid(UsageError):
     """That is no join token, or it was mistyped; nobody was asked. Copy the word that `covey node prepare` printed."""
 

@@ -1,8 +1,9 @@
 """Group Services on one node, as a pure machine: serves the local parties, and coordinates where the primary is.
 
-Its parts: `replica` (what is decided), `proposer` (what local parties want), `pollers` (who waits for events), and
-`coordinator` (asleep unless this node has the registry's primary). The machine itself keeps the replica level with the
-coordinator's announcements, and knows when it has lost contact. It must not know sockets, clocks or threads.
+Its parts: `replica` (what is decided), `streams` (the fast messages), `parties` (what local parties ask), `proposer`
+and `fast_sender` (what they want), `voters` (who has to vote), `pollers` (who waits for events), and `coordinator`
+(asleep unless this node has the registry's primary). The machine itself keeps the replica level with the coordinator's
+announcements, and knows when it has lost contact. It must not know sockets, clocks or threads.
 
 Odd: a committed decision is true whoever tells of it and in whatever term, so it is applied as soon as it is the next
 of its group; terms and announcement numbers only serve to see that something is missing.
@@ -12,11 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ... import errors
-from ...bus.machine import Address, Asked, Effect, Message, Notify, Publish, Received, Reply, Send
+from ...bus.machine import Address, Asked, Effect, Message, Notify, Publish, Received, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import Leading, SystemAppended, SystemRead, SystemRefused
-from . import wishes
 from .coordinator import Coordinator
 from .fast import Streams
 from .fast_sender import FastSender
@@ -37,24 +36,11 @@ from .messages import (
     PartyGone,
     Propose,
     Snapshot,
-    Tally,
     Votes,
-    shown,
 )
+from .parties import Parties
 from .pollers import Pollers
-from .proposer import Proposer, votes_of
-from .questions import (
-    AwaitVote,
-    Broadcast,
-    CastVote,
-    JoinGroup,
-    LeaveGroup,
-    ListGroups,
-    Poll,
-    Show,
-    Transcript,
-    Wish,
-)
+from .proposer import Proposer
 from .replica import Group, Replica
 from .settings import Settings
 from .voters import Voters
@@ -93,6 +79,17 @@ class GroupsMachine:
         self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self.streams, self._out)
         self.fast_sender = FastSender(node, boot_id, session, self._settings, self._out)
         self.voters = Voters(node, boot_id, self._settings, self.replica, self._out)
+        self.parties = Parties(
+            node,
+            self._settings,
+            self.replica,
+            self.streams,
+            self.pollers,
+            self.proposer,
+            self.fast_sender,
+            self.voters,
+            self._out,
+        )
         self.coordinator = Coordinator(
             node,
             session,
@@ -126,7 +123,7 @@ class GroupsMachine:
         if isinstance(input, Received):
             self._received(now, input)
         elif isinstance(input, Asked):
-            self._asked(now, input)
+            self.parties.asked(now, input)
         elif isinstance(input, PartyGone):
             self.voters.party_gone(input.party)
             self.proposer.party_gone(now, input.party)
@@ -347,11 +344,11 @@ class GroupsMachine:
         frozen = silent or not self._quorate
         if frozen == self.frozen:
             return
-        self.frozen = frozen
+        self.frozen = self.parties.frozen = frozen
         if frozen:
             self.voters.forget_calls()
-            self.fast_sender.give_up(self._frozen_error("the message may have been sent, or not"))
-            self.proposer.withdraw(self._frozen_error("the group operation is not finished"))
+            self.fast_sender.give_up(self.parties.frozen_error("the message may have been sent, or not"))
+            self.proposer.withdraw(self.parties.frozen_error("the group operation is not finished"))
         self.pollers.freeze(frozen)
         self._out.append(Publish(CONTACT_TOPIC, {"frozen": frozen}))
 
@@ -360,94 +357,6 @@ class GroupsMachine:
         mine = (self._node, self.proposer.boot_id)
         groups = self.replica.groups.values()
         return {m.party for group in groups for m in group.members.values() if (m.node, m.boot_id) == mine}
-
-    # --- what local parties ask --------------------------------------------------------------------------------------
-
-    def _asked(self, now: float, asked: Asked) -> None:
-        question, cause = asked.question, asked.cause
-        try:
-            if isinstance(question, Poll):
-                self.pollers.ask(now, asked.request, question, cause)
-            elif isinstance(question, AwaitVote):
-                self.voters.ask(now, asked.request, question, cause)
-            elif isinstance(question, Show | ListGroups | Transcript | CastVote):
-                self._out.append(Reply(asked.request, self._answer(question), cause))
-            else:
-                self._wanted(now, asked)
-        except errors.CoveyError as error:
-            self._out.append(Reply(asked.request, error, cause))
-
-    def _answer(self, question: Show | ListGroups | Transcript | CastVote) -> Any:
-        if isinstance(question, Show):
-            return self._show(question.group)
-        if isinstance(question, Transcript):
-            return [tally_dict(tally) for tally in self._known(question.group).tallies]
-        return self._list() if isinstance(question, ListGroups) else self.voters.cast(question)
-
-    def _wanted(self, now: float, asked: Asked) -> None:
-        """A party wants to change something or to be heard: check what can be known here, then propose it."""
-        question: Wish = asked.question
-        request, cause = asked.request, asked.cause
-        name, party = question.group, question.party
-        wishes.check(question, name in self.replica.groups, len(self.replica.groups), self._settings)
-        if self.frozen:
-            raise self._frozen_error("nothing was done")
-        group = self.replica.get(name)
-        member = (self._node, self.proposer.boot_id, party) in group.members
-        pending = self.proposer.wants(name, party)
-        if isinstance(question, JoinGroup):
-            if member and pending is None:
-                self._out.append(Reply(request, self.proposer.result(group, "join", party), cause))
-                return
-        elif not isinstance(question, LeaveGroup) and question.outside:
-            self._known(name)
-        elif not (member if pending is None else pending):
-            raise errors.NotMember(f"{party} is no member of the group {name}", "join it first")
-        if isinstance(question, Broadcast) and question.fast:
-            self.fast_sender.add(now, name, party, question.body, request, cause)
-        else:
-            self.proposer.add(now, name, wishes.proposal(question, group), request, cause)
-
-    @staticmethod
-    def _frozen_error(consequence: str) -> errors.Frozen:
-        text = f"this node has no contact to the quorum, so its groups stand still; {consequence}"
-        return errors.Frozen(text, "ask again when `covey cluster status` says quorate")
-
-    def _known(self, name: str) -> Group:
-        group = self.replica.get(name)
-        if not group.members:
-            raise errors.NotFound(f"there is no group {name}", "`covey group ls` shows those there are")
-        return group
-
-    def _show(self, name: str) -> dict[str, Any]:
-        group = self._known(name)
-        return {
-            "name": name,
-            "view": group.view,
-            "sequence": group.sequence,
-            "members": list(group.members.values()),
-            "state": group.state,
-            "voted": list(group.voted),
-            "fast": self.streams.cursor(group),
-            "phase": self._phase(name),
-        }
-
-    def _phase(self, name: str) -> str:
-        """How a group stands, as people see it: `idle`, `frozen`, or how far its vote is."""
-        return "frozen" if self.frozen else self.voters.phase(name) or "idle"
-
-    def _list(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": name,
-                "view": group.view,
-                "members": len(group.members),
-                "sequence": group.sequence,
-                "phase": self._phase(name),
-            }
-            for name, group in sorted(self.replica.groups.items())
-            if group.members
-        ]
 
     def check_invariants(self) -> None:
         """Raise AssertionError when one of the machine's invariants does not hold."""
@@ -462,18 +371,3 @@ class GroupsMachine:
             seen = [event.sequence for decision in group.recent for event in decision.events]
             start = group.sequence - len(seen) + 1
             assert seen == list(range(start, group.sequence + 1)), f"3: {name} at {group.sequence}: {seen}"
-
-
-def tally_dict(tally: Tally) -> dict[str, Any]:
-    """Return a vote of a transcript, with its members and its body as they are in the machine."""
-    return {
-        "protocol": tally.protocol,
-        "op": shown(tally.op),
-        "proposer": tally.who,
-        "target": tally.target,
-        "body": tally.body,
-        "phases": tally.terms.phases,
-        "default": tally.terms.default,
-        "outcome": tally.outcome,
-        "votes": votes_of(tally),
-    }

@@ -42,13 +42,18 @@ REGISTRY_TIMEOUT = 30.0
 class Orders:
     """The machine's hands: `perform` takes effects, `ask` questions; outcomes go to `feed`."""
 
-    def __init__(self, bus: Client, machine: ResourcesMachine, background: Background) -> None:
+    def __init__(
+        self, bus: Client, machine: ResourcesMachine, background: Background, kept: dict[str, Any] | None = None
+    ) -> None:
+        """`kept` outlives this life of the process: what each controller found last is in it."""
         self.driver = Driver(machine, self.perform)
         self.feed = self.driver.feed
         self.ask = self.driver.ask
         self._bus = bus
         self._settings = machine.settings
         self._background = background
+        self._found: dict[str, Discovered] = {} if kept is None else kept.setdefault("found", {})
+        self._remembered = dict(self._found)  # what was found in the life before, each used once
         self._notified: dict[str, Callable[[Any], None]] = {}
 
     def on(self, what: str, function: Callable[[Any], None]) -> None:
@@ -88,10 +93,15 @@ class Orders:
             case Describe(id):
                 wires = await bus.call(to.service, "classes", timeout=settings.describe_deadline, cause=cause)
                 return Described(id, tuple(wires))
+            case Discover(id) if to.service in self._remembered:
+                known = self._remembered.pop(to.service)
+                return Discovered(id, known.found, known.at, known.findings, remembered=True)
             case Discover(id):
                 result = await bus.call(to.service, "discover", timeout=settings.discover_deadline, cause=cause)
                 at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-                return Discovered(id, tuple(result["found"]), at, tuple(result.get("findings") or ()))
+                found = Discovered(id, tuple(result["found"]), at, tuple(result.get("findings") or ()))
+                self._found[to.service] = found
+                return found
             case Read(id, cls, key):
                 result = await bus.call(
                     to.service, "read", timeout=settings.read_deadline, cause=cause, cls=cls, key=key

@@ -151,7 +151,7 @@ async def main(context: ComponentContext) -> None:
     settings = from_local(context.local.settings)
     background = Background()
     machine = ResourcesMachine(context.local.node, secrets.token_hex(8), settings)
-    orders = Orders(context.bus, machine, background)
+    orders = Orders(context.bus, machine, background, context.kept)
     cluster = Cluster(context.bus, context.local.node, orders, settings)
     boot = Boot(context, machine, orders, cluster, background)
     try:

@@ -200,7 +200,7 @@ class Supervision:
         self._become("discovered")
         self.reason = checked.complaints[0] if checked.complaints else ""
         every = [known.discover_every for known in self.classes.values() if known.discover_every > 0]
-        self.due = now + min(every) if every else None
+        self.due = now if message.remembered else now + min(every) if every else None
 
     def written(self) -> None:
         """What was discovered is in the registry (or was there already)."""

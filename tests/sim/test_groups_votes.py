@@ -94,7 +94,7 @@ def test_a_vote_ends_when_the_last_vote_is_there_or_at_its_deadline() -> None:
     silent.vote = lambda: None  # type: ignore[method-assign]
     asked = cluster.parties[0].propose("x", phases=1, deadline=1.5)
     cluster.world.run(0.2)
-    assert not asked.done and cluster.world.machine(2, "groups")._phase(GROUP) == "voting 1/1"
+    assert not asked.done and cluster.world.machine(2, "groups").parties.phase(GROUP) == "voting 1/1"
     cluster.kill(silent)
     cluster.world.eventually(lambda: asked.done, 0.5, "a dead voter is not waited for")
     cluster.world.eventually(lambda: cluster.parties[0].kinds()[-1] == "failed", 0.5, "its failure is seen")
