@@ -130,13 +130,14 @@ class Bench:
         found: dict[str, list[float]] = {"same_node": [], "other_nodes": []}
         for _ in range(times):
             watchers = [GroupEvents(await self.bus(node), "bench.dead") for node in range(NODES)]
+            for watcher in watchers:
+                await watcher.begin()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", VICTIM, self._states[2], "bench.dead", stdout=asyncio.subprocess.PIPE
             )
             begun = [asyncio.ensure_future(self._failed(watcher)) for watcher in watchers]
             assert process.stdout is not None
             await process.stdout.readline()
-            await asyncio.sleep(0.2)  # the watchers poll by now; what is timed begins below
             killed = time.perf_counter()
             process.send_signal(signal.SIGKILL)
             seen = await asyncio.gather(*begun)

@@ -100,7 +100,8 @@ Judge = Callable[[GroupProposal], Any]
 class GroupEvents:
     """What happens in a group, for one who only watches: `async for event in bus.group_events("db")`.
 
-    Begins with the next event; `members`, `view` and `state` are those after the last event that was taken.
+    Begins with what happens after the first event was asked for, or after `begin`; `members`, `view` and `state` are
+    those after the last event that was taken.
     """
 
     def __init__(self, bus: Client, name: str) -> None:
@@ -121,7 +122,7 @@ class GroupEvents:
         while not self._events:
             try:
                 if self._since is None:
-                    await self._begin()
+                    await self.begin()
                 answer = await self._bus.call(
                     "groups",
                     "poll",
@@ -143,7 +144,7 @@ class GroupEvents:
             self.state = event.body
         return event
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
         """Learn how the group is now; what happens after that are the events. It need not exist yet."""
         try:
             found = await self._bus.call("groups", "show", name=self.name)

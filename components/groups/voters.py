@@ -1,7 +1,7 @@
 """The votes under way as one node sees them: which of its members have to vote, how they did, who waits to be asked.
 
-A party that has asked once for something to vote on is expected to vote. One that did not ask by the time the first
-call is repeated gets no say until it does: its node says at once that it has no vote, and the default counts. Holds
+A party that has asked once for something to vote on is expected to vote. One that has not asked when a call is repeated
+for the second time has no say until it does: its node says so at once from then on, and the default counts. Holds
 nothing that matters: what is lost with it, the coordinator asks for again. Knows no other node's members.
 """
 
@@ -16,6 +16,8 @@ from .questions import AwaitVote, CastVote
 from .replica import Group, Replica
 from .settings import Settings
 from .voting import WHY
+
+PATIENT = 2  # calls for one round that a party may let pass before it asks for something to vote on
 
 
 class _Waiter(NamedTuple):
@@ -32,6 +34,7 @@ class _Call:
         self.message = message
         self.until = until
         self.said: dict[str, tuple[Vote | None, str]] = {}
+        self.heard = 0
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -63,20 +66,22 @@ class Voters:
         new = _Call(node, message, now + message.left)
         if call is not None and call.place > new.place:
             return
-        repeated = call is not None and call.place == new.place
-        if call is None or not repeated:
+        if call is None or call.place < new.place:
             self._calls[name] = call = new
-        self._abstain(name, call, repeated)
+        call.heard += 1
+        self._abstain(name, call)
         self._send(call, call.said)
         for key in sorted(key for key in self._waiting if key[0] == name):
             self._offer(key)
 
-    def _abstain(self, name: str, call: _Call, repeated: bool) -> None:
+    def _abstain(self, name: str, call: _Call) -> None:
         for node, boot_id, party in self._replica.get(name).members:
             key = (name, party)
             if (node, boot_id) != (self._node, self._boot_id) or key in self._expected:
                 continue
-            if repeated:  # it has had time to ask, even if it joined just before, or this process was started anew
+            if (
+                call.heard > PATIENT
+            ):  # it has had time to ask, even if it joined just before, or this process was started anew
                 self._mute.add(key)
             if key in self._mute:
                 call.said.setdefault(party, (None, ""))

@@ -142,7 +142,7 @@ async def test_votes_expulsion_and_watching(folder: Path) -> None:
         Group(there, "db") as second,
     ):
         watch = GroupEvents(onlooker, "db")
-        begun = asyncio.create_task(anext(watch))
+        await watch.begin()
         seen: list[tuple[str, object, int]] = []
 
         @first.vote
@@ -169,7 +169,7 @@ async def test_votes_expulsion_and_watching(folder: Path) -> None:
             await first.propose("x", phases=99)
         with pytest.raises(errors.NotFound):
             await first.expel("nobody")
-        assert (await begun).kind == "decided" and len(watch.members) == 2
+        assert (await anext(watch)).kind == "decided" and len(watch.members) == 2
         tallies = await here.call("groups", "transcript", name="db")
         assert [(t["op"], t["body"], t["outcome"]) for t in tallies] == [
             ("message", "switch", "decided"),
