@@ -25,7 +25,7 @@ from covey.components.groups.replica import Replica
 from covey.components.groups.sequencer import Sequencer
 from covey.components.groups.voting import Ballot
 from covey.components.registry.messages import Leading
-from covey.errors import CoordinatorChanged
+from covey.errors import CoordinatorChanged, Rejected
 
 votes_tests, fast_tests = (
     SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(f"test_groups_{name}.py"))))
@@ -445,6 +445,16 @@ def vote_scripts() -> None:
     votes_tests.test_what_waits_behind_a_vote_comes_after_it_changes_first()
 
 
+def doubled_votes_script() -> None:
+    """A vote of one round comes a second time in the next."""
+    for seed in range(55, 60):
+        cluster = votes_tests.voting(seed, "continue", "continue reject", "continue")
+        cluster.world.set_link(2, 1, Link(low=0.05, high=0.3, duplicate=1.0))
+        asked = cluster.parties[0].propose("x", phases=2, default="approve", deadline=3.0)
+        cluster.world.eventually(lambda asked=asked: asked.done, 7.0)
+        assert isinstance(asked.error, Rejected)
+
+
 def dead_voter_script() -> None:
     """A voter's node leaves the view in the middle of a long vote."""
     cluster = votes_tests.voting(54, "approve", "approve", None)
@@ -515,7 +525,7 @@ def closing_script() -> None:
 
 
 def storms() -> None:
-    for seed in range(12):
+    for seed in range(1, 13):
         kit.storm(seed)
 
 
@@ -536,7 +546,7 @@ SCRIPTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] =
     (heed_what_was_meant_for_the_dead, late_proposal_script),
     (let_a_reject_pass, vote_scripts),
     (take_continue_for_the_end, vote_scripts),
-    (count_the_second_word, storms),
+    (count_the_second_word, doubled_votes_script),
     (wait_for_the_dead, dead_voter_script),
     (vote_for_the_silent, vote_scripts),
     (hold_the_vote_again, repeated_vote_script),
