@@ -34,7 +34,8 @@ CASES = [
     (2, "core.usage", ["no-such-noun"]),
     (2, "core.usage", ["cluster", "wait-for", "nothing-known"]),
     (7, "core.timeout", ["cluster", "wait-for", "members=9", "--timeout", "500ms"]),
-    (1, "core.not_implemented", ["node", "move", "n2", "--to", "other"]),
+    (4, "core.not_found", ["node", "move", "n2", "--to", "other"]),
+    (1, "core.not_implemented", ["cluster", "balance", "pools.yaml", "--plan"]),
     (1, "core.not_implemented", ["resource", "ls", "Host", "-s", "Load1 > 1"]),
 ]
 
