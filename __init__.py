@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .components.connection import connect as connect
     from .components.groups.client import Group as Group
     from .components.groups.client import GroupEvent as GroupEvent
+    from .components.groups.client import GroupProposal as GroupProposal
     from .controllers.contract import Controller as Controller
     from .controllers.contract import Found as Found
     from .controllers.contract import Resource as Resource
@@ -71,7 +72,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(("Request", "verb"), "bus.service"),
     "Event": "bus.subscription",
     **dict.fromkeys(("Connection", "connect"), "components.connection"),
-    **dict.fromkeys(("Group", "GroupEvent"), "components.groups.client"),
+    **dict.fromkeys(("Group", "GroupEvent", "GroupProposal"), "components.groups.client"),
     **dict.fromkeys(("Controller", "Found", "Resource", "action"), "controllers.contract"),
     **dict.fromkeys(("Component", "IdentitySource", "hookimpl"), "plugins.hookspecs"),
 }

@@ -66,15 +66,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
         "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
     },
-    "group": {
-        "watch": Unbuilt("NAME", "Print what happens in a group as it happens.", "11.1"),
-        "join": Unbuilt("NAME", "Join a group until Ctrl-C.", "11.1"),
-        "expel": Unbuilt("NAME MEMBER", "Put a member out of a group.", "11.1"),
-        "state": Unbuilt("NAME [VALUE]", "Show or change a group's state value.", "11.1"),
-        "propose": Unbuilt("NAME TEXT --phases N", "Put a proposal to the vote of a group's members.", "11.2"),
-        "broadcast": Unbuilt("NAME TEXT", "Send a message to all members, in one order.", "11.2"),
-        "transcript": Unbuilt("NAME", "Print what was proposed, voted and decided.", "11.2"),
-    },
     "resource": {
         "set": Unbuilt("CLASS KEY NAME=VALUE …", "Change attributes of a resource.", "12.2"),
         "define": Unbuilt("CLASS NAME=VALUE …", "Define a resource.", "12.2"),

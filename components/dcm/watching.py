@@ -12,6 +12,7 @@ import logging
 from contextlib import suppress
 
 from ...errors import Compacted, CoveyError
+from ..groups.messages import VOTED_TOPIC
 from . import life
 from .daemon import JOINED, Daemon
 from .home import Home, new_id
@@ -36,6 +37,7 @@ class Watcher:
             tasks.create_task(self._own_place())
             tasks.create_task(self._broker())
             tasks.create_task(self._refused())
+            tasks.create_task(self._voted())
 
     # --- the registry -----------------------------------------------------------------------------------------
 
@@ -112,6 +114,14 @@ class Watcher:
             if isinstance(event.body, dict) and not getattr(event, "welcome", False):
                 told = {name: event.body.get(name) for name in ("address", "key", "count")}
                 await self._home.audit("bus", "refused", str(event.body.get("reason", "")), **told)
+
+    async def _voted(self) -> None:
+        """Write down how the votes of groups ended that this node coordinated."""
+        async for event in self._home.bus.subscribe(VOTED_TOPIC):
+            if isinstance(event.body, dict) and not event.welcome:
+                told = {name: value for name, value in event.body.items() if name not in ("by", "outcome")}
+                by, outcome = str(event.body.get("by", "")), str(event.body.get("outcome", ""))
+                await self._home.audit(by, "group_vote", outcome, **told)
 
 
 def _clone(number: int, name: str) -> str:

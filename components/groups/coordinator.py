@@ -9,66 +9,56 @@ and only then announces it. Knows nothing of clients; it repeats what is not ans
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
-from ...bus.machine import Address, Effect, Message, Send
+from ...bus.machine import Address, Effect, Message, Publish, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import AppendSystem, ReadSystem, SystemAppended, SystemRead, SystemRefused
-from .drafting import Draft, Queued, draft
+from .desk import Desk, Flight
+from .drafting import Draft, draft, terms_of
 from .entries import read_back
+from .fast import Streams
 from .messages import (
     KIND,
     SERVICE,
     TAKEOVER_SLOT,
+    VOTED_TOPIC,
     Announce,
     Beat,
+    CallVote,
     Caught,
     Decision,
     Entry,
+    Fast,
+    FastRefused,
+    FastSend,
     Fetch,
-    Key,
+    Lent,
+    Member,
     Outdated,
     Propose,
     Snapshot,
     Takeover,
     ViewId,
+    Votes,
 )
 from .replica import Group, Replica
+from .sequencer import Sequencer, Tell
 from .settings import Settings
+from .voting import Ballot, voted
 
 REGISTRY = Address("registry")
 State = Literal["off", "taking", "loading", "leading"]
 
 
-class _Desk:
-    """One group's work: what waits, what was taken in of each node, what is on its way to the log."""
-
-    def __init__(self) -> None:
-        self.queue: list[Queued] = []
-        self.accepted: dict[int, tuple[int, int]] = {}
-        self.lost: set[Key] = set()
-        self.flight: _Flight | None = None
-        self.ready = False
-
-
-class _Flight:
-    """One decision on its way to the log."""
-
-    def __init__(self, append: AppendSystem, decision: Decision, cause: str, now: float) -> None:
-        self.append = append
-        self.decision = decision
-        self.cause = cause
-        self.sent = now
-
-
 class Coordinator:
     """Serialise the proposals of each group, commit decisions, then announce them.
 
-    Invariants (check_invariants): 1. at most one decision of a group is under way; 2. what is under way is the next
-    version of its group and of the present term; 3. queues and flights are bounded.
+    Invariants (check_invariants): 1. at most one vote or decision of a group is under way; 2. what is under way is the
+    next version of its group and of the present term; 3. queues and flights are bounded.
     """
 
     def __init__(
@@ -80,8 +70,10 @@ class Coordinator:
         out: list[Effect],
         decided: Callable[[Decision], object],
         restored: Callable[[Snapshot], None],
+        streams: Streams,
+        sequenced: Callable[[Fast], object],
     ) -> None:
-        """`decided` and `restored` are called for what the log says, and bring it into the replica."""
+        """`decided`, `restored` and `sequenced` bring what is decided into what this node has."""
         self._node = node
         self._session = session
         self._settings = settings
@@ -89,6 +81,9 @@ class Coordinator:
         self._out = out
         self._decided = decided
         self._restored = restored
+        self._streams = streams
+        self._sequenced = sequenced
+        self._sequencer = Sequencer(settings, replica, streams, Tell(self._send, self._beat_to, self._tell_fast))
         self.state: State = "off"
         self.epoch = 0
         self.term = 0
@@ -96,8 +91,9 @@ class Coordinator:
         self.number = 0
         self._view: ViewId = (0, 0)
         self._nodes: dict[int, str] = {}
-        self._desks: dict[str, _Desk] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._desks: dict[str, Desk] = {}
+        self._flights: dict[str, Flight] = {}
+        self._ballots: dict[str, Ballot] = {}
         self._waiting: deque[str] = deque()
         self._asked: AppendSystem | ReadSystem | None = None
         self._asked_at = 0.0
@@ -125,6 +121,8 @@ class Coordinator:
         self.state = "off"
         self._desks.clear()
         self._flights.clear()
+        self._ballots.clear()
+        self._sequencer.retire()
         self._waiting.clear()
         self._asked = None
 
@@ -138,9 +136,11 @@ class Coordinator:
             return
         for number, boot_id in sorted(self._nodes.items()):
             if before.get(number) != boot_id:
-                self._send(number, Beat(self.term, self.number))
+                self._beat_to(number)
         for name in sorted(self._replica.groups):
             self._recheck(name)
+        if self._sequencer.view_changed(self._nodes):
+            self._sequencer.resume_all()
         for name in sorted(self._desks):
             self._ready(name)
         self._pump(now)
@@ -192,6 +192,7 @@ class Coordinator:
         for _, entries in sorted(told.groups.items()):
             self._adopt(entries)
         self.state, self._asked, self.number = "leading", None, 0
+        self._sequencer.lead(self.term, self._nodes, self._node)
         for name in sorted(self._replica.groups):
             self._recheck(name)
         self._beat(now)
@@ -212,8 +213,8 @@ class Coordinator:
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
-    def _desk(self, name: str) -> _Desk:
-        return self._desks.setdefault(name, _Desk())
+    def _desk(self, name: str) -> Desk:
+        return self._desks.setdefault(name, Desk())
 
     def proposed(self, now: float, node: int, message: Propose, cause: str) -> None:
         """Take proposals in, each number of a node once and in order; what is too early is repeated by its sender."""
@@ -222,35 +223,14 @@ class Coordinator:
         group = self._replica.get(message.group)
         if group.version == 0 and len(self._replica.groups) >= self._settings.groups:
             return
-        frontier = group.frontiers.get(node)
-        settled = (frontier.session, frontier.number) if frontier else (0, 0)
-        desk = self._desks.get(message.group)
-        session, last = max(desk.accepted.get(node, settled) if desk else settled, settled)
-        if message.session < session:
-            self._send(node, Outdated(message.group, session), cause)
-            return
         desk = self._desk(message.group)
-        if message.session > session:
-            desk.queue = [item for item in desk.queue if item.node != node]
-            last = 0
-        for proposal in message.proposals:
-            if proposal.number == last + 1 and len(desk.queue) < self._settings.queue:
-                desk.queue.append(Queued(node, message.boot_id, message.session, proposal, cause))
-                last = proposal.number
-            elif proposal.op == "void" and proposal.number <= last:
-                self._withdraw(desk, node, proposal.number)
-        desk.accepted[node] = (message.session, last)
-        if message.proposals and message.proposals[-1].number <= settled[1] and message.session == settled[0]:
-            self._send(node, Beat(self.term, self.number), cause)
+        taken = desk.take(node, message, group.frontiers.get(node), self._settings.queue, cause)
+        if taken.outdated:
+            self._send(node, Outdated(message.group, taken.outdated), cause)
+        elif taken.settled:
+            self._beat_to(node, cause)
         self._ready(message.group)
         self._pump(now)
-
-    @staticmethod
-    def _withdraw(desk: _Desk, node: int, number: int) -> None:
-        for place, item in enumerate(desk.queue):
-            if item.node == node and item.proposal.number == number:
-                void = msgspec.structs.replace(item.proposal, op="void", body=b"")
-                desk.queue[place] = item._replace(proposal=void)
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
@@ -266,14 +246,74 @@ class Coordinator:
             desk = self._desks[name]
             desk.ready = False
             group = self._replica.get(name)
-            drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
-            if drafted is None:
-                del self._desks[name]
-            else:
+            drafted = self._next(now, desk, group)
+            if drafted is not None:
                 self._take_off(now, desk, group, drafted)
+            elif not desk.busy:
+                del self._desks[name]
 
-    def _take_off(self, now: float, desk: _Desk, group: Group, drafted: Draft) -> None:
+    def _next(self, now: float, desk: Desk, group: Group) -> Draft | None:
+        """Return the group's next decision; None if nothing waits, or if it waits for votes."""
+        desk.queue = [item for item in desk.queue if self._nodes.get(item.node) == item.boot_id]
+        desk.blocked = group.fast and not self._sequencer.flushed
+        if desk.blocked:
+            return None
+        if desk.ballot is None:
+            drafted = draft(group, desk.queue, desk.lost, self._view, self._nodes, self._settings)
+            if drafted is None and desk.mark and not group.fast:
+                return Draft(Decision(group.name, group.version + 1, group.view), desk.queue, "")
+            terms = terms_of(group, desk.queue[0]) if drafted is None and desk.queue else None
+            if terms is None:
+                return drafted
+            item = desk.queue.pop(0)
+            desk.ballot = Ballot(group.version + 1, item, terms, group.members.values(), now)
+            self._ballots[group.name] = desk.ballot
+            self._call(now, desk.ballot, group.name, self._nodes)
+        return self._judge(now, desk, desk.ballot, group)
+
+    # --- votes ---------------------------------------------------------------------------------------------------
+
+    def _call(self, now: float, ballot: Ballot, name: str, nodes: Iterable[int]) -> None:
+        ballot.called = now
+        item, left = ballot.item, max(ballot.until - now, 0.0)
+        who = self._replica.get(name).members.get(item.key) or Member(*item.key)
+        proposal = item.proposal
+        call = CallVote(
+            self.term, name, ballot.protocol, ballot.phase, ballot.terms, proposal.op, who, proposal.target,
+            proposal.body, left,
+        )  # fmt: skip
+        for node in sorted(nodes):
+            self._send(node, call, item.cause)
+
+    def voted(self, now: float, node: int, message: Votes) -> None:
+        """Take the votes of a node's members."""
+        ballot, boot_id = self._ballots.get(message.group), self._nodes.get(node)
+        if self.state != "leading" or message.term != self.term or ballot is None or boot_id is None:
+            return
+        if ballot.protocol == message.protocol:
+            for party, vote, why in message.votes:
+                ballot.cast((node, boot_id, party), message.phase, vote, why)
+            self._ready(message.group)
+            self._pump(now)
+
+    def _judge(self, now: float, desk: Desk, ballot: Ballot, group: Group) -> Draft | None:
+        if self._nodes.get(ballot.item.node) != ballot.item.boot_id:
+            ballot.withdrawn = True
+        while (step := ballot.judge(now, desk.gone())) == "next":
+            self._call(now, ballot, group.name, self._nodes)
+        if step is None:
+            return None
+        desk.ballot = None
+        del self._ballots[group.name]
+        return ballot.draft(group, step, self._view, self._settings.members, desk.queue)
+
+    def _take_off(self, now: float, desk: Desk, group: Group, drafted: Draft) -> None:
         decision = drafted.decision
+        if group.fast and decision.changes_view:
+            decision = msgspec.structs.replace(decision, fast=self._sequencer.close(group.name))
+        elif desk.mark:
+            decision = msgspec.structs.replace(decision, fast=0)
+        desk.mark = False
         kept = {item.node for item in drafted.rest} | {settled.node for settled in decision.settled}
         desk.accepted = {node: last for node, last in desk.accepted.items() if node in kept}
         desk.queue = drafted.rest
@@ -282,10 +322,10 @@ class Coordinator:
         body = msgspec.msgpack.encode(Entry(self.term, after.snapshot(), decision))
         name = f"groups/{self.epoch}/{self.term}/{decision.group}/{decision.version}"
         append = AppendSystem(name, self.epoch, KIND, decision.group, body, self._settings.keep)
-        desk.flight = self._flights[name] = _Flight(append, decision, drafted.cause, now)
+        desk.flight = self._flights[name] = Flight(append, decision, drafted.cause, now)
         self._out.append(Send(REGISTRY, append, drafted.cause))
 
-    def _commit(self, now: float, flight: _Flight) -> None:
+    def _commit(self, now: float, flight: Flight) -> None:
         """The decision is durable: from here on, and not before, it may be told."""
         name = flight.decision.group
         del self._flights[flight.append.id]
@@ -295,28 +335,76 @@ class Coordinator:
         announce = Announce(self.term, self.number, flight.decision)
         for node in sorted(self._nodes):
             self._send(node, announce, flight.cause)
+        if flight.decision.tally is not None:
+            self._out.append(Publish(VOTED_TOPIC, voted(name, flight.decision.tally), flight.cause))
         if any(event.kind != "message" for event in flight.decision.events):
             self._recheck(name)
+        self._sequencer.resume(name)
         self._ready(name)
         self._pump(now)
 
+    # --- fast messages -------------------------------------------------------------------------------------------
+
+    def fast_sent(self, now: float, node: int, message: FastSend, cause: str) -> None:
+        """Put fast messages of a node in their order."""
+        if self.state == "leading" and self._nodes.get(node) == message.boot_id:
+            if self._sequencer.sent(node, message, cause):
+                self._desk(message.group).mark = True
+                self._ready(message.group)
+            self._pump(now)
+
+    def lent(self, now: float, node: int, message: Lent) -> None:
+        """A node has lent fast messages that this one lacked."""
+        if self.state == "leading" and self._sequencer.lent(node, message):
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """All is known of the fast messages there were."""
+        self._sequencer.resume_all()
+        for name in sorted(self._desks):
+            self._ready(name)
+        self._pump(now)
+
+    def _tell_fast(self, message: Fast, cause: str) -> None:
+        self.number += 1
+        message = msgspec.structs.replace(message, number=self.number)
+        self._sequenced(message)
+        for node in sorted(self._nodes):
+            self._send(node, message, cause)
+
     # --- what other nodes are told -------------------------------------------------------------------------------
 
-    def fetched(self, node: int, message: Fetch, cause: str) -> None:
-        """Send a node what it lacks."""
-        if self.state == "leading" and node in self._nodes:
-            decisions, snapshots, complete = self._replica.missing(message.have)
-            caught = Caught(message.session, self.term, self.number, complete, tuple(decisions), tuple(snapshots))
-            self._send(node, caught, cause)
+    def fetched(self, now: float, node: int, message: Fetch, cause: str) -> None:
+        """Send a node what it lacks, and take note of the fast messages it has."""
+        if self.state != "leading" or node not in self._nodes:
+            return
+        if message.term == self.term and self._sequencer.reported(now, node, message.fast):
+            self._go_on(now)
+        decisions, snapshots, complete = self._replica.missing(message.have)
+        fast, all_fast = self._streams.missing(self.term, message.fast) if self._sequencer.flushed else ([], True)
+        caught = Caught(
+            message.session,
+            message.term,
+            self.term,
+            self.number,
+            complete and all_fast,
+            tuple(decisions),
+            tuple(snapshots),
+            tuple(fast),
+        )
+        self._send(node, caught, cause)
 
     def _send(self, node: int, message: Message, cause: str = "") -> None:
-        if node != self._node or isinstance(message, Outdated):
+        if node != self._node or isinstance(message, Outdated | CallVote | FastRefused):
             self._out.append(Send(Address(SERVICE, node), message, cause))
+
+    def _beat_to(self, node: int, cause: str = "") -> None:
+        self._send(node, Beat(self.term, self.number), cause)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._settings.beat
         for node in sorted(self._nodes):
-            self._send(node, Beat(self.term, self.number))
+            self._beat_to(node)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -327,7 +415,11 @@ class Coordinator:
             return None
         if self.state != "leading":
             return self._asked_at + self._settings.repeat
-        return min([self._beat_at, *(f.sent + self._settings.repeat for f in self._flights.values())])
+        flights = (flight.sent + self._settings.repeat for flight in self._flights.values())
+        open_ = self._ballots.values() if len(self._flights) < self._settings.appends else ()
+        ballots = (min(each.until, each.called + self._settings.repeat) for each in open_)
+        loans = self._sequencer.deadline
+        return min([self._beat_at, *flights, *ballots, *([] if loans is None else [loans])])
 
     def tick(self, now: float) -> None:
         """Repeat what was not answered, and beat."""
@@ -337,8 +429,16 @@ class Coordinator:
             if now >= flight.sent + self._settings.repeat:
                 flight.sent = now
                 self._out.append(Send(REGISTRY, flight.append, flight.cause))
-        if self.state == "leading" and now >= self._beat_at:
-            self._beat(now)
+        for name, ballot in sorted(self._ballots.items()):
+            if now >= ballot.until:
+                self._ready(name)
+            elif now >= ballot.called + self._settings.repeat:
+                self._call(now, ballot, name, ballot.missing() & self._nodes.keys())
+        self._sequencer.tick(now)
+        if self.state == "leading":
+            self._pump(now)
+            if now >= self._beat_at:
+                self._beat(now)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when an invariant of the class does not hold."""
@@ -350,4 +450,6 @@ class Coordinator:
             assert flight.append.epoch == self.epoch, f"2: {flight.append.id} in epoch {self.epoch}"
         assert len(self._flights) <= self._settings.appends, f"3: {len(self._flights)} appends under way"
         for name, desk in self._desks.items():
+            assert desk.ballot is None or desk.flight is None, f"1: a vote and a decision under way in {name}"
+            assert self._ballots.get(name) is desk.ballot, f"1: the vote in {name} is not the desk's"
             assert len(desk.queue) <= self._settings.queue, f"3: {len(desk.queue)} proposals wait in {name}"

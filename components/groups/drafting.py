@@ -1,7 +1,8 @@
 """How one decision is drafted from what waits: membership changes first and together, then messages.
 
 A pure function of the group, the queue and the membership view. A node's proposals are settled in the order it made
-them, so a leave does not overtake an earlier message of its own node; it does overtake those of others.
+them, so a leave does not overtake an earlier message of its own node; it does overtake those of others. What is put to
+the vote is not drafted here (`voting.py`): it gets its turn when nothing before it waits any more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from .messages import Decision, Event, Key, Kind, Member, Proposal, Settled, ViewId
+from .messages import Decision, Event, Key, Kind, Member, Proposal, Settled, Terms, ViewId
 from .replica import Group
 from .settings import Settings
 
@@ -27,6 +28,24 @@ class Queued(NamedTuple):
     def key(self) -> Key:
         """The member that it is about."""
         return (self.node, self.boot_id, self.proposal.party)
+
+
+def put_to_vote(group: Group, proposal: Proposal) -> Terms | None:
+    """Return the terms on which a proposal is voted on: its own, or the standard ones for what the group votes on."""
+    if proposal.op == "void" or not group.members:
+        return None
+    return proposal.terms or (Terms() if proposal.op in group.voted else None)
+
+
+def may_speak(group: Group, item: Queued) -> bool:
+    """Return whether a proposal comes from a member, or from one who speaks from outside to a group that exists."""
+    return item.key in group.members or (item.proposal.outside and bool(group.members))
+
+
+def terms_of(group: Group, item: Queued) -> Terms | None:
+    """Return the terms on which this is put to the vote; None if it is not, or if there is nothing to vote on."""
+    moot = item.key in group.members if item.proposal.op == "join" else not may_speak(group, item)
+    return None if moot else put_to_vote(group, item.proposal)
 
 
 class Draft(NamedTuple):
@@ -67,30 +86,45 @@ class _Changes:
         self._limit = limit
         self.failed = [member for key, member in group.members.items() if key in lost]
         self.left: list[Member] = []
+        self.expelled: list[tuple[Member, Queued]] = []
         self.joined: list[Queued] = []
         self._touched = set(lost)
 
     def __len__(self) -> int:
-        return len(self.failed) + len(self.left) + len(self.joined)
+        return self._gone + len(self.joined)
+
+    @property
+    def _gone(self) -> int:
+        return len(self.failed) + len(self.left) + len(self.expelled)
+
+    @property
+    def survivors(self) -> int:
+        """How many of the members stay."""
+        return len(self._group.members) - self._gone
 
     def take(self, item: Queued) -> bool | None:
         """Return whether the change comes about; None: not in this decision, which changes that member already."""
         if item.proposal.op == "void":
             return False
-        if item.key in self._touched:
+        target = item.proposal.target
+        key = target.key if target else item.key
+        if key in self._touched:
             return None
-        self._touched.add(item.key)
-        member = self._group.members.get(item.key)
+        self._touched.add(key)
+        member = self._group.members.get(key)
         if item.proposal.op == "join":
-            size = len(self._group.members) + len(self.joined) - len(self.failed) - len(self.left)
+            size = self.survivors + len(self.joined)
             if member is None and size >= self._limit:
                 return False
             if member is None:
                 self.joined.append(item)
             return True
-        if member is None:
+        if member is None or (target is not None and not may_speak(self._group, item)):
             return False
-        (self.left if item.proposal.op == "leave" else self.failed).append(member)
+        if target is not None:
+            self.expelled.append((member, item))
+        else:
+            (self.left if item.proposal.op == "leave" else self.failed).append(member)
         return True
 
     def events(self) -> list[Event]:
@@ -104,13 +138,21 @@ class _Changes:
 
         add("failed", tuple(self.failed))
         add("left", tuple(self.left))
+        for member, item in self.expelled:
+            add("expelled", (member,), item.proposal.body)
         joined = sequence + len(found) + 1
         add("joined", tuple(Member(*item.key, joined=joined, view=self._view) for item in self.joined))
-        survivors = len(self._group.members) - len(self.failed) - len(self.left)
-        if self.joined and not survivors and self.joined[0].proposal.body:
+        if self.joined and not self.survivors and self.joined[0].proposal.body:
             first = self.joined[0]
             add("state", (Member(*first.key, joined=joined, view=self._view),), first.proposal.body)
         return found
+
+
+def change_events(group: Group, item: Queued, view: ViewId, limit: int) -> list[Event]:
+    """Return the events of one membership change alone; none if there is nothing to change."""
+    changes = _Changes(group, (), view, limit)
+    changes.take(item)
+    return changes.events()
 
 
 def draft(
@@ -132,7 +174,7 @@ def draft(
     rest: list[Queued] = []
     behind: set[int] = set()
     for item in queue:
-        wanted = item.proposal.op not in ("message", "state") and item.node not in behind
+        wanted = item.node not in behind and _changes_members(item.proposal) and terms_of(group, item) is None
         done = changes.take(item) if wanted and len(changes) < settings.members else None
         if done is None:
             behind.add(item.node)
@@ -145,8 +187,16 @@ def draft(
         events, rest = _messages(group, rest, settling, settings)
     if not events and not settling.result():
         return None
-    decision = Decision(group.name, group.version + 1, group_view, tuple(events), settling.result())
+    voted = changes.joined[0].proposal.voted if changes.joined and not changes.survivors else None
+    decision = Decision(group.name, group.version + 1, group_view, tuple(events), settling.result(), voted=voted)
     return Draft(decision, rest, settling.cause)
+
+
+def _changes_members(proposal: Proposal) -> bool:
+    """A vote that was withdrawn goes with the messages: those who were asked are told that it came to nothing."""
+    if proposal.op == "void":
+        return proposal.terms is None
+    return proposal.op not in ("message", "state", "propose")
 
 
 def _messages(
@@ -156,18 +206,20 @@ def _messages(
     rest: list[Queued] = []
     behind: set[int] = set()
     room = settings.batch_bytes
+    full = False
     for item in queue:
         op, body = item.proposal.op, item.proposal.body
-        full = len(events) >= settings.window or (len(body) > room and bool(events))
-        if full or item.node in behind or op not in ("message", "state"):
+        full = full or len(events) >= settings.window or (len(body) > room and bool(events))
+        full = full or terms_of(group, item) is not None  # what came after it waits for it
+        if full or item.node in behind or _changes_members(item.proposal):
             behind.add(item.node)
             rest.append(item)
             continue
-        member = group.members.get(item.key)
-        settling.add(item, done=member is not None)
-        if member is not None:
-            kind: Kind = "message" if op == "message" else "state"
-            sequence = group.sequence + len(events) + 1
-            events.append(Event(kind, sequence, group.view, (member,), body, item.proposal.number))
+        speaks = may_speak(group, item)
+        settling.add(item, done=speaks and op in ("message", "state"))
+        if speaks:
+            kind: Kind = "rejected" if op == "void" else "message" if op == "message" else "state"
+            sequence, who = group.sequence + len(events) + 1, group.members.get(item.key) or Member(*item.key)
+            events.append(Event(kind, sequence, group.view, (who,), body, item.proposal.number))
             room -= len(body)
     return events, rest

@@ -1,8 +1,9 @@
 """Group Services on one node, as a pure machine: serves the local parties, and coordinates where the primary is.
 
-Its parts: `replica` (what is decided), `proposer` (what local parties want), `pollers` (who waits for events), and
-`coordinator` (asleep unless this node has the registry's primary). The machine itself keeps the replica level with the
-coordinator's announcements, and knows when it has lost contact. It must not know sockets, clocks or threads.
+Its parts: `replica` (what is decided), `streams` (the fast messages), `parties` (what local parties ask), `proposer`
+and `fast_sender` (what they want), `voters` (who has to vote), `pollers` (who waits for events), and `coordinator`
+(asleep unless this node has the registry's primary). The machine itself keeps the replica level with the coordinator's
+announcements, and knows when it has lost contact. It must not know sockets, clocks or threads.
 
 Odd: a committed decision is true whoever tells of it and in whatever term, so it is applied as soon as it is the next
 of its group; terms and announcement numbers only serve to see that something is missing.
@@ -12,34 +13,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from ... import errors
-from ...bus.machine import Address, Asked, Effect, Notify, Publish, Received, Reply, Send
+from ...bus.machine import Address, Asked, Effect, Message, Notify, Publish, Received, Send
 from ..liveness.messages import ViewChanged
 from ..registry.messages import Leading, SystemAppended, SystemRead, SystemRefused
 from .coordinator import Coordinator
+from .fast import Streams
+from .fast_sender import FastSender
 from .messages import (
     SERVICE,
     Announce,
     Beat,
-    Broadcast,
+    CallVote,
     Caught,
     Decision,
+    Fast,
+    FastRefused,
+    FastSend,
     Fetch,
-    JoinGroup,
-    LeaveGroup,
-    ListGroups,
+    Lend,
+    Lent,
     Outdated,
     PartyGone,
-    Poll,
     Propose,
-    SetState,
-    Show,
     Snapshot,
+    Votes,
 )
+from .parties import Parties
 from .pollers import Pollers
 from .proposer import Proposer
-from .replica import Replica
-from .settings import NAME, SYSTEM_PREFIX, Settings
+from .replica import Group, Replica
+from .settings import Settings
+from .voters import Voters
 
 CONTACT_TOPIC = "groups.contact"
 SYNCED = "synced"  # what the service is notified of once: this node holds all groups as decided
@@ -70,10 +74,32 @@ class GroupsMachine:
         self._source = 0  # who coordinates this term
         self._fetch_at: float | None = None
         self.replica = Replica(self._settings)
-        self.pollers = Pollers(self._settings, self.replica, self._out)
-        self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self._out)
+        self.streams = Streams(self._settings, session)
+        self.pollers = Pollers(self._settings, self.replica, self.streams, self._out)
+        self.proposer = Proposer(node, boot_id, session, self._settings, self.replica, self.streams, self._out)
+        self.fast_sender = FastSender(node, boot_id, session, self._settings, self._out)
+        self.voters = Voters(node, boot_id, self._settings, self.replica, self._out)
+        self.parties = Parties(
+            node,
+            self._settings,
+            self.replica,
+            self.streams,
+            self.pollers,
+            self.proposer,
+            self.fast_sender,
+            self.voters,
+            self._out,
+        )
         self.coordinator = Coordinator(
-            node, session, self._settings, self.replica, self._out, self._decided, self._restored
+            node,
+            session,
+            self._settings,
+            self.replica,
+            self._out,
+            self._decided,
+            self._restored,
+            self.streams,
+            self._sequenced,
         )
 
     # --- the shape of a machine ----------------------------------------------------------------------------------
@@ -81,7 +107,8 @@ class GroupsMachine:
     @property
     def deadline(self) -> float | None:
         """When `step` must be called next though nothing happened."""
-        times = [self.coordinator.deadline, self.proposer.deadline, self.pollers.deadline, self._fetch_at]
+        parts = (self.coordinator, self.proposer, self.pollers, self.voters, self.fast_sender)
+        times = [self._fetch_at, *(part.deadline for part in parts)]
         if self._heard is None:
             return 0.0
         if not self.frozen:
@@ -96,13 +123,16 @@ class GroupsMachine:
         if isinstance(input, Received):
             self._received(now, input)
         elif isinstance(input, Asked):
-            self._asked(now, input)
+            self.parties.asked(now, input)
         elif isinstance(input, PartyGone):
+            self.voters.party_gone(input.party)
             self.proposer.party_gone(now, input.party)
         self.coordinator.tick(now)
         self._follow_own(now)
         self.proposer.tick(now)
         self.pollers.tick(now)
+        self.voters.tick(now)
+        self.fast_sender.tick(now)
         if self._fetch_at is not None and now >= self._fetch_at:
             self._fetch(now)
         self._judge_contact(now)
@@ -124,15 +154,43 @@ class GroupsMachine:
                 self.coordinator.view_changed(now, message)
         elif isinstance(message, SystemAppended | SystemRefused | SystemRead):
             self.coordinator.registry_said(now, message, cause)
-        elif isinstance(message, Propose):
+        elif isinstance(message, Propose | Fetch | Votes | FastSend | Lent):
+            self._for_coordinator(now, node, message, cause)
+        else:
+            self._from_coordinator(now, node, message)
+
+    def _for_coordinator(
+        self, now: float, node: int, message: Propose | Fetch | Votes | FastSend | Lent, cause: str
+    ) -> None:
+        if isinstance(message, Propose):
             self.coordinator.proposed(now, node, message, cause)
         elif isinstance(message, Fetch):
-            self.coordinator.fetched(node, message, cause)
-        elif isinstance(message, Outdated):
+            self.coordinator.fetched(now, node, message, cause)
+        elif isinstance(message, FastSend):
+            self.coordinator.fast_sent(now, node, message, cause)
+        elif isinstance(message, Lent):
+            self.coordinator.lent(now, node, message)
+        else:
+            self.coordinator.voted(now, node, message)
+
+    def _from_coordinator(self, now: float, node: int, message: Message) -> None:
+        if isinstance(message, Outdated):
             self.proposer.outdated(now, message.group, message.session)
+            self.fast_sender.outdated(now, message.group, message.session)
+        elif isinstance(message, FastRefused):
+            self.fast_sender.refused(message.group, message.session, message.number)
         elif isinstance(message, Beat):
             if self._word(now, node, message.term):
                 self._heard_of(now, message.number)
+        elif isinstance(message, CallVote):
+            if self._word(now, node, message.term):
+                self.voters.called(now, node, message)
+                self.proposer.held_up(now, message.group, message.left)
+        elif isinstance(message, Lend):
+            if self._word(now, node, message.term):
+                self._lend(node, message)
+        elif isinstance(message, Fast):
+            self._fast(now, node, message)
         elif isinstance(message, Announce):
             self._announced(now, node, message)
         elif isinstance(message, Caught):
@@ -144,13 +202,14 @@ class GroupsMachine:
             return
         changed = (leading.epoch, leading.primary) != (self._epoch, self.proposer.primary)
         self._epoch = max(self._epoch, leading.epoch)
-        self.proposer.primary = leading.primary
+        self.proposer.primary = self.fast_sender.primary = leading.primary
         if leading.primary != self._node:
             self.coordinator.retire()
         else:
             self.coordinator.lead(now, leading.epoch)
         if changed:
             self.proposer.repeat(now)
+            self.fast_sender.repeat(now)
             if leading.primary not in (0, self._node):  # it may have been leading for long: do not wait for its beat
                 self._source = leading.primary
                 self._fetch(now)
@@ -164,7 +223,9 @@ class GroupsMachine:
             if self.coordinator.state == "leading":
                 self.coordinator.retire()
             self._term, self._source, self._number, self._told = term, node, None, 0
+            self.voters.forget_calls()
             self.proposer.repeat(now)
+            self.fast_sender.repeat(now)
             self._fetch(now)
         return True
 
@@ -181,6 +242,29 @@ class GroupsMachine:
             self._number = message.number
         self._heard_of(now, message.number)
 
+    def _fast(self, now: float, node: int, message: Fast) -> None:
+        if not self._word(now, node, message.term):
+            return  # whoever leads now may know nothing of it
+        taken = self.replica.get(message.group).view >= message.view and self._sequenced(message)
+        if self._number is not None and message.number == self._number + 1 and taken:
+            self._number = message.number
+        self._heard_of(now, message.number)
+
+    def _sequenced(self, message: Fast, jump: bool = False) -> bool:
+        """Take fast messages of the present coordinator; return whether those before them are there, too."""
+        taken = self.streams.take(message, jump)
+        if taken is None:
+            return False
+        self.fast_sender.sequenced(message.group, message.view, *taken)
+        self.pollers.wake(message.group)
+        return True
+
+    def _lend(self, node: int, message: Lend) -> None:
+        stream = self.streams.get(message.group, message.view)
+        lent = tuple(stream.after(message.after))
+        answer = Lent(message.term, message.group, message.view, stream.count - len(lent) + 1, lent)
+        self._out.append(Send(Address(SERVICE, node), answer))
+
     def _caught(self, now: float, node: int, message: Caught) -> None:
         for decision in message.decisions:
             self._decided(decision)
@@ -190,6 +274,10 @@ class GroupsMachine:
             held = self.replica.get(snapshot.state.name).version
             if snapshot.state.version > held or snapshot.instead_of == held:
                 self._restored(snapshot)
+        for told in message.fast:
+            self._sequenced(told, jump=True)
+        if message.asked != self._term:
+            return  # what this node has of fast messages, the coordinator must hear in its own term: that is on its way
         self._fetch_at = None
         if message.complete:
             self._number = max(self._number or 0, message.number)
@@ -206,26 +294,40 @@ class GroupsMachine:
 
     def _fetch(self, now: float) -> None:
         self._fetch_at = now + self._settings.repeat
-        self._out.append(Send(Address(SERVICE, self._source), Fetch(self._session, self.replica.have())))
+        self._out.append(Send(Address(SERVICE, self._source), self._question()))
+
+    def _question(self) -> Fetch:
+        return Fetch(self._session, self.replica.have(), self._term, self.streams.report())
 
     def _decided(self, decision: Decision) -> str:
         """A decision is known to be durable: apply it if it is the next of its group."""
         outcome = self.replica.apply(decision)
         if outcome == "applied":
-            self.proposer.settle(self._now, self.replica.groups[decision.group], decision)
-            self.pollers.wake(decision.group)
+            self.streams.decided(decision)
+            self._moved(self.replica.groups[decision.group], decision)
         return outcome
+
+    def _moved(self, group: Group, decision: Decision | None) -> None:
+        self.voters.decided(group)
+        self.proposer.held_up(self._now, group.name)
+        self.proposer.settle(self._now, group, decision)
+        self.pollers.wake(group.name)
 
     def _restored(self, snapshot: Snapshot) -> None:
         """This node lagged too far in a group, and takes it over whole."""
         self.replica.restore(snapshot)
-        self.proposer.settle(self._now, self.replica.groups[snapshot.state.name], None)
-        self.pollers.wake(snapshot.state.name)
+        if snapshot.instead_of > snapshot.state.version:
+            self.streams.drop(snapshot.state.name)
+        for decision in snapshot.recent:
+            self.streams.decided(decision)
+        self._moved(self.replica.groups[snapshot.state.name], None)
 
     def _follow_own(self, now: float) -> None:
         """Where the coordinator is, the replica is level by itself."""
         if self.coordinator.state == "leading":
             self._heard = now
+            if self._term != self.coordinator.term:
+                self.voters.forget_calls()
             self._term, self._source = self.coordinator.term, self._node
             self._number = self._told = self.coordinator.number
             self._fetch_at = None
@@ -242,9 +344,11 @@ class GroupsMachine:
         frozen = silent or not self._quorate
         if frozen == self.frozen:
             return
-        self.frozen = frozen
+        self.frozen = self.parties.frozen = frozen
         if frozen:
-            self.proposer.withdraw(self._frozen_error("the group operation is not finished"))
+            self.voters.forget_calls()
+            self.fast_sender.give_up(self.parties.frozen_error("the message may have been sent, or not"))
+            self.proposer.withdraw(self.parties.frozen_error("the group operation is not finished"))
         self.pollers.freeze(frozen)
         self._out.append(Publish(CONTACT_TOPIC, {"frozen": frozen}))
 
@@ -254,105 +358,12 @@ class GroupsMachine:
         groups = self.replica.groups.values()
         return {m.party for group in groups for m in group.members.values() if (m.node, m.boot_id) == mine}
 
-    # --- what local parties ask --------------------------------------------------------------------------------------
-
-    def _asked(self, now: float, asked: Asked) -> None:
-        question, cause = asked.question, asked.cause
-        try:
-            if isinstance(question, Poll):
-                self.pollers.ask(now, asked.request, question, cause)
-            elif isinstance(question, Show):
-                self._out.append(Reply(asked.request, self._show(question.group), cause))
-            elif isinstance(question, ListGroups):
-                self._out.append(Reply(asked.request, self._list(), cause))
-            else:
-                self._wanted(now, asked)
-        except errors.CoveyError as error:
-            self._out.append(Reply(asked.request, error, cause))
-
-    def _wanted(self, now: float, asked: Asked) -> None:
-        """A party wants to change something or to be heard: check what can be known here, then propose it."""
-        question, request, cause = asked.question, asked.request, asked.cause
-        name, party = question.group, question.party
-        self._check(question)
-        if self.frozen:
-            raise self._frozen_error("nothing was done")
-        member = (self._node, self.proposer.boot_id, party) in self.replica.get(name).members
-        pending = self.proposer.wants(name, party)
-        if isinstance(question, JoinGroup):
-            if member and pending is None:
-                result = self.proposer.result(self.replica.get(name), "join", party)
-                self._out.append(Reply(request, result, cause))
-                return
-            self.proposer.add(now, name, "join", party, question.state, request, cause)
-            return
-        if not (member if pending is None else pending):
-            raise errors.NotMember(f"{party} is no member of the group {name}", "join it first")
-        if isinstance(question, LeaveGroup):
-            self.proposer.add(now, name, "leave", party, b"", request, cause)
-        elif isinstance(question, Broadcast):
-            self.proposer.add(now, name, "message", party, question.body, request, cause)
-        elif isinstance(question, SetState):
-            self.proposer.add(now, name, "state", party, question.value, request, cause)
-
-    def _check(self, question: JoinGroup | LeaveGroup | Broadcast | SetState) -> None:
-        name, most = question.group, self._settings.body_bytes
-        if not NAME.fullmatch(name):
-            hint = "1 to 64 of the characters a-z 0-9 . _ -"
-            raise errors.UsageError(f"'{name}' is no name for a group", hint)
-        if isinstance(question, JoinGroup):
-            if name.startswith(SYSTEM_PREFIX) and not question.component:
-                raise errors.Denied(f"the group {name} is for covey's own components", "choose a name without sys.")
-            if name not in self.replica.groups and len(self.replica.groups) >= self._settings.groups:
-                raise errors.Refused(f"the cluster has {len(self.replica.groups)} groups, the most it can have")
-            body = question.state
-        elif isinstance(question, Broadcast):
-            body = question.body
-        else:
-            body = question.value if isinstance(question, SetState) else b""
-        if len(body) > most:
-            text = f"{len(body)} bytes were to go to the group {name}; {most} are allowed"
-            raise errors.TooLarge(text, "put it in the registry and tell the group its key")
-
-    @staticmethod
-    def _frozen_error(consequence: str) -> errors.Frozen:
-        text = f"this node has no contact to the quorum, so its groups stand still; {consequence}"
-        return errors.Frozen(text, "ask again when `covey cluster status` says quorate")
-
-    def _show(self, name: str) -> dict[str, Any]:
-        group = self.replica.get(name)
-        if not group.members:
-            raise errors.NotFound(f"there is no group {name}", "`covey group ls` shows those there are")
-        return {
-            "name": name,
-            "view": group.view,
-            "sequence": group.sequence,
-            "members": list(group.members.values()),
-            "state": group.state,
-            "phase": self._phase(),
-        }
-
-    def _phase(self) -> str:
-        """How a group stands, as people see it; with votes there will be more."""
-        return "frozen" if self.frozen else "idle"
-
-    def _list(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": name,
-                "view": group.view,
-                "members": len(group.members),
-                "sequence": group.sequence,
-                "phase": self._phase(),
-            }
-            for name, group in sorted(self.replica.groups.items())
-            if group.members
-        ]
-
     def check_invariants(self) -> None:
         """Raise AssertionError when one of the machine's invariants does not hold."""
         self.coordinator.check_invariants()
         self.proposer.check_invariants()
+        self.fast_sender.check_invariants()
+        self.streams.check_invariants()
         for name, group in self.replica.groups.items():
             versions = [decision.version for decision in group.recent]
             first = group.version - len(versions) + 1

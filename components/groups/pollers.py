@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from ... import errors
 from ...bus.machine import Effect, Reply
-from .messages import Event, Poll
+from .fast import Cursor, Streams
+from .messages import Event
+from .questions import Poll
 from .replica import Replica
 from .settings import Settings
 
@@ -21,6 +23,7 @@ class _Waiter(NamedTuple):
     request: int
     poll: Poll
     since: int
+    fast: Cursor
     frozen: bool
     until: float
     cause: str
@@ -29,9 +32,10 @@ class _Waiter(NamedTuple):
 class Pollers:
     """Answer polls when there is something to tell, or when they have waited enough."""
 
-    def __init__(self, settings: Settings, replica: Replica, out: list[Effect]) -> None:
+    def __init__(self, settings: Settings, replica: Replica, streams: Streams, out: list[Effect]) -> None:
         self._settings = settings
         self._replica = replica
+        self._streams = streams
         self._out = out
         self._waiting: dict[str, list[_Waiter]] = {}
         self._count = 0
@@ -40,10 +44,12 @@ class Pollers:
 
     def ask(self, now: float, request: int, poll: Poll, cause: str) -> None:
         """Take a question; answer it now if there is anything to tell."""
-        since = self._replica.get(poll.group).sequence if poll.since is None else poll.since
+        group = self._replica.get(poll.group)
+        since = group.sequence if poll.since is None else poll.since
+        fast = self._streams.cursor(group) if poll.fast is None else poll.fast
         frozen = self._frozen if poll.frozen is None else poll.frozen
         until = now + min(poll.wait, self._settings.wait_at_most)
-        waiter = _Waiter(request, poll, since, frozen, until, cause)
+        waiter = _Waiter(request, poll, since, fast, frozen, until, cause)
         if self._answer(waiter, last=poll.wait <= 0):
             return
         if self._count >= self._settings.waiters:
@@ -87,17 +93,20 @@ class Pollers:
     def _answer(self, waiter: _Waiter, last: bool) -> bool:
         group = self._replica.get(waiter.poll.group)
         missed, events = group.events_since(waiter.since)
-        events = events[:MOST_EVENTS]
+        events, fast, lost = self._streams.merge(group.name, waiter.fast, events[:MOST_EVENTS])
+        missed += lost
         changed = waiter.frozen != self._frozen
         if not events and not missed and not changed and not last:
             return False
-        to = events[-1].sequence if events else group.sequence
+        seen = [event.sequence for event in events if not event.fast]
+        to = seen[-1] if seen else waiter.since + missed - lost
         if changed:
             events.append(Event("frozen" if self._frozen else "thawed", to, group.view))
         result: dict[str, Any] = {
             "group": group.name,
             "from": waiter.since + 1,
-            "to": to if missed or events else waiter.since,
+            "to": to,
+            "fast": fast,
             "missed": missed,
             "events": events,
             "frozen": self._frozen,

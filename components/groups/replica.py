@@ -12,15 +12,22 @@ from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import Literal
 
-from .messages import Decision, Event, Frontier, GroupState, Key, Member, Settled, Snapshot
+from .messages import Decision, Event, Frontier, GroupState, Key, Member, Op, Settled, Snapshot, Tally
 from .settings import Settings
 
 MEMBER_BYTES = 100  # about what a member, or anything else beside a body, takes in a message
+CAST_BYTES = 40  # about what a vote takes without its reason
 
 
 def weight(decision: Decision) -> int:
     """Return about how many bytes a decision takes in a message."""
-    return MEMBER_BYTES + sum(MEMBER_BYTES * (1 + len(e.who)) + len(e.body) for e in decision.events)
+    events = sum(MEMBER_BYTES * (1 + len(e.who)) + len(e.body) for e in decision.events)
+    return MEMBER_BYTES + events + (tally_weight(decision.tally) if decision.tally else 0)
+
+
+def tally_weight(tally: Tally) -> int:
+    """Return about how many bytes a tally takes in a message."""
+    return len(tally.body) + sum(CAST_BYTES + len(cast.why) for votes in tally.rounds for cast in votes)
 
 
 def advance(frontier: Frontier | None, settled: Settled, window: int) -> Frontier:
@@ -42,11 +49,17 @@ class Group:
         self.members: dict[Key, Member] = {member.key: member for member in state.members}
         self.state = state.state
         self.frontiers: dict[int, Frontier] = dict(state.frontiers)
+        self.voted: tuple[Op, ...] = state.voted
+        self.fast = state.fast  # whether fast messages were ever sent here
         self.recent: deque[Decision] = deque()
+        self.tallies: deque[Tally] = deque(maxlen=settings.tallies)
         self._bytes = 0
 
     def apply(self, decision: Decision) -> None:
         """Take the next step. The caller has checked that it is the next."""
+        if decision.voted is not None:
+            self.voted = decision.voted
+        self.fast = self.fast or decision.fast >= 0
         for event in decision.events:
             if event.kind == "joined":
                 self.members.update((member.key, member) for member in event.who)
@@ -58,6 +71,7 @@ class Group:
             self.sequence = event.sequence
             if not self.members:
                 self.state = b""  # a value belongs to those who agreed on it
+                self.fast = False
         for settled in decision.settled:
             self.frontiers[settled.node] = advance(self.frontiers.get(settled.node), settled, self._settings.window)
         self.version = decision.version
@@ -69,6 +83,8 @@ class Group:
         for decision in decisions:
             self.recent.append(decision)
             self._bytes += weight(decision)
+            if decision.tally is not None:
+                self.tallies.append(decision.tally)
         while len(self.recent) > self._settings.recent or (
             self._bytes > self._settings.recent_bytes and len(self.recent) > 1
         ):
@@ -84,6 +100,8 @@ class Group:
             tuple(self.members.values()),
             self.state,
             tuple(sorted(self.frontiers.items(), key=lambda item: item[0])),
+            self.voted,
+            self.fast,
         )
 
     def events_since(self, since: int) -> tuple[int, list[Event]]:

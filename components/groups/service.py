@@ -15,20 +15,23 @@ import msgspec
 from ...bus.context import ComponentContext
 from ...bus.messages import Role
 from ...bus.service import Request, Seconds, verb
-from ...errors import Denied, NotImplementedYet, Refused
+from ...errors import Denied, Refused
 from ..registry.client import read_nodes
 from .engine import GroupsEngine
-from .messages import (
-    SERVICE,
+from .messages import SERVICE, Default, Event, Member, Op, Terms, Vote
+from .questions import (
+    AwaitVote,
     Broadcast,
-    Event,
+    CastVote,
+    Expel,
     JoinGroup,
     LeaveGroup,
     ListGroups,
-    Member,
     Poll,
+    ProposeVote,
     SetState,
     Show,
+    Transcript,
 )
 
 log = logging.getLogger(__name__)
@@ -43,14 +46,16 @@ class GroupsService:
     # --- verbs: members ---------------------------------------------------------------------------------------------
 
     @verb(Role.OPERATOR)
-    async def join(self, request: Request, *, group: str, state: Any = None) -> dict[str, Any]:
-        """Make the calling party a member; `state` becomes the group's value if it has no members.
+    async def join(
+        self, request: Request, *, group: str, state: Any = None, voted: tuple[Op, ...] = ()
+    ) -> dict[str, Any]:
+        """Make the calling party a member. If the group has none, `state` becomes its value, and it votes on `voted`.
 
-        Returns `{group, view, sequence, joined, member, members, state}`; poll from `joined - 1` to see the own join
-        first.
+        Returns `{group, view, sequence, joined, member, members, state, fast}`; poll from `joined - 1` and `fast` to
+        see the own join first. `voted`: any of `join`, `expel`, `state`.
         """
-        party, component = self._party(request), request.role >= Role.COMPONENT
-        return self._plain(await self._engine.ask(JoinGroup(group, party, _packed(state), component), request.cause))
+        question = JoinGroup(group, self._party(request), _packed(state), request.role >= Role.COMPONENT, voted)
+        return self._plain(await self._engine.ask(question, request.cause))
 
     @verb(Role.OPERATOR)
     async def leave(self, request: Request, *, group: str) -> dict[str, Any]:
@@ -58,27 +63,68 @@ class GroupsService:
         return self._plain(await self._engine.ask(LeaveGroup(group, self._party(request)), request.cause))
 
     @verb(Role.OPERATOR)
-    async def broadcast(self, request: Request, *, group: str, body: Any, fast: bool = False) -> dict[str, Any]:
-        """Send a message to all members, through the log; returns `{group, view, sequence}` when it is decided."""
-        if fast:
-            raise NotImplementedYet("messages outside the log (fast) are not built yet (SPEC 11.1)")
-        question = Broadcast(group, self._party(request), msgspec.msgpack.encode(body))
+    async def broadcast(
+        self, request: Request, *, group: str, body: Any, fast: bool = False, outside: bool = False
+    ) -> dict[str, Any]:
+        """Send a message to all members, through the log; returns `{group, view, sequence}` when it is decided.
+
+        `fast`: past the log, ordered within the view; `sequence` is then its number there, and it is not durable.
+        `outside`, here and below: the caller need not be a member; the group must have some.
+        """
+        question = Broadcast(group, self._party(request), msgspec.msgpack.encode(body), outside, fast)
         return self._plain(await self._engine.ask(question, request.cause))
 
     @verb(Role.OPERATOR)
-    async def set_state(self, request: Request, *, group: str, value: Any) -> dict[str, Any]:
+    async def set_state(self, request: Request, *, group: str, value: Any, outside: bool = False) -> dict[str, Any]:
         """Change the group's state value; returns `{group, view, sequence}` when it is decided."""
-        return self._plain(await self._engine.ask(SetState(group, self._party(request), _packed(value)), request.cause))
+        question = SetState(group, self._party(request), _packed(value), outside)
+        return self._plain(await self._engine.ask(question, request.cause))
 
     @verb(Role.OPERATOR)
-    async def propose(self, *, group: str, body: Any, phases: int = 1) -> None:
-        """Put something to the vote of all members."""
-        raise NotImplementedYet("proposals with votes are not built yet (SPEC 11.2)")
+    async def propose(
+        self,
+        request: Request,
+        *,
+        group: str,
+        body: Any,
+        phases: int = 1,
+        default: Default = "reject",
+        deadline: Seconds = 5.0,
+        outside: bool = False,
+    ) -> dict[str, Any]:
+        """Put something to the vote of all members; returns `{group, view, sequence}` when it is decided.
+
+        In at most `phases` rounds of at most `deadline` seconds; `default` is the vote of a member that gives none.
+        """
+        terms = Terms(phases, default, deadline)
+        question = ProposeVote(group, self._party(request), msgspec.msgpack.encode(body), terms, outside)
+        return self._plain(await self._engine.ask(question, request.cause))
 
     @verb(Role.OPERATOR)
-    async def expel(self, *, group: str, member: str, reason: str = "") -> None:
-        """Make another party leave."""
-        raise NotImplementedYet("expelling a member is not built yet (SPEC 11.2)")
+    async def expel(
+        self, request: Request, *, group: str, member: str, reason: str = "", outside: bool = False
+    ) -> dict[str, Any]:
+        """Put a member (`PARTY` or `PARTY@NODE`) out of the group; returns `{group, view, sequence}`."""
+        question = Expel(group, self._party(request), member, _packed(reason or None), outside)
+        return self._plain(await self._engine.ask(question, request.cause))
+
+    @verb(Role.OPERATOR)
+    async def await_vote(self, request: Request, *, group: str, wait: Seconds = 10.0) -> dict[str, Any]:
+        """Wait for something that the calling party has to vote on, at most `wait` seconds; who asks once shall vote.
+
+        Returns `{vote}`: None, or `{protocol, phase, phases, op, proposer, target, body, default, deadline}`.
+        """
+        found = await self._engine.ask(AwaitVote(group, self._party(request), wait), request.cause)
+        return {"vote": found["vote"] and self._plain(found["vote"])}
+
+    @verb(Role.OPERATOR)
+    async def vote(
+        self, request: Request, *, group: str, protocol: int, phase: int, vote: Vote | None, why: str = ""
+    ) -> dict[str, Any]:
+        """Vote in this phase of this vote; None: the default. The first word counts; returns `{group, vote}`."""
+        question = CastVote(group, self._party(request), protocol, phase, vote, why)
+        found: dict[str, Any] = await self._engine.ask(question, request.cause)
+        return found
 
     # --- verbs: watching --------------------------------------------------------------------------------------------
 
@@ -91,14 +137,15 @@ class GroupsService:
         since: int | None = None,
         wait: Seconds = 10.0,
         frozen: bool | None = None,
+        fast: tuple[int, int, int] | None = None,
     ) -> dict[str, Any]:
         """Wait for events after sequence `since` (default: from now on), at most `wait` seconds; membership not needed.
 
-        Returns `{group, from, to, missed, events, frozen}`; go on with `since=to`. `missed` counts events no longer
-        held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes: if it is
-        otherwise, the answer comes at once with an event `frozen` or `thawed`.
+        Returns `{group, from, to, fast, missed, events, frozen}`; go on with `since=to`, `fast=fast`. `missed` counts
+        events no longer held; then `members`, `view` and `state` are there, too. `frozen` is what the caller believes:
+        if it is otherwise, the answer comes at once with an event `frozen` or `thawed`.
         """
-        return self._plain(await self._engine.ask(Poll(group, since, wait, frozen), request.cause))
+        return self._plain(await self._engine.ask(Poll(group, since, wait, frozen, fast), request.cause))
 
     @verb()
     async def ls(self, request: Request) -> list[dict[str, Any]]:
@@ -108,7 +155,7 @@ class GroupsService:
 
     @verb()
     async def show(self, request: Request, *, name: str) -> dict[str, Any]:
-        """Return one group: `{name, view, sequence, members, state, phase}`."""
+        """Return one group: `{name, view, sequence, members, state, voted, fast, phase}`."""
         return self._plain(await self._engine.ask(Show(name), request.cause))
 
     @verb()
@@ -118,9 +165,14 @@ class GroupsService:
         return found
 
     @verb()
-    async def transcript(self, *, name: str) -> None:
-        """Tell who voted what and why."""
-        raise NotImplementedYet("transcripts of votes are not built yet (SPEC 11.2)")
+    async def transcript(self, request: Request, *, name: str) -> list[dict[str, Any]]:
+        """Tell who voted what and why in the group's latest votes, oldest first.
+
+        Each is `{protocol, op, proposer, target, body, phases, default, outcome, votes}`, a vote `{phase, node, member,
+        vote, why, how}`.
+        """
+        found = await self._engine.ask(Transcript(name), request.cause)
+        return [self._plain(tally) for tally in found]
 
     # --- verbs: between nodes -----------------------------------------------------------------------------------------
 
@@ -143,12 +195,14 @@ class GroupsService:
     def _plain(result: dict[str, Any]) -> dict[str, Any]:
         """Return an answer of the machine as plain data: members as dicts, bodies unpacked."""
         plain = dict(result)
-        if "member" in plain:
-            plain["member"] = member_dict(plain["member"])
+        for field in ("member", "proposer", "target"):
+            if plain.get(field) is not None:
+                plain[field] = member_dict(plain[field])
         if "members" in plain:
             plain["members"] = [member_dict(member) for member in plain["members"]]
-        if "state" in plain:
-            plain["state"] = _unpacked(plain["state"])
+        for field in ("state", "body"):
+            if field in plain:
+                plain[field] = _unpacked(plain[field])
         if "events" in plain:
             plain["events"] = [event_dict(event) for event in plain["events"]]
         return plain
@@ -160,8 +214,9 @@ def member_dict(member: Member) -> dict[str, Any]:
 
 
 def event_dict(event: Event) -> dict[str, Any]:
-    """Return an event as plain data: `{kind, sequence, view, who, body}`."""
+    """Return an event as plain data: `{kind, sequence, view, who, body, fast}`."""
     return {
+        "fast": event.fast,
         "kind": event.kind,
         "sequence": event.sequence,
         "view": event.view,

@@ -26,6 +26,19 @@ class Settings(msgspec.Struct, frozen=True):
     wait_at_most: float = 60.0
     """The longest long poll."""
 
+    phases: int = 5
+    """Rounds of one vote at most."""
+    deadline_at_most: float = 60.0
+    """Of one round; all that waits behind a vote waits for it."""
+    fast_messages: int = 1024
+    """Fast messages of one group that each node holds, for its pollers and for nodes that lag; and that wait."""
+    fast_bytes: int = 512 * 1024
+    """Of their bodies."""
+    fast_views: int = 4
+    """Views of a group whose fast messages are held."""
+    tallies: int = 64
+    """Votes of each group that each node remembers for its transcript."""
+
     body_bytes: int = 64 * 1024
     """Of one message or state value. Groups agree on things; they do not carry files."""
     window: int = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from covey import errors
 from covey.bus.client import Client, connect
 from covey.components.groups import service as groups_service
-from covey.components.groups.client import Group, GroupEvent
+from covey.components.groups.client import Group, GroupEvent, GroupEvents, GroupProposal
 from covey.components.liveness import service as liveness_service
 from covey.components.registry import service as registry_service
 from real_nodes import Mains, Node, free_port, node, story
@@ -60,8 +61,6 @@ async def test_the_boot_order_and_the_registrys_own_group(folder: Path) -> None:
                 await bus.call("groups", "join", group="sys.mine")
             with pytest.raises(errors.NotFound):
                 await bus.call("groups", "show", name="nothing")
-            with pytest.raises(errors.NotImplementedYet, match=r"SPEC 11\.2"):
-                await bus.call("groups", "propose", group="db", body="x", phases=2)
             with pytest.raises(errors.Refused, match="your own node"):
                 await bus.call("groups", "join", group="db", node=1)
 
@@ -87,8 +86,6 @@ async def test_members_on_two_nodes_see_the_same(folder: Path) -> None:
             assert first.view == second.view and first.state == [1, 2]
             with pytest.raises(errors.TooLarge):
                 await first.broadcast("x" * 70_000)
-            with pytest.raises(errors.NotImplementedYet):
-                first.vote(lambda proposal: "approve")
             with pytest.raises(errors.NotMember):
                 await here.call("groups", "broadcast", group="other", body="x")
         assert await here.call("groups", "ls") == [
@@ -132,3 +129,63 @@ async def test_groups_are_restarted_under_their_members(folder: Path) -> None:
         assert sorted(kinds, key=str) == [("failed", None), ("message", "after")]
         seen = [(event.kind, event.body) for event in await following(second, 5)]
         assert seen[:3] == [("joined", None), ("message", "before"), ("joined", None)] and seen[3:] == kinds
+
+
+@story
+async def test_votes_expulsion_and_watching(folder: Path) -> None:
+    async with (
+        pair(folder) as (one, two),
+        user(one) as here,
+        user(two) as there,
+        user(two) as onlooker,
+        Group(here, "db", voted=["expel"]) as first,
+        Group(there, "db") as second,
+    ):
+        watch = GroupEvents(onlooker, "db")
+        await watch.begin()
+        seen: list[tuple[str, object, int]] = []
+
+        @first.vote
+        def plain(proposal: GroupProposal) -> object:
+            seen.append((proposal.kind, proposal.body, proposal.phase))
+            if proposal.kind == "expel":
+                return "approve"
+            return ("reject", "not on a Friday") if proposal.body == "no" else "continue"
+
+        @second.vote
+        async def waits(proposal: GroupProposal) -> str:
+            await asyncio.sleep(0)
+            if proposal.body == "raise":
+                raise ValueError("no idea")
+            return "approve"
+
+        await second.propose("switch", phases=2)
+        assert seen == [("message", "switch", 1), ("message", "switch", 2)]
+        with pytest.raises(errors.Rejected, match="not on a Friday") as caught:
+            await second.propose("no")
+        assert [v["vote"] for v in caught.value.details["votes"] if v["node"] == 1] == ["reject"]
+        await first.propose("raise", default="approve")
+        with pytest.raises(errors.UsageError):
+            await first.propose("x", phases=99)
+        with pytest.raises(errors.NotFound):
+            await first.expel("nobody")
+        assert (await anext(watch)).kind == "decided" and len(watch.members) == 2
+        tallies = await here.call("groups", "transcript", name="db")
+        assert [(t["op"], t["body"], t["outcome"]) for t in tallies] == [
+            ("message", "switch", "decided"),
+            ("message", "no", "rejected"),
+            ("message", "raise", "decided"),
+        ]
+        silent = next(v for v in tallies[2]["votes"] if v["node"] == 2)
+        assert (silent["vote"], silent["how"], silent["why"]) == ("approve", "abstained", "ValueError: no idea")
+        await first.expel(second.members[1], reason="tired")
+        assert seen[-1] == ("expel", "tired", 1)
+        found = [event async for event in second]
+        assert (found[-1].kind, found[-1].body) == ("expelled", "tired")
+        assert [(e.kind, e.body) for e in found[-4:-1]] == [
+            ("decided", "switch"),
+            ("rejected", "no"),
+            ("decided", "raise"),
+        ]
+        with pytest.raises(errors.NotMember):
+            await second.broadcast("still here?")

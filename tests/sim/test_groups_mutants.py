@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import groups_world as kit
 import msgspec
 import pytest
+from covey.bus.machine import Address, Received
 from covey.bus.simulation import Link
 from covey.components.groups import coordinator as coordinator_module
-from covey.components.groups import drafting
+from covey.components.groups import drafting, voting
 from covey.components.groups.coordinator import Coordinator
+from covey.components.groups.fast import Stream, Streams
 from covey.components.groups.machine import GroupsMachine
-from covey.components.groups.messages import Announce, Decision, JoinGroup
-from covey.components.groups.proposer import Proposer
+from covey.components.groups.messages import Announce, Decision, Fast, FastMessage
+from covey.components.groups.proposer import Item, Proposer
+from covey.components.groups.questions import JoinGroup
 from covey.components.groups.replica import Replica
+from covey.components.groups.sequencer import Sequencer
+from covey.components.groups.voting import Ballot
 from covey.components.registry.messages import Leading
-from covey.errors import CoordinatorChanged
+from covey.errors import CoordinatorChanged, Rejected
+
+votes_tests, fast_tests = (
+    SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(f"test_groups_{name}.py"))))
+    for name in ("votes", "fast")
+)
 
 
 def announce_before_commit(patch: pytest.MonkeyPatch) -> None:
@@ -187,6 +200,110 @@ def heed_what_was_meant_for_the_dead(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Proposer, "outdated", wrong)
 
 
+def let_a_reject_pass(patch: pytest.MonkeyPatch) -> None:
+    """Go on to the next round whatever was said."""
+    patch.setitem(voting.STEPS, ("against", False), "next")
+
+
+def take_continue_for_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Decide though somebody wanted another round."""
+    patch.setitem(voting.STEPS, ("mixed", False), "decided")
+
+
+def count_the_second_word(patch: pytest.MonkeyPatch) -> None:
+    """Let a member's repeated vote replace its first, or a vote of another round count."""
+    right = Ballot.cast
+
+    def wrong(self: Any, key: Any, phase: int, vote: Any, why: str) -> None:
+        right(self, key, self.phase, vote, why)
+
+    patch.setattr(Ballot, "cast", wrong)
+
+
+def wait_for_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """Let a vote wait for a member that cannot speak any more."""
+    right = Ballot.judge
+    patch.setattr(Ballot, "judge", lambda self, now, gone: right(self, now, ()))
+
+
+def vote_for_the_silent(patch: pytest.MonkeyPatch) -> None:
+    """Take silence for consent, whatever the terms are."""
+    right = Ballot._note
+    patch.setattr(Ballot, "_note", lambda self, key, vote, why, how: right(self, key, vote or "approve", why, how))
+
+
+def hold_the_vote_again(patch: pytest.MonkeyPatch) -> None:
+    """Put a proposal to the vote of the next coordinator, after members have spoken to the former."""
+    patch.setattr(Item, "withdraw", lambda self, why: None)
+
+
+def vote_while_deciding(patch: pytest.MonkeyPatch) -> None:
+    """Let messages overtake a vote that is under way."""
+    right = Coordinator._next
+
+    def wrong(self: Any, now: float, desk: Any, group: Any) -> Any:
+        ballot, desk.ballot = desk.ballot, None
+        drafted = draft_alone(group, desk.queue, desk.lost, self._view, self._nodes, self._settings) if ballot else None
+        desk.ballot = ballot
+        return drafted or right(self, now, desk, group)
+
+    draft_alone = drafting.draft
+    patch.setattr(Coordinator, "_next", wrong)
+
+
+def sequence_before_all_have_reported(patch: pytest.MonkeyPatch) -> None:
+    """Take what this node has of fast messages for all there is."""
+    right = Sequencer.lead
+
+    def wrong(self: Any, term: int, nodes: Any, own: int) -> None:
+        right(self, term, {own: nodes.get(own, "")}, own)
+
+    patch.setattr(Sequencer, "lead", wrong)
+
+
+def go_on_with_half(patch: pytest.MonkeyPatch) -> None:
+    """Tell members of the next view before all fast messages of this one are there."""
+    patch.setattr(Stream, "complete", True)
+
+
+def sequence_after_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Number fast messages in a view whose end is on its way to the log."""
+    right = Sequencer.close
+
+    def wrong(self: Any, name: str) -> int:
+        found = right(self, name)
+        self._closed.discard(name)
+        return found
+
+    patch.setattr(Sequencer, "close", wrong)
+
+
+def number_twice(patch: pytest.MonkeyPatch) -> None:
+    """Forget which fast messages were numbered by the former coordinator."""
+    patch.setattr(Streams, "last", lambda self, name, node: (0, 0))
+
+
+def believe_the_former_coordinator(patch: pytest.MonkeyPatch) -> None:
+    """Take fast messages of a term that is over."""
+    right = GroupsMachine._fast
+
+    def wrong(self: Any, now: float, node: int, message: Any) -> None:
+        right(self, now, node, msgspec.structs.replace(message, term=max(message.term, self._term)))
+
+    patch.setattr(GroupsMachine, "_fast", wrong)
+
+
+def expel_whom_it_liked(patch: pytest.MonkeyPatch) -> None:
+    """Put the one out who asked for it."""
+    right = drafting._Changes.take
+
+    def wrong(self: Any, item: Any) -> Any:
+        target = item.proposal.target and self._group.members.get(item.key)
+        return right(self, item._replace(proposal=msgspec.structs.replace(item.proposal, target=target)))
+
+    patch.setattr(drafting._Changes, "take", wrong)
+
+
 def late_proposal_script() -> None:
     """A proposal of a node's former life arrives behind those of its present one."""
     cluster = kit.formed(26, 3)
@@ -318,8 +435,97 @@ def second_life_script() -> None:
     assert held == cluster.world.machine(1, "groups").replica.get(kit.GROUP).version
 
 
+def vote_scripts() -> None:
+    """The rounds, the defaults and the harm of the tests on votes."""
+    for votes, phases, rounds, end in votes_tests.ROUNDS:
+        votes_tests.test_rounds(votes, phases, rounds, end)
+    for default, end in (("approve", "decided"), ("reject", "rejected")):
+        votes_tests.test_the_silent_the_dead_and_those_without_a_vote_have_the_default(default, end)
+    votes_tests.test_a_vote_ends_when_the_last_vote_is_there_or_at_its_deadline()
+    votes_tests.test_what_waits_behind_a_vote_comes_after_it_changes_first()
+
+
+def doubled_votes_script() -> None:
+    """A vote of one round comes a second time in the next."""
+    for seed in range(55, 60):
+        cluster = votes_tests.voting(seed, "continue", "continue reject", "continue")
+        cluster.world.set_link(2, 1, Link(low=0.05, high=0.3, duplicate=1.0))
+        asked = cluster.parties[0].propose("x", phases=2, default="approve", deadline=3.0)
+        cluster.world.eventually(lambda asked=asked: asked.done, 7.0)
+        assert isinstance(asked.error, Rejected)
+
+
+def dead_voter_script() -> None:
+    """A voter's node leaves the view in the middle of a long vote."""
+    cluster = votes_tests.voting(54, "approve", "approve", None)
+    asked = cluster.parties[0].propose("x", deadline=8.0, default="approve")
+    cluster.crash_node(3)
+    cluster.connected.discard(3)
+    cluster.world.run(0.5)
+    cluster.remove_node(3)
+    cluster.world.eventually(lambda: asked.done, 1.0)
+
+
+def repeated_vote_script() -> None:
+    """The coordinator is restarted at every step of a vote; the proposer must be told if it was not decided before."""
+    votes_tests.test_harm_at_every_step_of_a_vote("coordinator restarts")
+
+
+def fast_scripts() -> None:
+    """The gap and the new coordinator of the tests on fast messages."""
+    fast_tests.test_all_who_go_on_have_had_the_same()
+    fast_tests.test_a_new_coordinator_waits_for_all_reports_and_borrows_what_it_lacks()
+
+
+def lost_answer_script() -> None:
+    """A fast message is numbered, its sender does not hear so, and sends it to the next coordinator, too."""
+    cluster = fast_tests.shouting(51)
+    cluster.world.cut(1, 2, one_way=True)
+    cluster.parties[1].shout("once")
+    cluster.world.run(0.05)
+    cluster.elect(3)
+    cluster.world.heal()
+    cluster.settle()
+    view = fast_tests.the_view(cluster)
+    assert [party.streams[view].count("once") for party in cluster.parties] == [1, 1, 1]
+
+
+def former_coordinator_script() -> None:
+    """A fast message of the former coordinator comes when its receiver has reported to the next one already."""
+    cluster = fast_tests.shouting(52)
+    view, term = fast_tests.the_view(cluster), cluster.world.machine(1, "groups").coordinator.term
+    sender = next(iter(cluster.world.machine(1, "groups").replica.get(kit.GROUP).members.values()))
+    cluster.crash_node(1)
+    cluster.connected.discard(1)
+    cluster.elect(3)
+    cluster.world.eventually(lambda: 2 in cluster.world.machine(3, "groups").coordinator._sequencer._reports, 1.0)
+    late = Fast(term, 1, kit.GROUP, view, 4, (FastMessage(sender, 1, 9, b"late"),))
+    cluster.world.feed(2, "groups", Received(Address("groups", 1), late))
+    asked = cluster.parties[2].shout("next")
+    cluster.remove_node(1)
+    cluster.world.eventually(lambda: asked.done, 2.0)
+    cluster.party(2, "fresh")
+    cluster.settle()
+    assert cluster.parties[1].streams.get(view, [])[3:] in ([], ["next"])
+
+
+def closing_script() -> None:
+    """Fast messages come while the decision that ends their view is on its way to the log."""
+    cluster = fast_tests.shouting(53)
+    cluster.core.latest = 0.3
+    cluster.party(2, "fresh")
+    for n in range(20):
+        cluster.parties[0].shout(f"m{n}")
+        cluster.world.run(0.01)
+        if n == 3:
+            cluster.world.cut(1, 3, one_way=True)
+    cluster.world.run(0.5)
+    cluster.world.heal()
+    cluster.settle()
+
+
 def storms() -> None:
-    for seed in range(12):
+    for seed in range(1, 13):
         kit.storm(seed)
 
 
@@ -338,6 +544,19 @@ SCRIPTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] =
     (never_repeat_an_append, storms),
     (restart_unheard, second_life_script),
     (heed_what_was_meant_for_the_dead, late_proposal_script),
+    (let_a_reject_pass, vote_scripts),
+    (take_continue_for_the_end, vote_scripts),
+    (count_the_second_word, doubled_votes_script),
+    (wait_for_the_dead, dead_voter_script),
+    (vote_for_the_silent, vote_scripts),
+    (hold_the_vote_again, repeated_vote_script),
+    (vote_while_deciding, vote_scripts),
+    (sequence_before_all_have_reported, fast_scripts),
+    (go_on_with_half, fast_scripts),
+    (sequence_after_the_end, closing_script),
+    (number_twice, lost_answer_script),
+    (believe_the_former_coordinator, former_coordinator_script),
+    (expel_whom_it_liked, votes_tests.test_expulsion_needs_no_vote_where_the_group_does_not_say_so),
 ]
 
 

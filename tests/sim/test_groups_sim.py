@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from covey.components.groups.messages import Broadcast, LeaveGroup, Show
+from covey.components.groups.questions import Broadcast, LeaveGroup, Show
 from covey.errors import CoordinatorChanged, Frozen, NotFound
 from groups_world import GROUP, formed
 

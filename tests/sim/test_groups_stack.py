@@ -8,7 +8,7 @@ import pytest
 from covey.bus.machine import Address, Received
 from covey.bus.simulation import Birth, Disk, Link
 from covey.components.groups.machine import GroupsMachine
-from covey.components.groups.messages import Broadcast, JoinGroup, Poll
+from covey.components.groups.questions import Broadcast, JoinGroup, Poll
 from covey.components.registry.agent import AgentMachine
 from liveness_cluster import Cluster
 

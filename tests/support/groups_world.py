@@ -16,14 +16,23 @@ from covey.bus.simulation import Birth, Link, Occurrence, Operation, World
 from covey.components.groups.machine import SYNCED, GroupsMachine
 from covey.components.groups.messages import (
     Announce,
-    Broadcast,
     Caught,
     Decision,
+    Default,
     Entry,
     Event,
-    JoinGroup,
     PartyGone,
+    Terms,
+    Vote,
+)
+from covey.components.groups.questions import (
+    AwaitVote,
+    Broadcast,
+    CastVote,
+    Expel,
+    JoinGroup,
     Poll,
+    ProposeVote,
 )
 from covey.components.liveness.messages import Member as Peer
 from covey.components.liveness.messages import ViewChanged
@@ -35,7 +44,7 @@ from covey.components.registry.messages import (
     SystemRead,
     SystemRefused,
 )
-from covey.errors import CoordinatorChanged
+from covey.errors import CoordinatorChanged, Rejected
 
 GROUP = "db"
 ROUGH = Link(loss=0.1, duplicate=0.1, reorder=0.1, late=0.3)
@@ -57,7 +66,7 @@ class CoreLog:
         self.latest = 0.003  # seconds an append may take; tests raise it
         self.deaf = 0.0  # chance that an answer never comes
         self.index = 0
-        self.entries: list[tuple[str, int, int, bytes]] = []
+        self.slots: dict[str, list[tuple[str, int, int, bytes]]] = {}
         self.known: dict[str, int] = {}
         self.decisions: set[tuple[str, int, bytes]] = set()
 
@@ -66,10 +75,9 @@ class CoreLog:
         if message.id not in self.known:
             self.index += 1
             self.known[message.id] = self.index
-            self.entries.append((message.slot, self.index, message.epoch, message.body))
-            kept = [entry for entry in self.entries if entry[0] == message.slot][-message.keep :]
-            self.entries = [entry for entry in self.entries if entry[0] != message.slot] + kept
-            self.entries.sort(key=lambda entry: entry[1])
+            kept = self.slots.setdefault(message.slot, [])
+            kept.append((message.slot, self.index, message.epoch, message.body))
+            del kept[: -message.keep]
             if not message.slot.startswith("/"):
                 decision = msgspec.msgpack.decode(message.body, type=Entry).decision
                 self.decisions.add(key_of(decision))
@@ -110,7 +118,7 @@ class FakeRegistry:
         if self.core.primary != self.node or (isinstance(message, AppendSystem) and message.epoch != epoch):
             return SystemRefused(message.id, epoch, "another reign")
         if isinstance(message, ReadSystem):
-            return SystemRead(message.id, tuple(self.core.entries), epoch)
+            return SystemRead(message.id, tuple(e for kept in self.core.slots.values() for e in kept), epoch)
         return SystemAppended(message.id, self.core.append(message), message.epoch)
 
     def check_invariants(self) -> None:
@@ -137,8 +145,16 @@ class Party:
         self.events: list[Event] = []
         self.joined: int | None = None
         self.cursor = 0
+        self.fast: tuple[int, int, int] | None = None
+        self.unsure: set[int] = set()  # views of whose fast messages this party was told to have missed some
+        self.view = 0
+        self.streams: dict[int, list[str]] = {}
         self.frozen = False
         self.alive = True
+        self.judge: Callable[[dict[str, Any]], Vote | None] | None = None
+        self.awaited: Operation | None = None
+        self.casts: dict[tuple[int, int], Vote | None] = {}
+        self.put: list[tuple[str, Operation]] = []
         self.said: list[tuple[str, Operation]] = []
         self.join_asked = self.ask(JoinGroup(group, name))
         self.polled: Operation | None = None
@@ -151,30 +167,66 @@ class Party:
         self.said.append((text, self.ask(Broadcast(self.group, self.name, text.encode()))))
         return self.said[-1][1]
 
+    def shout(self, text: str) -> Operation:
+        """Send a fast message."""
+        return self.ask(Broadcast(self.group, self.name, text.encode(), fast=True))
+
+    def propose(self, text: str, phases: int = 1, default: Default = "reject", deadline: float = 1.0) -> Operation:
+        terms = Terms(phases, default, deadline)
+        self.put.append((text, self.ask(ProposeVote(self.group, self.name, text.encode(), terms))))
+        return self.put[-1][1]
+
+    def vote(self) -> None:
+        """Ask for something to vote on, and vote."""
+        if self.awaited is not None and self.awaited.done and not self.awaited.error and self.awaited.result["vote"]:
+            asked = self.awaited.result["vote"]
+            place = (asked["protocol"], asked["phase"])
+            if self.judge is not None and place not in self.casts:
+                self.casts[place] = self.judge(asked)
+            if self.judge is not None:
+                self.ask(CastVote(self.group, self.name, *place, self.casts[place], "as I see it"))
+        if self.awaited is None or self.awaited.done or self.awaited.unknown:
+            self.awaited = self.ask(AwaitVote(self.group, self.name, 2.0))
+
     def follow(self) -> None:
         """Look 100 times a second whether an answer came; ask again after a loss."""
         if not self.alive:
             return
+        if self.judge is not None and self.joined is not None:
+            self.vote()
         if self.joined is None:
             if self.join_asked.done and not self.join_asked.error:
                 self.joined = self.join_asked.result["joined"]
                 self.cursor = self.joined - 1
+                self.fast = self.join_asked.result["fast"]
             elif self.join_asked.done or self.join_asked.unknown:
                 self.join_asked = self.ask(JoinGroup(self.group, self.name))
         elif self.polled is None or self.polled.unknown:
-            self.polled = self.ask(Poll(self.group, self.cursor, 2.0, self.frozen))
+            self.polled = self.ask(Poll(self.group, self.cursor, 2.0, self.frozen, self.fast))
         elif self.polled.done:
             self.take(self.polled.result)
-            self.polled = self.ask(Poll(self.group, self.cursor, 2.0, self.frozen))
+            self.polled = self.ask(Poll(self.group, self.cursor, 2.0, self.frozen, self.fast))
         self.cluster.world.after(0.01, self.follow)
 
     def take(self, result: dict[str, Any]) -> None:
-        assert result["missed"] == 0, f"{self.name} missed {result['missed']} events"
-        self.frozen = result["frozen"]
+        if result["missed"]:  # only fast messages can be: the others are counted below
+            assert self.fast is not None
+            self.unsure.update(range(self.fast[0], result["fast"][0] + 1))
+        self.frozen, self.fast = result["frozen"], result["fast"]
         for event in result["events"]:
             if event.kind in ("frozen", "thawed"):
                 self.events.append(event)
                 continue
+            if event.fast:
+                stream = self.streams.setdefault(event.view, [])
+                after = len(stream)
+                assert event.sequence == after + 1 or event.view in self.unsure, f"{self.name}: {event} after {after}"
+                stream.append(event.body.decode())
+                continue
+            if event.view > self.view:
+                for view in range(self.view or event.view, event.view):
+                    self.cluster.passed(self, view)
+                self.view = event.view
             assert event.sequence == self.cursor + 1, f"{self.name}: {event.sequence} after {self.cursor}"
             self.cursor = event.sequence
             self.events.append(event)
@@ -196,6 +248,7 @@ class Cluster:
         self.core = CoreLog(Random(f"core {seed}"))
         self.canon: dict[tuple[str, int], Event] = {}
         self.announced: dict[tuple[str, int], Decision] = {}
+        self.streams: dict[tuple[str, int], list[str]] = {}
         self.parties: list[Party] = []
         self.sessions = 0
         self.view = ViewChanged((0, 0), ())
@@ -233,7 +286,36 @@ class Cluster:
             for decision in told:
                 assert key_of(decision) in self.core.decisions, f"announced, not decided: {decision}"
                 first = self.announced.setdefault((decision.group, decision.version), decision)
+                if first is decision and decision.tally is not None:
+                    self.voted(decision)
                 assert first == decision, f"two decisions: {first} and {decision}"
+
+    def passed(self, party: Party, view: int) -> None:
+        """INV-25: those who go on from a view have had the same fast messages in it."""
+        if view in party.unsure:
+            return
+        mine = party.streams.get(view, [])
+        told = self.streams.setdefault((party.group, view), mine)
+        assert told == mine, f"{party.name} leaves view {view} with {mine}, others with {told}"
+
+    def voted(self, decision: Decision) -> None:
+        """The outcome follows from the votes, these are what the members said, and none has two."""
+        tally = decision.tally
+        assert tally is not None and tally.protocol == decision.version
+        last = tally.rounds[-1] if tally.rounds else ()
+        against = any(cast.vote == "reject" for cast in last)
+        assert all(cast.vote != "reject" for votes in tally.rounds[:-1] for cast in votes), tally
+        assert tally.outcome == "withdrawn" or (tally.outcome == "rejected") == against, tally
+        assert len(tally.rounds) <= tally.terms.phases, tally
+        said = {(p.node, p.name): p.casts for p in self.parties if p.group == decision.group}
+        for phase, votes in enumerate(tally.rounds, 1):
+            assert len({(cast.node, cast.party) for cast in votes}) == len(votes), f"two votes of one member: {votes}"
+            for cast in votes:
+                if cast.how == "voted":
+                    mine = said[cast.node, cast.party].get((tally.protocol, phase))
+                    assert mine == cast.vote, f"{cast} is not what it said: {mine}"
+                else:
+                    assert cast.vote == tally.terms.default, cast
 
     def seen(self, group: str, event: Event) -> None:
         """INV-23: what one member saw, every member sees at that place."""
@@ -347,6 +429,20 @@ class Cluster:
                     assert text in told, f"{text!r} was acknowledged and lost"
                 if isinstance(operation.error, CoordinatorChanged):
                     assert text not in told, f"{text!r} was told to have come to nothing"
+        self.check_votes([(e.kind, e.body.decode()) for _, e in sorted(decided.items())])
+
+    def check_votes(self, events: list[tuple[str, str]]) -> None:
+        """The outcome of a vote reached all or none, and its proposer was told the same."""
+        votes = [event for event in events if event[0] == "decided"]
+        assert len(votes) == len(set(votes)), "a proposal was decided twice"
+        for party in self.parties:
+            for text, operation in party.put:
+                if operation.done and operation.error is None:
+                    assert ("decided", text) in events, f"{text!r} was said to be decided"
+                if isinstance(operation.error, Rejected | CoordinatorChanged):
+                    assert ("decided", text) not in events, f"{text!r} was said to have come to nothing"
+                if isinstance(operation.error, Rejected):
+                    assert ("rejected", text) in events, f"nobody was told that {text!r} was rejected"
 
 
 def formed(seed: int, size: int = 3, link: Link | None = None, make: Any = GroupsMachine) -> Cluster:
@@ -363,12 +459,18 @@ def storm(seed: int, make: Any = GroupsMachine, seconds: float = 40.0) -> Cluste
     random = Random(f"storm {seed}")
     size = random.choice([3, 4, 5])
     cluster = Cluster(seed, size, Link(), make)
+
+    def some_judge() -> Callable[[Any], Vote | None] | None:
+        leaning: list[Vote | None] = ["approve"] * 6 + ["continue"] * 4 + ["reject", None]
+        return None if random.random() < 0.2 else lambda asked: random.choice(leaning)
+
     world = cluster.world
     for number in range(1, size + 1):
         cluster.party(number, f"p{number}", random.choice([GROUP, GROUP, "other"]))
+        cluster.parties[-1].judge = some_judge()
     world.run(1.0)
     world.default_link = ROUGH if random.random() < 0.7 else Link(loss=0.3, duplicate=0.3, reorder=0.3, late=1.0)
-    made = size
+    made, shouts = size, 0
 
     def some_party() -> Party | None:
         living = [p for p in cluster.parties if p.alive and p.joined is not None]
@@ -379,11 +481,32 @@ def storm(seed: int, make: Any = GroupsMachine, seconds: float = 40.0) -> Cluste
         if party and world.nodes[party.node].running:
             party.say(f"{party.name} says {len(party.said)}")
 
+    def shout() -> None:
+        nonlocal shouts
+        party = some_party()
+        if party and world.nodes[party.node].running:
+            shouts += 1
+            party.shout(f"{party.name} shouts {shouts}")
+
+    def propose() -> None:
+        party = some_party()
+        if party and world.nodes[party.node].running:
+            default: Default = random.choice(["approve", "reject"])
+            text = f"{party.name} proposes {len(party.put)}"
+            party.propose(text, random.randint(1, 3), default, random.choice([0.3, 1.0, 3.0]))
+
+    def expel() -> None:
+        party, other = some_party(), some_party()
+        if party and other and party.group == other.group and party is not other:
+            party.ask(Expel(party.group, party.name, f"{other.name}@{other.node}"))
+            cluster.kill(other)  # it goes by one way or the other
+
     def come() -> None:
         nonlocal made
         made += 1
         if made < 20:
             cluster.party(random.choice(sorted(cluster.connected)), f"p{made}", random.choice([GROUP, "other"]))
+            cluster.parties[-1].judge = some_judge()
 
     def die() -> None:
         party = some_party()
@@ -429,7 +552,8 @@ def storm(seed: int, make: Any = GroupsMachine, seconds: float = 40.0) -> Cluste
         cluster.core.latest = random.choice([0.003, 0.003, 0.3, 2.0])
         cluster.core.deaf = random.choice([0.0, 0.0, 0.3])
 
-    acts: list[Callable[[], None]] = [speak] * 60 + [come] * 6 + [die] * 3 + [restart] * 4
+    acts: list[Callable[[], None]] = [speak] * 40 + [shout] * 30 + [propose] * 8 + [come] * 6 + [die] * 2
+    acts += [expel] + [restart] * 4
     acts += [elect] * 3 + [hurt_node] * 3 + [slow_log] * 4
     end = world.now + seconds
     while world.now < end:

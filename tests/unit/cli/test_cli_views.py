@@ -9,6 +9,17 @@ import pytest
 from covey.cli.output import Table
 from covey.errors import NotFound
 
+TALLY = {
+    "protocol": 7,
+    "op": "message",
+    "proposer": {"node": 1, "member": "a"},
+    "target": None,
+    "body": "x",
+    "phases": 1,
+    "default": "reject",
+    "outcome": "rejected",
+    "votes": [{"phase": 1, "node": 2, "member": "b", "vote": "reject", "why": "full", "how": "voted"}],
+}
 ROWS = [
     {
         "class": "Disk",
@@ -63,6 +74,9 @@ def full(bus: Any) -> Any:
         ("resources", "refresh"): [{"name": "disk", "state": "late", "reason": "slow"}],
         ("groups", "ls"): [{"name": "g", "view": 3, "members": 2, "sequence": 9}],
         ("groups", "show"): GROUP,
+        ("groups", "transcript"): [TALLY],
+        ("groups", "propose"): {"group": "g", "view": 3, "sequence": 10},
+        ("groups", "broadcast"): {"group": "g", "view": 3, "sequence": 11},
         ("liveness", "status"): {"view": VIEW, "quorate": True, "frozen": False},
         ("dcm", "plugins"): [PLUGIN],
         ("dcm", "plugin_why"): {**PLUGIN, "story": ["found here", "failed there"]},
@@ -82,6 +96,10 @@ def full(bus: Any) -> Any:
         ("resource refresh", ["disk        late     slow"], [{"name": "disk"}]),
         ("group ls", ["g     2        3     9"], [{"name": "g"}]),
         ("group show g", ["view   3", "1     registry"], GROUP),
+        ("group transcript g", ["7: message x by a@1: rejected", "1      2     b       reject  full"], [TALLY]),
+        ("group propose g x --phases 2", ["done, event 10 of g"], {"group": "g"}),
+        ("group broadcast g hello", ["done, event 11 of g"], {"sequence": 11}),
+        ("group state g", ["-"], {"name": "g", "state": GROUP["state"]}),
         ("liveness status", ["view     2.4, members 1", "1       n1    online  b"], {"view": VIEW}),
         ("plugin ls", ["host  covey    1        failed  -        import: no such module"], [PLUGIN]),
         ("plugin why host", ["reason   import: no such module", "found here", "failed there"], {"state": "failed"}),

@@ -11,24 +11,18 @@ from covey.components.groups.machine import CONTACT_TOPIC, GroupsMachine
 from covey.components.groups.messages import (
     Announce,
     Beat,
-    Broadcast,
     Caught,
     Decision,
     Event,
     Fetch,
-    JoinGroup,
-    LeaveGroup,
-    ListGroups,
     Member,
     Outdated,
     PartyGone,
-    Poll,
     Proposal,
     Propose,
-    SetState,
     Settled,
-    Show,
 )
+from covey.components.groups.questions import Broadcast, JoinGroup, LeaveGroup, ListGroups, Poll, SetState, Show
 from covey.components.groups.settings import Settings
 from covey.components.liveness.messages import Member as Peer
 from covey.components.liveness.messages import ViewChanged
@@ -143,7 +137,7 @@ def following() -> Run:
     run.lead(3, 2)
     assert run.sent(Fetch) == [Fetch(50, {})], "it asks at once, and does not wait for a beat"
     run.hear(Beat(7, 0))
-    run.hear(Caught(50, 7, 0, True))
+    run.hear(Caught(50, 7, 7, 0, True))
     run.effects.clear()
     return run
 
@@ -251,11 +245,11 @@ def test_a_gap_is_fetched_and_a_duplicate_dropped() -> None:
     run.hear(Announce(7, 1, joined()))
     assert run.machine.replica.get("db").version == 1 and not run.sent(Fetch)
     run.hear(Announce(7, 3, joined(3, 3, who=Member(2, "b2", "x", 3))))
-    assert run.sent(Fetch) == [Fetch(50, {"db": 1})]
+    assert run.sent(Fetch) == [Fetch(50, {"db": 1}, 7)]
     run.wait(0.6)
     assert run.sent(Fetch), "repeated until answered"
     second = joined(2, 2, who=Member(2, "b2", "y", 2))
-    run.hear(Caught(50, 7, 3, True, (second, joined(3, 3, who=Member(2, "b2", "x", 3)))))
+    run.hear(Caught(50, 7, 7, 3, True, (second, joined(3, 3, who=Member(2, "b2", "x", 3)))))
     assert run.machine.replica.get("db").version == 3
     run.wait(2.0)
     assert not run.sent(Fetch)
@@ -264,7 +258,7 @@ def test_a_gap_is_fetched_and_a_duplicate_dropped() -> None:
 def test_an_answer_to_a_former_life_does_not_count() -> None:
     run = following()
     run.hear(Beat(7, 5))
-    run.hear(Caught(49, 7, 5, True))
+    run.hear(Caught(49, 7, 7, 5, True))
     run.wait(0.6)
     assert len(run.sent(Fetch)) == 2
 
