@@ -512,6 +512,18 @@ class BadAttribute(UsageError):
     code = "resource.bad_attribute"
 
 
+class Unsupported(Refused):
+    """The controller of this class cannot do that with its resources. `covey resource class CLASS` shows its actions."""
+
+    code = "resource.unsupported"
+
+
+class ResourceExists(Refused):
+    """A resource with this key is there already. Nothing was defined; `covey resource set` changes it."""
+
+    code = "resource.exists"
+
+
 class UndeclaredAttribute(PluginError):
     """A controller reported an attribute its description does not declare, or of another type. It was not stored."""
 
@@ -528,7 +540,7 @@ class CycleError(CoveyError):
 
 
 class BadExpression(UsageError):
-    """A filter expression cannot be understood. The message shows the place and what is allowed there."""
+    """A filter, selection or condition makes no sense. The message shows the place and what is allowed there."""
 
     code = "expression.invalid"
 

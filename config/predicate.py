@@ -21,7 +21,7 @@ from typing import Any, Literal
 from ..errors import BadExpression
 from . import expression as tree
 from .expression import Items, Name, Node, Unary
-from .measures import BYTES, SECONDS
+from .measures import factor, written_units
 
 Kind = Literal["text", "number", "truth", "time"]
 Values = Mapping[str, Any]
@@ -52,13 +52,6 @@ _FITTING: dict[Kind, tuple[str, ...]] = {
     "time": ("==", "!=", "<", "<=", ">", ">="),
 }
 _EXAMPLES: dict[Kind, str] = {"text": '== "x"', "number": "> 1000", "truth": "", "time": '> "2026-01-31T12:00:00Z"'}
-
-# Units as people write them, and as descriptions do (UCUM): the family, and how many of its smallest one is.
-_TIMES = {"us": 1e-6, **SECONDS, "min": 60.0}
-_SIZES = {**BYTES, "TB": 1000**4, "TiB": 1024**4, "By": 1}
-_SIZES |= {f"{unit}y": factor for unit, factor in _SIZES.items() if unit not in ("B", "By")}
-_FAMILY = {unit: ("time", factor) for unit, factor in _TIMES.items()}
-_FAMILY |= {unit: ("size", float(factor)) for unit, factor in _SIZES.items()}
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ class _Compiler:
         function = _ARITHMETIC[node.operator]
         if node.operator in "+-":
             unit = self._level(node, left, right)
-        elif node.operator == "/" and left.unit and right.unit and _factor(right.unit, left.unit) is not None:
+        elif node.operator == "/" and left.unit and right.unit and factor(right.unit, left.unit) is not None:
             self._level(node, left, right)
             unit = ""  # bytes by bytes: a plain number
         else:
@@ -205,16 +198,13 @@ class _Compiler:
         return left.unit
 
     def _factor(self, node: Node, found: _Typed, other: _Typed) -> float:
-        factor = _factor(found.unit or "", other.unit or "")
-        if factor is not None:
-            return factor
+        times = factor(found.unit or "", other.unit or "")
+        if times is not None:
+            return times
         has = f"is in {other.unit}" if other.unit else "has no unit"
-        family = _FAMILY.get(other.unit or "", ("",))[0]
-        units = _TIMES if family == "time" else _SIZES if family == "size" else {}
-        choices = f", or one of {', '.join(unit for unit in units if not unit.endswith('y'))}" if units else ""
-        raise self.mistake(
-            node, f"{found.said} is in {found.unit}, {other.said} {has}", f"write a plain number{choices}"
-        )
+        units = ", ".join(written_units(other.unit or ""))
+        hint = "write a plain number" + (f", or one with {units}" if units else "")
+        raise self.mistake(node, f"{found.said} is in {found.unit}, {other.said} {has}", hint)
 
     # --- comparisons --------------------------------------------------------------------------------------------
 
@@ -328,18 +318,6 @@ def _differ(one: _Typed, other: _Typed) -> bool:
     return one.unit is not None and one.unit != other.unit
 
 
-def _factor(unit: str, other: str) -> float | None:
-    """Return how many of the other unit one of the first is; None when they measure different things."""
-    if unit == other:
-        return 1
-    family, factor = _FAMILY.get(unit, ("", 1.0))
-    wanted, by = _FAMILY.get(other, ("", 1.0))
-    if not family or family != wanted or other == "m":  # m as the unit of an attribute is the metre
-        return None
-    found = factor / by
-    return round(found) if abs(found - round(found)) < 1e-9 * found else found
-
-
 def _combined(sign: str, left: str | None, right: str | None) -> str | None:
     if not right:
         return left if left is not None else right
@@ -434,5 +412,5 @@ def _matched(operand: Evaluate, pattern: re.Pattern[str]) -> Evaluate:
     return evaluate
 
 
-def _scaled(operand: Evaluate, factor: float) -> Evaluate:
-    return operand if factor == 1 else _applied(operator.mul, operand, _always(factor))
+def _scaled(operand: Evaluate, times: float) -> Evaluate:
+    return operand if times == 1 else _applied(operator.mul, operand, _always(times))

@@ -104,6 +104,20 @@ class Poller:
             if polled.every is not None and polled.due is None and path not in reading:
                 self._plan(path, now)
 
+    def amend(
+        self, now: float, path: str, resource: Resource | None, values: Mapping[str, Any], every: float | None
+    ) -> None:
+        """Take over what a change made of one resource; None: it is no longer there."""
+        if resource is None:
+            self.resources.pop(path, None)
+            self._failing.discard(path)
+        else:
+            polled = self.resources.setdefault(path, Polled(resource, every, now))
+            polled.resource = resource
+            polled.values = {**polled.values, **values}
+        self._readable = sum(polled.every is not None for polled in self.resources.values())
+        self.want(path)
+
     def want(self, path: str) -> bool:
         """Read a resource as soon as may be; false when there is nothing to read of it."""
         polled = self.resources.get(path)

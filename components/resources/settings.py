@@ -26,6 +26,15 @@ class Settings(msgspec.Struct, frozen=True):
     read_deadline: float = 5.0
     """For the dynamic attributes of one resource. A longer one would let one dead mount hold a whole poll."""
 
+    change_deadline: float = 10.0
+    """For a controller to set attributes, define or remove a resource; an action has the deadline that it declares."""
+
+    change_margin: float = 2.0
+    """Seconds that a controller's process has beyond that to say where it hangs, before it counts as silent."""
+
+    late_changes: int = 100
+    """Changes past their deadline whose answers are still taken. 0 to 10 000; each is a few hundred bytes."""
+
     write_deadline: float = 10.0
     """After that a transaction without an answer is sent again under the same request id."""
 
