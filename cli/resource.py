@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -83,7 +84,7 @@ def _class_text(data: dict[str, Any]) -> list[Block]:
     examples=[
         "covey resource ls Host",
         "covey resource ls FileSystem --node n2 --fresh -o json",
-        "covey resource ls FileSystem -s 'PercentUsed > 90 && !(MountPoint like \"/run%\")'",
+        "covey resource ls FileSystem -s 'PercentUsed > 90 && Size < 10GiB'",
     ],
 )
 @click.argument("name", metavar="CLASS")
@@ -249,7 +250,11 @@ def undefine(name: str, key: str, node: str | None, yes: bool) -> int:
     """Remove a resource for good, if the class's controller can. KEY is as for `covey resource show`."""
     if not yes:
         click.confirm(f"Remove {name} {key}?", abort=True, err=True)
-    return _change("undefine", name, key, node)
+
+    def text(data: dict[str, Any]) -> list[Block]:
+        return [f"{name} {cell(data['key'])} on node {data['node']}: removed"]
+
+    return _change("undefine", name, key, node, text)
 
 
 @command.verb(
@@ -312,8 +317,15 @@ def _assigned(words: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _change(verb: str, name: str, key: str | None, node: str | None, **given: Any) -> int:
-    """Have a resource changed, and show it as it is then."""
+def _change(
+    verb: str,
+    name: str,
+    key: str | None,
+    node: str | None,
+    text: Callable[[dict[str, Any]], list[Block]] | None = None,
+    **given: Any,
+) -> int:
+    """Have a resource changed, and show it as it is then, or what `text` says."""
     declared: dict[str, Declared] = {}
     arguments: dict[str, Any] = {"cls": name, **({} if key is None else {"key": key}), **given}
     if given:
@@ -326,7 +338,7 @@ def _change(verb: str, name: str, key: str | None, node: str | None, **given: An
         session.warnings += found.pop("warnings")
         return found
 
-    return answer(ask, lambda data: _one(data, declared), timeout=30.0)
+    return answer(ask, text or (lambda data: _one(data, declared)), timeout=30.0)
 
 
 @command.verb(

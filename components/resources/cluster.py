@@ -110,8 +110,11 @@ class Cluster:
         return {**row, "warnings": warnings}
 
     async def owner(self, cls: str, key: str, of_node: int | None) -> dict[str, Any]:
-        """Return the row, without dynamic attributes, of the one resource that `key` names and that is there."""
-        items, _ = await self._stored(cls)
+        """Return the row, without dynamic attributes, of the one resource that `key` names and that is there.
+
+        Raises NoQuorum where only an old copy could tell: nothing is changed on such ground.
+        """
+        items = _of_defined(*await self._read("linear", f"{PREFIX}{cls}/", NODES))
         if not items:
             await self._nodes_of(cls)
         row = pick(stored_rows(items, of_node, gone=True), cls, key)
@@ -180,8 +183,7 @@ class Cluster:
     async def _stored(self, cls: str) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the stored resources of a class on defined nodes, and a warning if they may be old."""
         (listed, nodes), warnings = await self._current(f"{PREFIX}{cls}/", NODES)
-        stale = {item["key"] for item in _of_undefined(listed, nodes)}
-        return [item for item in listed if item["key"] not in stale], warnings
+        return _of_defined(listed, nodes), warnings
 
     async def _current(self, *prefixes: str) -> tuple[list[list[dict[str, Any]]], list[str]]:
         """Return what is stored below prefixes, and a warning if it may be old."""
@@ -239,6 +241,13 @@ class Cluster:
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none yet'}"
             raise ResourceNotFound(f"no node has a class '{cls}'", hint)
         return nodes
+
+
+def _of_defined(items: Iterable[dict[str, Any]], nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stored resources without those whose node is not among the defined ones."""
+    items = list(items)
+    stale = {item["key"] for item in _of_undefined(items, nodes)}
+    return [item for item in items if item["key"] not in stale]
 
 
 def _of_undefined(items: Iterable[dict[str, Any]], nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from covey.cli.output import Table
-from covey.errors import NotFound
+from covey.errors import BadExpression, NotFound
 
 ROWS = [
     {
@@ -189,3 +189,42 @@ def test_resource_watch(covey, full) -> None:  # type: ignore[no-untyped-def]
     batches = [{"from": 5, "to": 5, "events": [event]}]
     text = covey("resource", "watch", "Disk", "--count", "1", "-o", "table").stdout
     assert text == "changed  Disk/Name=a@1  Size=6\n"
+
+
+def test_changes_are_asked_for_as_typed_and_shown(covey, full) -> None:  # type: ignore[no-untyped-def]
+    row = {**ROWS[0], "warnings": ["Disk reports 'Heat'"]}
+    for verb in ("set", "define", "undefine"):
+        full.answers["resources", verb] = lambda **_: {**row}
+    answer = covey("resource", "set", "Disk", "a", "Size=5kB", "Label=x=y", "--node", "n2")
+    assert (answer.exit_code, "Size  5 B" in answer.stdout) == (0, True)
+    assert "warning: Disk reports 'Heat'" in answer.stderr
+    values = {"Size": "5kB", "Label": "x=y"}
+    asked = {"cls": "Disk", "key": "a", "values": values, "as_text": True, "of_node": 2}
+    assert ("resources", "set", asked) in full.calls
+    assert covey("resource", "define", "Disk", "Name=a", "-o", "json").exit_code == 0
+    assert full.calls[-1][2] == {"cls": "Disk", "values": {"Name": "a"}, "as_text": True, "of_node": None}
+    answer = covey("resource", "undefine", "Disk", "a", input="n\n")
+    assert (answer.exit_code, full.calls[-1][1]) == (1, "define"), "it asks first"
+    assert covey("resource", "undefine", "Disk", "a", "--yes").stdout == "Disk Name=a on node 1: removed\n"
+    for words in (["Size"], ["=5"], ["Size=5", "Size=6"]):
+        assert covey("resource", "set", "Disk", "a", *words).exit_code == 2
+
+
+def test_an_action_is_waited_for_until_its_own_deadline(covey, full) -> None:  # type: ignore[no-untyped-def]
+    full.answers["resources", "class"] = {"actions": [{"name": "Format", "deadline": 3600.0}]}
+    answer = {"class": "Disk", "key": {"Name": "a"}, "node": 1, "action": "Format", "result": {"Blocks": 7}}
+    full.answers["resources", "run"] = lambda **_: {**answer, "warnings": []}
+    text = covey("resource", "run", "Disk", "a", "Format", "Fast=true").stdout
+    assert text == "Format of Disk Name=a on node 1: done\nBlocks  7\n"
+    assert full.calls[-1][2]["arguments"] == {"Fast": "true"}
+    assert full.options[-1]["timeout"] > 3600
+    assert covey("resource", "run", "Disk", "a", "Format", "--timeout", "5s").exit_code == 0
+    assert full.options[-1]["timeout"] == 5.0
+
+
+def test_a_selection_is_handed_on_and_its_mistake_is_a_matter_of_usage(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert covey("resource", "ls", "Disk", "-s", "Size > 3").exit_code == 0
+    assert full.calls[-1][2]["select"] == "Size > 3"
+    full.answers["resources", "watch"] = BadExpression("there is no attribute 'Siz'")
+    answer = covey("resource", "watch", "Disk", "-s", "Siz > 3", "-o", "json")
+    assert (answer.exit_code, full.calls[-1][2]["select"]) == (2, "Siz > 3")
