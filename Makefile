@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check sim sim-long soak chaos clean
+.PHONY: help demo test check sim sim-long soak chaos moves clean
 
 SEEDS ?= 200
 FIRST ?= 0
@@ -19,6 +19,7 @@ help:
 	@echo "make sim-long SEEDS=2000   the same without pytest; every failure is listed, the counts go to $(VENV)/storms.txt"
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make chaos   five minutes of broken registry servers, real ones, under load; every answer judged"
+	@echo "make moves   200 moves of a node between two clusters under load, with random kills (ten minutes)"
 	@echo "make clean   remove the environment and what tools left"
 
 $(INSTALLED): pyproject.toml
@@ -53,6 +54,9 @@ soak: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	$(BIN)/python bench/registry_chaos.py
+
+moves: $(INSTALLED)
+	$(BIN)/python bench/dcm.py --chaos 200
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

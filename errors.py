@@ -158,6 +158,13 @@ class Unreachable(CoveyError):
     code = "bus.unreachable"
 
 
+class UnknownNode(Unreachable):
+    """The cluster has no node of that number, as far as this node knows. `covey node ls` lists the nodes."""
+
+    code = "bus.unknown_node"
+    exit_code = 4
+
+
 class Overloaded(CoveyError):
     """A queue is full: the called party does not keep up. Try again later."""
 
@@ -428,6 +435,13 @@ class Busy(Refused):
     """Another operation of the same kind is under way. Wait for its end and ask again."""
 
     code = "dcm.busy"
+
+
+class MoveFailed(CoveyError):
+    """The node did not come online in the cluster it was to move to, so it goes back to where it was. The message says
+    how far it got; `covey node boot-log` and the node's log say why. Ask again when that is mended."""
+
+    code = "dcm.move_failed"
 
 
 class TokenInvalid(UsageError):

@@ -346,7 +346,7 @@ class Cluster:
     """Nodes on this machine: iterate over them, or take one by its number. `close` ends and removes all of it.
 
     The first node founds the cluster as its registry server; with `servers` the next ones become servers, too. `fresh`:
-    each daemon is a Python of its own from the beginning, as a person starts it, for who measures its start or changes it.
+    each daemon is a Python of its own from the beginning, as a person starts it, for who measures that.
     """
 
     def __init__(

@@ -253,8 +253,7 @@ class Client:
     async def serve(self, name: str, verbs: Mapping[str, Callable[..., Any]] | object) -> AsyncIterator[Service]:
         """Serve verbs under a name while the context lasts; raises NameTaken, Denied."""
         service = Service(name, verbs)
-        services = self._serving.services
-        services[name] = service
+        self._serving.services[name] = service
         try:
             try:
                 async with asyncio.timeout(HELLO_LIMIT):
@@ -263,7 +262,7 @@ class Client:
                 raise NoDaemon(f"the broker did not answer within {HELLO_LIMIT:g} s") from None
             yield service
         finally:
-            del services[name]
+            self._serving.end(name)
             if not self._closed:
                 self._say_hello()
 

@@ -49,12 +49,14 @@ class Local(msgspec.Struct, frozen=True):
 
 
 class ComponentContext:
-    """One component's side of its life with the DCM."""
+    """One component's side of one life with the DCM. `kept` is for its next lives in this process: a component's `main`
+    is cancelled when the node moves to another cluster, and called again there."""
 
-    def __init__(self, name: str, bus: Client, local: Local) -> None:
+    def __init__(self, name: str, bus: Client, local: Local, kept: dict[str, Any] | None = None) -> None:
         self.name = name
         self.bus = bus
         self.local = local
+        self.kept: dict[str, Any] = {} if kept is None else kept
 
     async def refresh(self) -> Local:
         """Ask the DCM for the local configuration anew and keep it."""

@@ -13,7 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import CoveyError, Malformed, NoService, Overloaded, ServiceDied, TooLarge, Unreachable, UsageError
+from ..errors import (
+    CoveyError,
+    Malformed,
+    NoService,
+    Overloaded,
+    ServiceDied,
+    TooLarge,
+    UnknownNode,
+    Unreachable,
+    UsageError,
+)
 from . import codec
 from .ends import Caller, Connection, End, Out, Party, Pending, out
 from .fanout import MAX_TOPIC
@@ -308,8 +318,7 @@ class Exchange:
             target = found
         else:
             if isinstance(where, int) and where not in self.peers:
-                known = ", ".join(str(number) for number in sorted(self.peers)) or "none"
-                raise Unreachable(f"node {where} is not known to node {self.node.number}", f"known: {known}")
+                raise UnknownNode(f"node {self.node.number} knows no node {where}", "`covey node ls` lists the nodes")
             target = End(Connection("link", where))
         if isinstance(origin, Party):
             if len(self._routes) >= MAX_ROUTES:

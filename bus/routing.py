@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import CoveyError, Denied, TooLarge, Unreachable, UsageError
+from ..errors import CoveyError, Denied, TooLarge, UnknownNode, UsageError
 from . import codec
 from .ends import Caller, Connection, End, Out, Party, out
 from .exchange import MAX_WAITING, Exchange
@@ -392,7 +392,7 @@ class Router:
             return self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic)) if over and node in self._linked else []
         try:
             if node and node not in self.peers:
-                raise Unreachable(f"node {node} is not known to node {self.node.number}")
+                raise UnknownNode(f"node {self.node.number} knows no node {node}", "`covey node ls` lists the nodes")
             first = self.fanout.subscribe(end, asked, MAX_FORWARDED if isinstance(end, Caller) else MAX_SUBSCRIPTIONS)
         except CoveyError as problem:
             self.counters["subscribe_refused"] += 1

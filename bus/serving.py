@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
-from ..errors import CoveyError, InternalError, NoService, Overloaded, Timeout
+from ..errors import CoveyError, InternalError, NoService, Overloaded, ServiceDied, Timeout
 from . import codec
 from .batch import Outbox
 from .deadlines import Deadlines
@@ -83,6 +83,16 @@ class Serving:
                 self._run(header, index, verb, request_of(index, cause) if request_of else None, arguments, most)
         finally:
             current_cause.set("")  # the loop runs other messages in this same context
+
+    def end(self, name: str) -> None:
+        """A service is served no more: what it still works on is cancelled, and whoever asked is told."""
+        del self.services[name]
+        for number, (future, header, index) in list(self._waiting.items()):
+            if header.destination.partition("@")[0] == name:
+                del self._waiting[number]
+                future.cancel()
+                problem = ServiceDied(f"the service '{name}' ended before it answered", "it may have happened")
+                self._answer(header, index, problem)
 
     async def close(self) -> None:
         """Cancel what is waited for and wait for its end; nobody is answered any more."""

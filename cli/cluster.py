@@ -13,7 +13,7 @@ from .options import Converter
 from .output import Block, Fields, Table
 from .registry import registry_blocks
 from .verbs import Noun
-from .waiting import until
+from .waiting import confirm, until, wait_option, waits, yes_option
 
 command = Noun(
     "cluster",
@@ -92,6 +92,94 @@ def define(name: str) -> int:
         return [Fields([*pairs, ("node", f"{first['name']} ({first['number']})")] if first else pairs)]
 
     return answer(ask, text, timeout=30)
+
+
+@command.verb("undefine", examples=["covey cluster undefine lab --yes"])
+@click.argument("name", metavar="CLUSTER")
+@click.option("--force", is_flag=True, help="Put the nodes that are online offline first.")
+@yes_option
+def undefine(name: str, force: bool, yes: bool) -> int:
+    """Remove this cluster from all its nodes: the definitions, the registry with all that is in it, the local data.
+
+    Ask on a registry server's node of it, which goes last. Refused while other nodes are online. A node that is away
+    keeps its data until `covey node forget` there: nobody is left to tell it.
+    """
+    confirm(f"Remove the cluster {name} with its registry from all its nodes?", yes)
+
+    def text(data: dict[str, Any]) -> list[Block]:
+        rows = [(one["number"], one["name"], "removed" if one["erased"] else "away") for one in data["nodes"]]
+        return [Table(("number", "name", "its local data"), rows)]
+
+    return answer(lambda session: session.call("dcm", "cluster_undefine", which=name, force=force), text, timeout=120)
+
+
+@command.verb("modify", examples=["covey cluster modify --name night"])
+@click.option("--name", required=True, help="Its name from now on.")
+def modify(name: str) -> int:
+    """Rename this cluster; its id stays. Every node's local copy follows at once, or at its next join."""
+
+    def text(data: dict[str, Any]) -> list[Block]:
+        return [Fields(list(data.items()))]
+
+    return answer(lambda session: session.call("dcm", "cluster_modify", name=name), text)
+
+
+@command.verb("online", examples=["covey cluster online --wait"])
+@wait_option
+def online(wait: bool | None) -> int:
+    """Ask all defined nodes to go online, and report what each said. With --wait, return when all are.
+
+    The exit code is 1 when a node could not be asked.
+    """
+
+    async def ask(session: Session) -> Any:
+        said = await session.call("dcm", "cluster_online")
+        if waits(wait):
+            asked = {one["number"] for one in said if one["error"] is None}
+            await until(
+                session,
+                lambda: session.call("dcm", "node_ls"),
+                lambda nodes: ", ".join(f"{node['name']} {node['state']}" for node in nodes),
+                lambda nodes: asked <= {node["number"] for node in nodes if node["state"] == "online"},
+                "the nodes to be online",
+            )
+            said = [one if one["error"] else {**one, "state": "online"} for one in said]
+        return said
+
+    return answer(ask, _said, timeout=60, code=_all_said)
+
+
+@command.verb("offline", examples=["covey cluster offline --wait"])
+@wait_option
+def offline(wait: bool | None) -> int:
+    """Ask all defined nodes to go offline, this one last, and report what each said. Their daemons stay.
+
+    The exit code is 1 when a node could not be asked.
+    """
+
+    async def ask(session: Session) -> Any:
+        said = await session.call("dcm", "cluster_offline")
+        if waits(wait):
+            await until(
+                session,
+                lambda: session.call("dcm", "cluster_status"),
+                lambda status: f"this node is {status['node_state']}",
+                lambda status: status["node_state"] == "offline",
+                "this node to be offline",
+            )
+            said[-1]["state"] = "offline"
+        return said
+
+    return answer(ask, _said, timeout=60, code=_all_said)
+
+
+def _said(data: list[dict[str, Any]]) -> list[Block]:
+    rows = [(one["number"], one["name"], one["state"], (one["error"] or {}).get("message")) for one in data]
+    return [Table(("number", "name", "state", "error"), rows)]
+
+
+def _all_said(data: list[dict[str, Any]]) -> int:
+    return 1 if any(one["error"] for one in data) else 0
 
 
 @command.verb("ls", examples=["covey cluster ls", "covey cluster ls -o json"])

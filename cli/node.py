@@ -169,10 +169,7 @@ def define(
             await _until_state(session, int(made["number"]), "online")
         return made
 
-    def text(data: dict[str, Any]) -> list[Block]:
-        return _fields({name: found for name, found in data.items() if name not in ("definition_id", "key")})
-
-    return answer(ask, text, timeout=30)
+    return answer(ask, _defined, timeout=30)
 
 
 @command.verb("undefine", examples=["covey node undefine n3 --yes"])
@@ -186,6 +183,76 @@ def undefine(node: str, yes: bool) -> int:
     """
     confirm(f"Remove node {node} from the cluster, with its local data?", yes)
     return answer(_about("node_undefine", node), _result, timeout=30)
+
+
+@command.verb(
+    "modify", examples=["covey node modify n3 --name web3", "covey node modify 3 --address 10.0.0.13/24 --port 7400"]
+)
+@click.argument("node")
+@click.option("--name", help="Its name from now on.")
+@click.option("--address", "addresses", multiple=True, metavar="ADDRESS/PREFIX", help="Where it listens; repeat it.")
+@click.option("--port", type=click.IntRange(1, 65534), help="On which port.")
+def modify(node: str, name: str | None, addresses: tuple[str, ...], port: int | None) -> int:
+    """Change a node's name, or where the others find it. Every node's local copy follows at once, or at its next join.
+
+    A node listens where its own YAML says; when that was changed, --address and --port tell the others. The addresses
+    given are all it has from then on. A name or address that another node has is refused.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node)
+        given: dict[str, Any] = {"name": name, "addresses": list(addresses) or None, "port": port}
+        return await session.call("dcm", "node_modify", number=number, **given)
+
+    return answer(ask, _defined)
+
+
+def _defined(data: dict[str, Any]) -> list[Block]:
+    return _fields({name: found for name, found in data.items() if name not in ("definition_id", "key")})
+
+
+@command.verb("move", examples=["covey node move --to night", "covey node move n3 --to night"])
+@click.argument("node", required=False)
+@click.option("--to", required=True, metavar="CLUSTER", help="A cluster that the node is defined to: its name or id.")
+@click.option("--force", is_flag=True, help="Though the cluster that the node leaves loses its quorum by it.")
+@click.option("--wait/--no-wait", default=True, help="Return when it is over, or when it has begun.")
+def move(node: str | None, to: str, force: bool, wait: bool) -> int:
+    """Move a node to another of its clusters, without restarting its processes. Without NODE, this one.
+
+    It leaves the one in order and joins the other. If it is not online there within 30 s it goes back; whatever ends
+    its daemon on the way, it comes back in one of the two. The command returns when the move is over, with the time of
+    each step. Another node leaves this cluster by it, so nobody here sees the end: then it returns when that has begun.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node is not None else None
+        elsewhere = number not in (None, session.bus.node.number)
+        begun = await session.call("dcm", "node_move", to=to, force=force, wait=False, number=number)
+        return begun if elsewhere or not wait else await _until_moved(session)
+
+    return answer(ask, _moved, timeout=90)
+
+
+async def _until_moved(session: Session) -> Any:
+    def state(data: dict[str, Any]) -> str:
+        done = data["steps"][-1]["what"] if data["steps"] else "asked"
+        return f"from {data['from']} to {data['to']}: {done}"
+
+    async def ask() -> Any:
+        return await session.call("dcm", "node_moving")
+
+    moved = await until(session, ask, state, lambda data: data["state"] == "idle", "the move to be over")
+    if error := moved["error"]:
+        raise from_wire(error["code"], error["message"], error["hint"])
+    return {key: moved[key] for key in ("from", "to", "ms", "steps")}
+
+
+def _moved(data: dict[str, Any]) -> list[Block]:
+    steps = [(each["step"], f"{each['ms']:.0f}", each["what"]) for each in data["steps"]]
+    return [
+        Fields([("from", data["from"]), ("to", data["to"]), ("ms", f"{data['ms']:.0f}")]),
+        Table(("step", "ms", "what is done"), steps, "on its way"),
+    ]
 
 
 @command.verb("forget", examples=["covey node forget lab --yes"])

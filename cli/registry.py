@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,7 +145,9 @@ def _succeeded(data: dict[str, Any]) -> int:
     return 0 if data["succeeded"] else 3
 
 
-@command.verb("put", examples=["covey registry put /app/greeting hello", "covey registry put /app/limit 20 --json"])
+@command.verb(
+    "put", examples=["covey registry put /app/greeting hello", "covey registry put /app/plan --json - < plan.json"]
+)
 @click.argument("key")
 @click.argument("value")
 @click.option("--json", "as_json", is_flag=True, help="VALUE is JSON; otherwise it is text.")
@@ -152,15 +155,27 @@ def _succeeded(data: dict[str, Any]) -> int:
 def put(key: str, value: str, as_json: bool, if_revision: int | None) -> int:
     """Write a value below /app/.
 
-    It returns when the value is durable. With --if-revision nothing is written, and the exit code is 3, when somebody
-    else changed the key in between.
+    VALUE - stands for standard input, taken as it is. It returns when the value is durable. With --if-revision nothing
+    is written, and the exit code is 3, when somebody else changed the key in between.
     """
-    body = _json(value) if as_json else value
+    text = _standard_input() if value == "-" else value
+    body = _json(text) if as_json else text
 
     def ask(session: Session) -> Any:
         return session.call("registry", "put", key=key, value=body, if_revision=if_revision)
 
     return answer(ask, _written, code=_succeeded)
+
+
+MOST_INPUT = 1 << 22
+"""Bytes read of standard input: more than any value may have, however its JSON is written."""
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read(MOST_INPUT).decode()
+    except UnicodeDecodeError as problem:
+        raise UsageError(f"standard input is not text in UTF-8: {problem}", "values are text or JSON") from None
 
 
 def _json(text: str) -> Any:

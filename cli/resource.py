@@ -16,6 +16,7 @@ from .output import Block, Fields, Stream, Table, cell
 from .quantities import human, span
 from .registry import patient
 from .verbs import Noun
+from .waiting import confirm, yes_option
 
 command = Noun(
     "resource",
@@ -245,11 +246,10 @@ def define(name: str, values: tuple[str, ...], node: str | None) -> int:
 @click.argument("name", metavar="CLASS")
 @click.argument("key")
 @_node_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def undefine(name: str, key: str, node: str | None, yes: bool) -> int:
     """Remove a resource for good, if the class's controller can. KEY is as for `covey resource show`."""
-    if not yes:
-        click.confirm(f"Remove {name} {key}?", abort=True, err=True)
+    confirm(f"Remove {name} {key}?", yes)
 
     def text(data: dict[str, Any]) -> list[Block]:
         return [f"{name} {cell(data['key'])} on node {data['node']}: removed"]

@@ -39,15 +39,9 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),
     },
     "node": {
-        "modify": Unbuilt("NODE [--name NAME]", "Change a node's name and other attributes.", "4"),
-        "move": Unbuilt("NODE --to CLUSTER", "Move a node to another of its clusters without a restart.", "7.2"),
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
     "cluster": {
-        "undefine": Unbuilt("NAME", "Remove a cluster from all its nodes.", "4"),
-        "modify": Unbuilt("NAME", "Rename a cluster or change its settings.", "4"),
-        "online": Unbuilt("", "Ask all defined nodes to go online.", "4"),
-        "offline": Unbuilt("", "Ask all defined nodes to go offline.", "4"),
         "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
     },
     "network": {

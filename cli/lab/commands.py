@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ...errors import Refused
+from ...errors import Busy, Refused
 from ..connection import offline
 from ..options import settings
 from ..output import Block, Fields, Stream, note
@@ -61,31 +61,75 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
     120 MB; with --isolation inline, one process and less.
 
     With --detach it returns then, and the lab goes on until `covey lab down`. Without, it shows the live table until
-    Ctrl-C, and then stops the lab; the files stay. SIGTERM and a terminal that closes do the same. Waits for 60s
-    unless --timeout says otherwise; if it fails, what was started is left running to be looked at.
+    Ctrl-C, and then stops the nodes that it started; what ran before goes on, and the files stay. SIGTERM and a
+    terminal that closes do the same. Waits for 60s unless --timeout says otherwise; if it fails, what was started is
+    left running to be looked at. It is refused when the machine has no memory for so many nodes.
     """
-    from . import folder as folders
-    from . import ports
-    from .launch import bring_down, bring_up
-    from .processes import leave
+    import asyncio
+
     from .table import blocks, look_at
 
-    choice = None
+    with _alone(folder):
+        lab, choice = _written(nodes, servers, folder, isolation, open_)
+        started = _started(lab)
+    if choice is not None:
+        choice.release()
+    if not detach:
+        return _attended(lab, started)
+    data = asyncio.run(look_at(lab))
+    return offline(data, lambda found: [*blocks(found), "", next_steps(lab)])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other `covey lab up` out of a folder, which is made for it; and removed again when there is no lab in it."""
+    from ...components.dcm.lock import FolderLock
+    from .folder import exists, make_folder
+
+    new = not folder.exists()
+    make_folder(folder)
+    path = folder / ".up.lock"
+    with FolderLock(path) as lock:
+        if lock.holder is not None:
+            who = f", process {lock.holder}" if lock.holder else ""
+            raise Busy(f"another `covey lab up` is at work in {folder}{who}", "wait for it, or take another --dir")
+        try:
+            yield
+        finally:
+            if new and not exists(folder):
+                path.unlink()
+                folder.rmdir()
+
+
+def _written(nodes: int | None, servers: int | None, folder: Path, isolation: str, open_: bool) -> tuple[Any, Any]:
+    """Return the lab with its files, and the port that is held for it when it is new."""
+    from . import folder as folders
+    from . import ports
+    from .memory import must_fit
+    from .processes import running
+
     if folders.exists(folder):
         lab = folders.load(folder)
         count = lab.nodes if nodes is None else nodes
         folders.check(folder, count)
-        lab = folders.grown(lab, count, isolation, servers)
-    else:
-        count = 3 if nodes is None else nodes
-        folders.check(folder, count)
-        serving = folders.usual_servers(count) if servers is None else servers
-        folders.check_servers(serving, count)
-        choice = ports.choose(range(1, count + 1))
-        mode = "open" if open_ else folders.MODE
-        lab = folders.create(folder, count, choice.port, isolation, mode, serving)
+        must_fit(count - sum(running(node) is not None for node in lab), isolation)
+        return folders.grown(lab, count, isolation, servers), None
+    count = 3 if nodes is None else nodes
+    folders.check(folder, count)
+    serving = folders.usual_servers(count) if servers is None else servers
+    folders.check_servers(serving, count)
+    must_fit(count, isolation)
+    choice = ports.choose(range(1, count + 1))
+    mode = "open" if open_ else folders.MODE
+    return folders.create(folder, count, choice.port, isolation, mode, serving), choice
 
+
+def _started(lab: Any) -> set[int]:
+    """Bring the lab up; return the numbers of the nodes that were started for it."""
     import asyncio
+
+    from .launch import bring_down, bring_up
+    from .processes import leave
 
     started: list[Any] = []
     try:
@@ -96,12 +140,7 @@ def up(nodes: int | None, servers: int | None, folder: Path, isolation: str, ope
         raise KeyboardInterrupt from None
     finally:
         leave(started)
-    if choice is not None:
-        choice.release()
-    if not detach:
-        return _attended(lab)
-    data = asyncio.run(look_at(lab))
-    return offline(data, lambda found: [*blocks(found), "", next_steps(lab)])
+    return {daemon.node.number for daemon in started}
 
 
 def _report(text: str) -> None:
@@ -138,7 +177,7 @@ def next_steps(lab: Any) -> str:
     return "try: " + "\n     ".join([*hints, f"covey lab down{where}"])
 
 
-def _attended(lab: Any) -> int:
+def _attended(lab: Any, started: set[int]) -> int:
     import asyncio
 
     from .launch import bring_down
@@ -149,12 +188,18 @@ def _attended(lab: Any) -> int:
         for number in (signal.SIGINT, *_ENDING):
             if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
                 asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        _report("all nodes are online; Ctrl-C stops the lab")
+        whole = len(started) == lab.nodes
+        _report(
+            "all nodes are online; Ctrl-C stops " + ("the lab" if whole else "what was started now, and this table")
+        )
         try:
             await show_until(lab, ended, Stream(settings()))
         finally:  # also when nobody reads what it prints
-            _report("stopping the lab; `covey lab up --detach` leaves one running")
-            await bring_down(lab, _report)
+            if whole:
+                _report("stopping the lab; `covey lab up --detach` leaves one running")
+            else:
+                _report("what ran before goes on; `covey lab down` stops it")
+            await bring_down(lab, _report, started)
 
     asyncio.run(attend())
     return 0

@@ -192,14 +192,19 @@ def check_servers(servers: int, nodes: int, present: int = 1) -> None:
         )
 
 
-def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE, servers: int = 1) -> Lab:
-    """Write the files of a new lab, or those that are missing of a lab that grows."""
+def make_folder(folder: Path) -> None:
+    """Make a lab's folder, unless it is there; raises Refused."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise Refused(
             f"the folder {folder.absolute()} cannot be made: {problem.strerror}", "name another one with --dir"
         ) from None
+
+
+def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE, servers: int = 1) -> Lab:
+    """Write the files of a new lab, or those that are missing of a lab that grows."""
+    make_folder(folder)
     lab = Lab(folder.absolute(), nodes, port, mode=mode, servers=servers)
     for node in lab:
         if node.file.exists():

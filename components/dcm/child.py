@@ -18,6 +18,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from ...config.adapters import addresses_of
 from ...config.roles import uids_of
 from ...errors import CoveyError
 from ...plugins.manager import PluginManager
+from .lives import POLL
 from .settings import JOIN_TOPICS
 
 _PR_SET_PDEATHSIG = 1
@@ -166,18 +168,50 @@ def component(config: Any, name: str) -> None:
 
 
 async def run_component(name: str, bus: Client, plugins: PluginManager, *, alone: bool = False) -> None:
-    """Run what a process is named after, with a connection of its own. `alone`: nothing else runs in this process."""
+    """Run what a process is named after, with a connection of its own. `alone`: nothing else runs in this process.
+
+    It is run once for each life (`lives.py`): when the node moves to another cluster it is cancelled, as at its end,
+    and run again with the local configuration of then.
+    """
     await bus.wait_for_service("dcm")
-    context = ComponentContext(name, bus, msgspec.convert(await bus.call("dcm", "local"), Local))
+    main = _main_of(name, plugins, alone)
+    kept: dict[str, Any] = {}
+    while True:
+        context = ComponentContext(name, bus, msgspec.convert(await bus.call("dcm", "local"), Local), kept)
+        life = context.local.boot_id
+        work = asyncio.ensure_future(main(context))
+        over = asyncio.ensure_future(_another_life(bus, name, life))
+        try:
+            await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+        finally:
+            for task in (work, over):
+                task.cancel()
+            await asyncio.gather(work, over, return_exceptions=True)
+        await _another_life(bus, name, "")
+
+
+def _main_of(name: str, plugins: PluginManager, alone: bool) -> Callable[[ComponentContext], Coroutine[Any, Any, None]]:
     if name == "controllers" or name.startswith("controller:"):
         from ...controllers.runner import run_controllers
 
-        await run_controllers(context, plugins, name.partition(":")[2], alone=alone)
-        return
+        return partial(run_controllers, plugins=plugins, name=name.partition(":")[2], alone=alone)
     plugins.load("covey.components")
     declared = {found.name: found for _, found in plugins.call("covey_component")}
     module, _, function = declared[name].main.partition(":")
-    await getattr(import_module(module), function)(context)
+    found: Callable[[ComponentContext], Coroutine[Any, Any, None]] = getattr(import_module(module), function)
+    return found
+
+
+async def _another_life(bus: Client, name: str, life: str) -> None:
+    """Wait until this process is to be in another life than this one."""
+    while True:
+        try:
+            if await bus.call("dcm", "life", component=name, boot_id=life, timeout=POLL + 10) != life:
+                return
+        except CoveyError:
+            await asyncio.sleep(0.1)  # the DCM is being restarted
 
 
 def endpoint(config: Any) -> str:

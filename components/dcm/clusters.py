@@ -9,7 +9,17 @@ from typing import Any
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import AlreadyDefined, Busy, CoveyError, IdentityUnreadable, NodeOnline, Unreachable
+from ...errors import (
+    AlreadyDefined,
+    Busy,
+    CoveyError,
+    IdentityUnreadable,
+    NodeOnline,
+    NotFound,
+    NotOnline,
+    Refused,
+    Unreachable,
+)
 from ..registry.founding import create
 from . import life
 from .daemon import Daemon
@@ -87,6 +97,28 @@ class ClusterVerbs:
             store.erase_cluster(cluster.id)
             raise
         return store.commit_cluster(cluster)
+
+    @verb(Role.ADMIN)
+    async def cluster_undefine(self, request: Request, *, which: str, force: bool = False) -> dict[str, Any]:
+        """Remove this cluster from all its nodes; return `{name, id, nodes}`, with what became of each.
+
+        `which` is its name or id. Refused while other nodes are online, unless `force`, which puts them offline.
+        """
+        async with self._audited(request, "cluster_undefine", cluster=which, force=force or None):
+            here = self._home.here()
+            if which not in (here.cluster.name, here.cluster.id):
+                raise NotFound(
+                    f"this node is in {here.cluster.name}, not in {which!r}", "ask on a node of that cluster"
+                )
+            if self._daemon.machine.state != "online":
+                raise NotOnline(
+                    f"this node is {self._daemon.machine.state}, so it cannot take the cluster out of the registry",
+                    "`covey cluster online` first; `covey node forget` where no registry server is left",
+                )
+            if not self._home.server:
+                server = here.servers.running[0]
+                raise Refused("this node runs no registry server", f"ask on node {server}, which does")
+            return await self._undefiner.undefine_cluster(force)
 
     @verb(Role.OPERATOR)
     async def cluster_online(self, request: Request) -> list[dict[str, Any]]:

@@ -19,15 +19,25 @@ from ...bus.driver import Background, Driver
 from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
 from . import life
 from .definitions import Clusters, Replacement, Replica
-from .entries import decision_key, rename_id, standing
+from .entries import decision_key, modify, standing
 from .home import Home, new_id
 from .identity import Elsewhere, Verdict, copy_of
+from .lives import Lives
 from .lookup import Global, ask_verdict, read_global, read_value, same_node_elsewhere
 from .lookup import Verdict as Standing
 from .machine import START_STEPS, NodeMachine
 from .places import who_knows
 from .processes import Spawner
-from .settings import CONFIGURED_TIME, CORES_KEPT, DISCOVERY_TIME, LEAVE_TIME, WRITE_TIME
+from .settings import (
+    CONFIGURED_TIME,
+    CORES_KEPT,
+    DISCOVERY_TIME,
+    LEAVE_TIME,
+    PRIMARY_LOOK,
+    STATUS_TIME,
+    STOP_TIME,
+    WRITE_TIME,
+)
 from .storage import read_document, write_document
 
 log = logging.getLogger(__name__)
@@ -52,6 +62,9 @@ class Daemon:
         self.crashed: dict[str, str] = {}
         self.started_at = _utc()
         self._spawner = spawner
+        self.lives = Lives(spawner)
+        self.told: Callable[[life.State, str], None] = lambda _state, _cluster: None
+        """Called with each state and the cluster it is about, once all that was ordered before is done."""
         self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]
         self._orders: asyncio.Queue[life.Effect] = asyncio.Queue()
         self._background = Background()
@@ -162,6 +175,7 @@ class Daemon:
 
     async def _watch_exits(self) -> None:
         async for exit in self._spawner.exits():
+            self.lives.gone(exit.name)
             self.feed(life.ComponentExited(exit.name, exit.status, exit.reason))
 
     def _wake(self) -> None:
@@ -175,26 +189,37 @@ class Daemon:
         log.info("the node is %s%s", effect.state, f": {effect.reason}" if effect.reason else "")
         body = {"state": effect.state, "reason": effect.reason, "boot_id": self.home.boot_id}
         if effect.state in ("offline", "undefined", "failed"):
+            await self.lives.stop_resting(STOP_TIME)
             self.home.boot_id = ""
             await self.home.tell_broker()
         if effect.state == "failed":
             await self.home.audit("dcm", "node_failed", "failed", reason=effect.reason)
         await self.home.bus.publish("dcm.state", body)
+        self._tell(effect.state)
+
+    def _tell(self, state: life.State) -> None:
+        replica = self.home.replica
+        self.told(state, replica.cluster.id if replica else "")
 
     async def _begin(self, effect: life.Begin) -> None:
         self.home.boot_id = effect.boot_id
         self._global = None
         self.open.clear()
+        self.waits = {}
         self.crashed.clear()
         self.home.boot_log.begin(effect.boot_id, self.started_at)
+        await self.home.enter()
         await self.home.tell_broker()
+        if self.home.replica is None:
+            self.feed(life.OfflineAsked(self.home.problem or "its cluster is gone from here", operator=False))
+        self._tell(self.machine.state)
 
     async def _record(self, effect: life.RecordStep) -> None:
         self.home.boot_log.record(effect.step, "", effect.event, effect.how)
 
     async def _start(self, effect: life.StartComponent) -> None:
         try:
-            await self._spawner.start(effect.name)
+            await self.lives.begin(effect.name, self.home.boot_id)
         except (CoveyError, OSError) as why:
             self.feed(life.ComponentFailed(effect.name, str(why)))
         else:
@@ -202,7 +227,7 @@ class Daemon:
 
     async def _stop(self, effect: life.StopComponent) -> None:
         try:
-            await self._spawner.stop(effect.name, effect.deadline)
+            await self.lives.end(effect.name, effect.deadline, keep=effect.keep)
         except (CoveyError, OSError) as why:
             log.error("%s cannot be stopped: %s", effect.name, why)
         self.feed(life.ComponentStopped(effect.name))
@@ -332,7 +357,7 @@ class Daemon:
                 raise NotDefined("the definition of this node went away meanwhile")
             if entry.definition.id != new:
                 await asyncio.to_thread(home.store.save, cluster_id, Replacement(entry.definition.id, new))
-                done = await home.bus.call("registry", "txn", **rename_id(entry, new), system=True, timeout=WRITE_TIME)
+                done = await home.bus.call("registry", "txn", **modify(entry, id=new), system=True, timeout=WRITE_TIME)
                 if not done["succeeded"]:
                     raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
         except CompareFailed as why:
@@ -361,8 +386,24 @@ class Daemon:
         self.feed(life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME)))
 
     async def _leave(self, _effect: life.Leave) -> None:
-        await self._try("liveness", "leave", LEAVE_TIME)
+        leaving = asyncio.ensure_future(self._try("liveness", "leave", LEAVE_TIME))
+        hopeless = asyncio.ensure_future(self._no_primary())
+        try:
+            await asyncio.wait((leaving, hopeless), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, hopeless):
+                task.cancel()
         self.feed(life.Left())
+
+    async def _no_primary(self) -> None:
+        """Wait until no primary is known: then nobody can take this node out of the view."""
+        while True:
+            try:
+                if not (await self.home.bus.call("registry", "status", timeout=STATUS_TIME))["primary"]:
+                    return
+            except CoveyError:
+                pass  # it may be that the registry is just ending; the leaving has its own time
+            await asyncio.sleep(PRIMARY_LOOK)
 
     async def _try(self, service: str, verb: str, timeout: float) -> bool:
         try:

@@ -118,6 +118,10 @@ class Clusters(msgspec.Struct, frozen=True):
     pending: dict[str, PendingDefine] = {}
     tokens: dict[str, KeptToken] = {}
 
+    def pointing(self, current: str | None, target: str | None, *, offline: bool) -> Clusters:
+        """Return the same with other pointers."""
+        return msgspec.structs.replace(self, current=current, target=target, offline=offline)
+
     def defined(self) -> dict[str, KnownCluster]:
         return {cluster: known for cluster, known in sorted(self.clusters.items()) if known.state == "defined"}
 

@@ -137,10 +137,10 @@ def undefine(entry: NodeEntry, token: str = "") -> Transaction:
     }
 
 
-def rename_id(entry: NodeEntry, new: str) -> Transaction:
-    """Return the transaction that gives a node another id: compare-and-set on the entry, index and all (SPEC 5.4)."""
+def modify(entry: NodeEntry, **changes: Any) -> Transaction:
+    """Return the transaction that changes a node's definition: compare-and-set on the entry, index and all."""
     old = entry.definition
-    node = msgspec.structs.replace(old, id=new)
+    node = msgspec.structs.replace(old, **changes)
     before, after = set(index_keys(old)), set(index_keys(node))
     return {
         "compare": [

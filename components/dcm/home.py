@@ -76,21 +76,19 @@ class Home:
     # --- reading ----------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read the local files; `problem` says what is damaged, and then nothing of it is used. Blocks."""
-        self.replica, self.problem, self.problem_code = None, "", ""
+        """Read the local files; `problem` says what is damaged, and then nothing of it is used. Blocks.
+
+        What is read is the cluster of the target pointer: in the middle of a move that is tried first.
+        """
+        replica, problem, code = None, "", ""
         try:
             self.clusters = self.store.clusters()
-            current = self.clusters.current
-            if current is not None and current in self.clusters.defined():
-                cluster, node = self.store.cluster(current), self.store.node(current)
-                if cluster is None or node is None:
-                    where = self.layout.cluster(current).configuration
-                    raise NotFound(f"{where} lacks the definition of this node", "define the node again")
-                if node.key != self.key:
-                    raise _another_key(node, cluster, self.curve)
-                self.replica = Replica(cluster, node, self.store.servers(current), self.store.nodes(current))
+            target = self.clusters.target
+            if target is not None and target in self.clusters.defined():
+                replica = self.replica_of(target)
         except CoveyError as why:
-            self.problem, self.problem_code = str(why), why.code
+            problem, code = str(why), why.code
+        self.replica, self.problem, self.problem_code = replica, problem, code
 
     def read_original(self) -> str | None:
         """Read this machine's own id from its source; None when it cannot be read. Blocks."""
@@ -134,6 +132,21 @@ class Home:
         """Return this node's local definition of a cluster, whether current or not. Blocks."""
         known = self.store.clusters().defined()
         return self.store.node(cluster_id) if cluster_id in known else None
+
+    def replica_of(self, cluster_id: str) -> Replica:
+        """Return the local files of a cluster that this node is defined to; raises what is wrong with them. Blocks."""
+        cluster, node = self.store.cluster(cluster_id), self.store.node(cluster_id)
+        if cluster is None or node is None:
+            where = self.layout.cluster(cluster_id).configuration
+            raise NotFound(f"{where} lacks the definition of this node", "define the node again")
+        if node.key != self.key:
+            raise _another_key(node, cluster, self.curve)
+        return Replica(cluster, node, self.store.servers(cluster_id), self.store.nodes(cluster_id))
+
+    def serves(self, cluster_id: str) -> bool:
+        """Whether this node runs a registry server of a cluster, by its local files. Blocks."""
+        replica = self.replica_of(cluster_id)
+        return replica.node.number in replica.servers.running
 
     def local(self) -> dict[str, Any]:
         """Return the local configuration as components get it (SPEC 3.2)."""
@@ -218,8 +231,18 @@ class Home:
         else:
             self._unsaved = set()
 
+    async def enter(self) -> None:
+        """Take the files of the cluster that the target pointer names now; the broker is not told yet."""
+        if self.replica is None or self.replica.cluster.id != self.clusters.target:
+            self._unsaved = set()
+            await asyncio.to_thread(self.load)
+
     async def reload(self) -> None:
-        """Read the files again, because something was defined or erased, and tell the broker."""
+        """Read the files again, because something was defined or erased, and tell the broker. While the node is in a
+        cluster it stays with what it has of that one, and looks only which clusters there are."""
+        if self.boot_id:
+            self.clusters = await asyncio.to_thread(self.store.clusters)
+            return
         self._unsaved = set()
         await asyncio.to_thread(self.load)
         await self.tell_broker()

@@ -48,6 +48,7 @@ class Layout:
     def __init__(self, state_dir: Path | str) -> None:
         self.state_dir = Path(state_dir).absolute()
         self.run = self.state_dir / "run"
+        self.lock = self.run / "lock"
         self.dcm = self.state_dir / "dcm"
         self.configuration = self.dcm / "configuration"
         self.logs = self.dcm / "logs"

@@ -62,6 +62,17 @@ class OfflineAsked(msgspec.Struct, frozen=True):
     operator: bool = True
 
 
+class Switch(msgspec.Struct, frozen=True):
+    """The target pointer names another cluster: leave this one in order, and join that one in the same processes.
+
+    `server`: whether this node runs a registry server there.
+    """
+
+    boot_id: str
+    server: bool
+    reason: str
+
+
 class Removed(msgspec.Struct, frozen=True):
     """A committed view no longer has this boot of the node."""
 
@@ -162,6 +173,7 @@ Input = (
     | Undefined
     | OnlineAsked
     | OfflineAsked
+    | Switch
     | Removed
     | CloneTold
     | ComponentStarted
@@ -196,16 +208,20 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class StartComponent(msgspec.Struct, frozen=True):
-    """Start the process: `ComponentStarted` or `ComponentFailed`."""
+    """Start the process, or a new life in one that was kept: `ComponentStarted` or `ComponentFailed`."""
 
     name: str
 
 
 class StopComponent(msgspec.Struct, frozen=True):
-    """Stop the process within `deadline` seconds, then by force: `ComponentStopped`."""
+    """Stop the process within `deadline` seconds, then by force: `ComponentStopped`.
+
+    `keep`: only its life in this cluster ends; the next `StartComponent` goes on with the same process.
+    """
 
     name: str
     deadline: float
+    keep: bool = False
 
 
 class ReadGlobal(msgspec.Struct, frozen=True):

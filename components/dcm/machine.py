@@ -11,6 +11,8 @@ undefined or failed. *checking* ends with the verdict (step 7), *starting* when 
 Invariants: 1. A component runs only in a joining state, online or leaving. 2. Local storage is erased only after a
 verdict 2 or 4, with nothing running. 3. The node is announced only after verdict 1, or 3 carried out. 4. Components
 stop in the reverse order of their starts, one after the other.
+
+A move to another cluster (`move.py`) is one `Switch`: a leaving and a joining, with the processes kept in between.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ from .life import (
     State,
     StateChanged,
     StopComponent,
+    Switch,
     Undefined,
 )
 from .settings import (
@@ -110,6 +113,7 @@ class NodeMachine:
         self._unreplaced = False
         self._after: tuple[State, str] = ("offline", "")
         self._next_boot = ""
+        self._keep = False  # what stops is only put to rest: the node goes from one cluster to another
         self._story: list[str] = []
 
     @property
@@ -332,6 +336,19 @@ class NodeMachine:
         self._next_boot, self._server = input.boot_id, input.server
         return self._stop_all(now, ("checking", input.reason))
 
+    def _switch(self, now: float, input: Switch) -> list[Effect]:
+        """To another cluster, by the way of any other leaving; the processes stay."""
+        self._next_boot, self._server = input.boot_id, input.server
+        if not self.running:
+            return self._join(now, input.server, input.boot_id)
+        return self._go(now, ("checking", input.reason), keep=True)
+
+    def _switch_later(self, _now: float, input: Switch) -> list[Effect]:
+        if self._after[0] != "undefined":
+            self._after = ("checking", input.reason)
+            self._next_boot, self._server = input.boot_id, input.server
+        return []
+
     def _clone(self, now: float, input: CloneTold) -> list[Effect]:
         assert self.verdict is not None
         self.verdict = msgspec.structs.replace(
@@ -339,19 +356,19 @@ class NodeMachine:
         )
         return self._stop_all(now, ("failed", input.reason))
 
-    def _go(self, now: float, after: tuple[State, str]) -> list[Effect]:
+    def _go(self, now: float, after: tuple[State, str], keep: bool = False) -> list[Effect]:
         if "liveness" not in self.ready:
-            return self._stop_all(now, after)
-        self._after = after
+            return self._stop_all(now, after, keep)
+        self._after, self._keep = after, keep
         self._timers.clear()
         self._timers["leave"] = now + LEAVE_TIME
         return [self._enter("leaving", after[1]), Leave()]
 
     def _left(self, now: float, _input: Left | None = None) -> list[Effect]:
-        return self._stop_all(now, self._after) if "leave" in self._timers else []
+        return self._stop_all(now, self._after, self._keep) if "leave" in self._timers else []
 
-    def _stop_all(self, now: float, after: tuple[State, str]) -> list[Effect]:
-        self._after, self._pause = after, 0.0
+    def _stop_all(self, now: float, after: tuple[State, str], keep: bool = False) -> list[Effect]:
+        self._after, self._pause, self._keep = after, 0.0, keep
         self._timers.clear()
         self._queue = []
         gone = tuple(sorted(self.ready))
@@ -361,7 +378,7 @@ class NodeMachine:
 
     def _stop_next(self, now: float) -> list[Effect]:
         if self.running:
-            return [StopComponent(self.running[-1], STOP_TIME)]
+            return [StopComponent(self.running[-1], STOP_TIME, self._keep)]
         state, reason = self._after
         if state == "undefined":
             assert self.verdict is not None and self.verdict.scenario in (2, 4)
@@ -462,6 +479,7 @@ _TABLE: dict[type[Any], dict[State, _Do]] = {
         {(*_IN, "failed"): _M._offline_asked, ("leaving",): _M._offline_now, ("offline",): _M._stay_offline},
         late=("undefined",),
     ),
+    Switch: _row({(*_IDLE, *_IN): _M._switch, ("leaving",): _M._switch_later}),
     Undefined: _row({_IDLE: _M._undefined}),
     Removed: _row({("starting", "configuring", "online"): _M._removed}, late=(*_IDLE, "checking", "leaving")),
     CloneTold: _row({("starting", "configuring", "online"): _M._clone}, late=(*_IDLE, "checking", "leaving")),

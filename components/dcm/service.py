@@ -20,6 +20,7 @@ from .daemon import Daemon
 from .definer import Definer
 from .dependencies import Graphs
 from .home import Home
+from .mover import Mover
 from .plugin_list import PluginList
 from .processes import Spawner
 from .settings import SHUTDOWN_TIME, STOP_TIME
@@ -63,9 +64,11 @@ async def main(context: DcmContext) -> None:
     definer = Definer(home, daemon)
     plugins = PluginList(context.plugins, home.settings["controllers"])
     watcher = Watcher(home, daemon)
-    verbs = Verbs(home, daemon, definer, watcher, plugins, graphs)
+    mover = Mover(home, daemon)
+    verbs = Verbs(home, daemon, definer, watcher, mover, plugins, graphs)
+    mover.start()  # before anybody can ask whether a move is under way
     async with context.bus.serve("dcm", verbs):
-        works = (daemon.run(), definer.run(), watcher.run())
+        works = (daemon.run(), definer.run(), watcher.run(), mover.run())
         tasks: list[asyncio.Task[None]] = [asyncio.ensure_future(work) for work in works]
         ended: asyncio.Task[Any] = asyncio.ensure_future(context.shutdown.wait())
         try:

@@ -31,6 +31,9 @@ ANNOUNCE_AGAIN = 1.0
 LEAVE_TIME = 3.0
 """Seconds Liveness has to take this node out of the view, before the components stop anyway."""
 
+PRIMARY_LOOK = 0.2
+"""Seconds between two looks whether the registry still has a primary, while this node waits to be out of the view."""
+
 STOP_TIME = 5.0
 """Seconds each component has to stop; then it is killed."""
 
@@ -55,6 +58,15 @@ TRIES_WINDOW = 1800.0
 
 CORES_KEPT = 20
 """Records of crashes that are kept in `core/`."""
+
+# --- moving ---------------------------------------------------------------------------------------------------
+
+MOVE_TIME = 30.0
+"""Seconds a moving node has to be online in the target, from the written pointer or from the daemon's start on; after
+that it goes back. A registry that just elects takes two."""
+
+POINT_AGAIN = 1.0
+"""Seconds until pointers that could not be written are written again."""
 
 # --- defining a node ------------------------------------------------------------------------------------------
 

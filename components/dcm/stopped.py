@@ -53,7 +53,7 @@ def stopped(state_dir: Path) -> Iterator[Stopped]:
             f"{layout.state_dir} belongs to the user with number {owner}, and you are {os.geteuid()}",
             "do this as the user that the daemon runs as: it must be able to read what is written",
         )
-    with FolderLock(layout.run / "lock") as lock:
+    with FolderLock(layout.lock) as lock:
         if lock.holder == os.getpid():
             raise Busy(f"{layout.state_dir} is named twice", "name each state folder once")
         if lock.holder is not None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from ...errors import AlreadyRunning, CoveyError
 from . import child
+from .layout import Layout
 from .link import read_lines, write_line
 from .lock import FolderLock
 
@@ -281,7 +282,7 @@ def run(config: Any) -> int:
         raise CoveyError(
             f"the state folder {folder} cannot be made: {why.strerror or why}", "see state_dir in the node's file"
         ) from None
-    with FolderLock(folder / "run" / "lock") as lock:
+    with FolderLock(Layout(folder).lock) as lock:
         if lock.holder is not None:
             raise AlreadyRunning(
                 f"process {lock.holder} runs on {folder} already", f"stop it first: kill {lock.holder}"

@@ -126,16 +126,11 @@ class TrustVerbs(ClusterVerbs):
         """Return id and name of the cluster that a person means: one that it is defined to, or is to be."""
         clusters = self._home.clusters
         known = {each.cluster.id: each.cluster.name for each in clusters.pending.values()}
-        known |= {cluster: each.name for cluster, each in clusters.defined().items()}
-        if typed in known:
-            return typed, known[typed]
-        found = sorted(cluster for cluster, name in known.items() if name == typed)
-        if len(found) > 1:
-            raise Ambiguous(f"{len(found)} clusters here are named {typed!r}", "use the id: " + ", ".join(found))
-        if not found:
-            names = ", ".join(sorted(known.values())) or "none"
-            raise NotFound(f"this node has no data of a cluster {typed!r}", f"it has: {names}")
-        return found[0], typed
+        return _named(typed, known | {cluster: each.name for cluster, each in clusters.defined().items()})
+
+    def _defined_to(self, typed: str) -> tuple[str, str]:
+        """Return id and name of the cluster that a person means, of those that this node is defined to."""
+        return _named(typed, {cluster: each.name for cluster, each in self._home.clusters.defined().items()})
 
     async def _asked(self, cluster_id: str) -> Verdict | None:
         """Ask all nodes of a cluster at once; None when none answers, as when nothing here says where they are."""
@@ -154,3 +149,15 @@ class TrustVerbs(ClusterVerbs):
         answers = await asyncio.gather(*(ask_verdict(self._home.bus, [each], cluster_id, node) for each in places))
         said = {answer.standing: answer for answer in answers if answer is not None}
         return said.get("defined") or said.get("gone")
+
+
+def _named(typed: str, known: dict[str, str]) -> tuple[str, str]:
+    if typed in known:
+        return typed, known[typed]
+    found = sorted(cluster for cluster, name in known.items() if name == typed)
+    if len(found) > 1:
+        raise Ambiguous(f"{len(found)} clusters here are named {typed!r}", "use the id: " + ", ".join(found))
+    if not found:
+        names = ", ".join(sorted(known.values())) or "none"
+        raise NotFound(f"this node has no data of a cluster {typed!r}", f"it has: {names}")
+    return found[0], typed

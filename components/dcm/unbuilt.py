@@ -17,26 +17,6 @@ class Unbuilt:
     """Verbs of the DCM that are to come. They take any arguments."""
 
     @verb(Role.ADMIN)
-    def node_move(self, /, **_arguments: Any) -> None:
-        """Move this node to another of its clusters."""
-        _refuse("moving a node to another cluster", "7.2")
-
-    @verb(Role.ADMIN)
-    def node_modify(self, /, **_arguments: Any) -> None:
-        """Change a node's name and other attributes."""
-        _refuse("changing a node's definition", "4")
-
-    @verb(Role.ADMIN)
-    def cluster_undefine(self, /, **_arguments: Any) -> None:
-        """Remove a cluster from all its nodes."""
-        _refuse("undefining a cluster", "4")
-
-    @verb(Role.ADMIN)
-    def cluster_modify(self, /, **_arguments: Any) -> None:
-        """Rename a cluster or change its settings."""
-        _refuse("changing a cluster's definition", "4")
-
-    @verb(Role.ADMIN)
     def cluster_balance(self, /, **_arguments: Any) -> None:
         """Move nodes between clusters by rule or schedule."""
         _refuse("balancing clusters", "7.3")

@@ -18,7 +18,7 @@ from .entries import undefine
 from .home import Home
 from .lookup import Verdict, ask_verdict, online_members, read_global
 from .places import peer_places, who_knows
-from .settings import ANSWER_FIRST, LEFT_TIME, WRITE_TIME
+from .settings import ANSWER_FIRST, LEFT_TIME, SERVERS_TIME, WRITE_TIME
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,55 @@ class Undefiner:
             raise Refused(f"the definition of node {number} changes too fast to remove it", "ask again")
         node = found.table().nodes[number]
         return {"number": number, "name": node.name, "erased": await self._tell(peer_places(node), cluster_id)}
+
+    async def undefine_cluster(self, force: bool) -> dict[str, Any]:
+        """Undefine every node of this cluster, this one last; raises when another is online, unless `force`.
+
+        At first this node becomes the only registry server, so that it can prove to each of the others that its
+        definition is over until they have erased theirs. What was begun can be asked for again.
+        """
+        home = self._home
+        here = home.here()
+        own, cluster = here.node.number, here.cluster
+        online = sorted(set(await online_members(home.bus)) - {own})
+        if online and not force:
+            raise NodeOnline(
+                f"{len(online)} other nodes of {cluster.name} are online: {', '.join(map(str, online[:10]))}",
+                "put them offline first, or --force, which does that; nothing was changed",
+            )
+        for number in here.servers.all:
+            if number != own:
+                await home.bus.call("registry", "undefine_server", server=number, forced=True, timeout=SERVERS_TIME)
+        report = []
+        for entry in (await read_global(home.bus, cluster.id)).entries:
+            number, name = entry.definition.number, entry.definition.name
+            if number == own:
+                continue
+            said: dict[str, Any] = {"number": number, "name": name, "erased": False, "error": None}
+            try:
+                said["erased"] = (await self.undefine(number))["erased"]
+            except NotFound:
+                pass  # somebody else was quicker
+            report.append(said)
+        proof = await self._over(own, cluster.id)
+        self._daemon.feed(life.OfflineAsked("its cluster is undefined", operator=False))
+        await self._daemon.settled(IDLE)
+        if home.definition_in(cluster.id) is not None:  # else its own join found the proof, just before
+            await self.erase(cluster.id, proof, "the cluster was undefined")
+        report.append({"number": own, "name": here.node.name, "erased": True, "error": None})
+        return {"name": cluster.name, "id": cluster.id, "nodes": sorted(report, key=lambda one: int(one["number"]))}
+
+    async def _over(self, own: int, cluster_id: str) -> Verdict:
+        """Take this node's own definition out, the last one; return the proof."""
+        for _ in range(ROUNDS):
+            found = await read_global(self._home.bus, cluster_id)
+            entry = found.entry(own)
+            if entry is None or len(found.entries) > 1:
+                raise Refused("a node was defined to this cluster meanwhile", "look at it, and ask again")
+            done = await self._home.bus.call("registry", "txn", **undefine(entry), timeout=WRITE_TIME)
+            if done["succeeded"]:
+                return Verdict("gone", entry.definition.definition_id, entry.definition.key, int(done["revision"]))
+        raise Refused("this node's definition changes too fast to remove it", "ask again")
 
     async def _left(self, number: int) -> None:
         """Wait until the view does not list the node."""

@@ -13,7 +13,7 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import BadArguments, CoveyError, NotFound, NotOnline, WrongCluster, from_wire
+from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
 from .daemon import Daemon
 from .decision import Request as Wanted
@@ -21,9 +21,10 @@ from .definer import Definer
 from .definitions import split_endpoint
 from .dependencies import Graphs
 from .home import Home, new_id
+from .modifying import ModifyVerbs
+from .mover import Mover
 from .plugin_list import PluginList, Told
-from .servers import ServerVerbs
-from .settings import STATUS_TIME
+from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
 from .token import parse
 from .unbuilt import Unbuilt
@@ -31,14 +32,22 @@ from .undefining import IDLE
 from .watching import Watcher
 
 
-class Verbs(ServerVerbs, Unbuilt):
+class Verbs(ModifyVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(
-        self, home: Home, daemon: Daemon, definer: Definer, watcher: Watcher, plugins: PluginList, graphs: Graphs
+        self,
+        home: Home,
+        daemon: Daemon,
+        definer: Definer,
+        watcher: Watcher,
+        mover: Mover,
+        plugins: PluginList,
+        graphs: Graphs,
     ) -> None:
         super().__init__(home, daemon, definer)
         self._watcher = watcher
+        self._mover = mover
         self._plugins = plugins
         self._graphs = graphs
 
@@ -71,6 +80,11 @@ class Verbs(ServerVerbs, Unbuilt):
                 f"it declares {', '.join(self._graphs.functions_of(component)) or 'nothing'}",
             )
         self._daemon.function_ready(functions)
+
+    @verb(Role.COMPONENT)
+    async def life(self, *, component: str, boot_id: str) -> str:
+        """A process says in which life it is, "" for none; returns which one it is to be in when that is another."""
+        return await self._daemon.lives.ask(component, boot_id)
 
     @verb(Role.COMPONENT)
     async def function_wait(self, *, function: str, component: str, wait: float) -> dict[str, Any]:
@@ -251,6 +265,33 @@ class Verbs(ServerVerbs, Unbuilt):
                 await self._daemon.settled(IDLE)
             return self._own_state()
 
+    @verb(Role.ADMIN)
+    async def node_move(
+        self, request: Request, *, to: str, force: bool = False, wait: bool = True, number: int | None = None
+    ) -> dict[str, Any]:
+        """Move a node to another of its clusters; return `{from, to, ms, steps}` when it is online there.
+
+        Without `wait`, and for another node, which leaves the cluster by it, when the move has begun. `force`: though
+        the cluster that it leaves loses its quorum.
+        """
+        if self._elsewhere(number):
+            return dict(
+                await self._home.bus.call(
+                    "dcm", "node_move", node=number, to=to, force=force, wait=False, timeout=CONTROL_TIME
+                )
+            )
+        async with self._audited(request, "node_move", to=to, force=force or None) as noted:
+            cluster_id, name = self._defined_to(to)
+            noted["cluster"] = cluster_id
+            if cluster_id == self._home.clusters.target == self._home.clusters.current:
+                raise Refused(f"this node is in {name} already", "nothing was done")
+            return await self._mover.take_to(cluster_id, force, wait)
+
+    @verb()
+    def node_moving(self) -> dict[str, Any]:
+        """Return the move under way, or the last one of this daemon: `{state, from, to, ms, steps, error}`."""
+        return self._mover.progress()
+
     # --- helpers ----------------------------------------------------------------------------------------------
 
     async def _ask(self, service: str) -> dict[str, Any] | None:
@@ -260,11 +301,6 @@ class Verbs(ServerVerbs, Unbuilt):
             return dict(await self._home.bus.call(service, "status", timeout=STATUS_TIME))
         except CoveyError:
             return None
-
-    def _must_be_online(self, what: str) -> None:
-        self._home.here()
-        if self._daemon.machine.state != "online":
-            raise NotOnline(f"this node is {self._daemon.machine.state}, and only an online node can {what}")
 
     def _same_cluster(self, request: Request) -> None:
         replica = self._home.replica

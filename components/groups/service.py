@@ -195,6 +195,7 @@ async def main(context: ComponentContext) -> None:
         await context.step(14, "ready: holds all groups as decided")
         await context.ready("groups")
 
-    async with context.bus.serve(SERVICE, GroupsService(engine)), asyncio.TaskGroup() as tasks:
+    async with context.bus.serve(SERVICE, GroupsService(engine)) as served, asyncio.TaskGroup() as tasks:
+        served.cluster_id = context.local.cluster_id
         tasks.create_task(announce())
         await engine.run()

@@ -80,6 +80,7 @@ class Leader:
         self.accused_since: dict[int, float] = {}
         self.proposal: View | None = None
         self.ready_since: float | None = None
+        self.changed_at: float | None = None  # when the last view was committed, or this leader first looked
         self.look_at = 0.0
         self.repeat_at: float | None = None
         self.reads = 0
@@ -171,6 +172,7 @@ class Leader:
             if self.repeat_at is None or now >= self.repeat_at:
                 self._say(now)
             return
+        self.changed_at = now if self.changed_at is None else self.changed_at
         self._check_joiners(now, beats, boot_id)
         accusers = self._accusers(now, peers)
         going = cut([m.number for m in self.chain.members], accusers, self.number)
@@ -179,7 +181,9 @@ class Leader:
             self.ready_since = None
             return
         if self.ready_since is None:
-            self.ready_since, self.look_at = now, now + self.settings.batch
+            # what a lone node wishes need not wait for others: none is on its way, or none was just before
+            lone = all(m.state == "online" for m in members) or now >= self.changed_at + self.settings.hold
+            self.ready_since, self.look_at = now, now if lone and not going else now + self.settings.batch
         if now >= self.look_at:
             longest = self.ready_since + self.settings.hold
             if going and now < longest and self._unsettled(now, going, peers):
@@ -279,6 +283,7 @@ class Leader:
 
     def committed(self, view: View, now: float) -> None:
         """A view is in the log and was just added to the chain: forget what it settles, tell everybody."""
+        self.changed_at = now
         joined, left = self.chain.change(view)
         boots = {m.boot_id for m in view.members}
         online = {m.boot_id for m in view.members if m.state == "online"}

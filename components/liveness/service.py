@@ -229,6 +229,7 @@ async def main(context: ComponentContext) -> None:
         await context.step(11, "ready: in the view")
         await context.ready("liveness")
 
-    async with context.bus.serve(context.name, service), asyncio.TaskGroup() as tasks:
+    async with context.bus.serve(context.name, service) as served, asyncio.TaskGroup() as tasks:
+        served.cluster_id = context.local.cluster_id
         tasks.create_task(announce())
         await service.run()

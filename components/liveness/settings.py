@@ -25,7 +25,8 @@ class Settings(msgspec.Struct, frozen=True):
     late: float = 0.5
     """A machine whose step came this much after its deadline was not running, so its silence proves nothing."""
     batch: float = 0.1
-    """What becomes ready within this time goes into one view. Short, for a joining node waits it out."""
+    """What becomes ready within this time goes into one view, while several nodes come or anybody is going. Short, for
+    a joining node waits it out."""
     hold: float = 1.0
     """A view that removes somebody waits up to this long for others who just came under suspicion: nodes that die
     together leave together. Their last heartbeats are up to one interval apart, hence one interval."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...errors import Busy, NotDefined, Refused
+from ...errors import Busy, NotFound, Refused
 from .entries import Configured
 from .keys import unpack_value
 from .messages import ChangeServers
@@ -89,7 +89,7 @@ def promoted(servers: Configured, number: int) -> Configured:
 def wanted(raft: Raft, store: Store, question: ChangeServers, now: float) -> Configured | None:
     """Return the servers after a change by this primary, None when they are so already.
 
-    Raises Busy while the last change may still be taken back, NotDefined for a number that no node has, Refused for
+    Raises Busy while the last change may still be taken back, NotFound for a number that no node has, Refused for
     what would be no registry any more.
     """
     reign, log = raft.reign, raft.log
@@ -97,7 +97,7 @@ def wanted(raft: Raft, store: Store, question: ChangeServers, now: float) -> Con
     if log.servers_index > log.committed or reign.handing:
         raise Busy("another change of the registry servers is under way", "wait for its end and ask again")
     if question.server not in all_of(log.servers) and store.get(f"/nodes/{question.server}") is None:
-        raise NotDefined(f"there is no node {question.server} in this cluster", "covey node ls shows which there are")
+        raise NotFound(f"no node has the number {question.server}", "`covey node ls` lists the nodes")
     after = changed(log.servers, question.change, question.server)
     if after is None:
         return None

@@ -34,6 +34,9 @@ LOOK_TIMEOUT = 30.0
 ONE_CONTROLLER = "controller:"
 """How the process of one controller is called, before the controller's name."""
 
+SHIPPED = "shipped"
+"""Under which name the classes of the shipped controllers are kept for the process's next lives."""
+
 PAUSE = 1.0
 """Seconds before the DCM is asked again."""
 
@@ -72,7 +75,9 @@ class Boot:
         await context.step(18, "read what the registry holds of this node")
         self._background.start(self._agreement.follow(), "following sys.resources")
         self._background.start(self._agreement.broadcast(), "telling class versions")
-        self._feed(ClassesKnown(await context.run_blocking(shipped_versions, context.local.settings)))
+        if SHIPPED not in context.kept:  # the files are those of this process's code, in every life of it
+            context.kept[SHIPPED] = await context.run_blocking(shipped_versions, context.local.settings)
+        self._feed(ClassesKnown(context.kept[SHIPPED]))
         await self._agreement.agreed.wait()
         differences = [found for found in self._machine.versions.differences() if found.startswith("class ")]
         await context.step(19, "; ".join(differences) or "class versions told, no difference known")

@@ -45,13 +45,15 @@ class Discover(Message, frozen=True):
 class Discovered(Message, frozen=True):
     """Everything a controller found, in wire form; `at` is when, as RFC 3339 text (it goes to the registry as such).
 
-    `findings` are what the controller's own process left out of it, each with a code and a message.
+    `findings` are what the controller's own process left out of it, each with a code and a message. `remembered`: it is
+    of this process's life in another cluster, so that it can be written at once; the controller looks anew after that.
     """
 
     id: str
     found: tuple[Any, ...]
     at: str
     findings: tuple[Any, ...] = ()
+    remembered: bool = False
 
 
 class Read(Message, frozen=True):

@@ -45,13 +45,18 @@ REGISTRY_TIMEOUT = 30.0
 class Orders:
     """The machine's hands: `perform` takes effects, `ask` questions; outcomes go to `feed`."""
 
-    def __init__(self, bus: Client, machine: ResourcesMachine, background: Background) -> None:
+    def __init__(
+        self, bus: Client, machine: ResourcesMachine, background: Background, kept: dict[str, Any] | None = None
+    ) -> None:
+        """`kept` outlives this life of the process: what each controller found last is in it."""
         self.driver = Driver(machine, self.perform)
         self.feed = self.driver.feed
         self.ask = self.driver.ask
         self._bus = bus
         self._settings = machine.settings
         self._background = background
+        self._found: dict[str, Discovered] = {} if kept is None else kept.setdefault("found", {})
+        self._remembered = dict(self._found)  # what was found in the life before, each used once
         self._notified: dict[str, Callable[[Any], None]] = {}
 
     def on(self, what: str, function: Callable[[Any], None]) -> None:
@@ -91,9 +96,14 @@ class Orders:
             case Describe(id):
                 wires = await bus.call(to.service, "classes", timeout=settings.describe_deadline, cause=cause)
                 return Described(id, tuple(wires))
+            case Discover(id) if to.service in self._remembered:
+                known = self._remembered.pop(to.service)
+                return Discovered(id, known.found, known.at, known.findings, remembered=True)
             case Discover(id):
                 result = await bus.call(to.service, "discover", timeout=settings.discover_deadline, cause=cause)
-                return Discovered(id, tuple(result["found"]), _at(), tuple(result.get("findings") or ()))
+                found = Discovered(id, tuple(result["found"]), _at(), tuple(result.get("findings") or ()))
+                self._found[to.service] = found
+                return found
             case Change(id, verb, deadline, arguments):
                 timeout = deadline + settings.change_margin / 2
                 result = await bus.call(to.service, verb, timeout=timeout, cause=cause, **arguments)

@@ -218,7 +218,7 @@ async def main(context: ComponentContext) -> None:
     settings = from_local(context.local.settings)
     background = Background()
     machine = ResourcesMachine(context.local.node, secrets.token_hex(8), settings)
-    orders = Orders(context.bus, machine, background)
+    orders = Orders(context.bus, machine, background, context.kept)
     cluster = Cluster(context.bus, context.local.node, orders, settings)
     desk = Desk(context.bus, context.local.node, orders)
     boot = Boot(context, machine, orders, cluster, background)

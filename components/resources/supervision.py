@@ -214,7 +214,7 @@ class Supervision:
         self._become("discovered")
         self.reason = checked.complaints[0] if checked.complaints else ""
         every = [known.discover_every for known in self.classes.values() if known.discover_every > 0]
-        self.due = now if again else now + min(every) if every else None
+        self.due = now if again or message.remembered else now + min(every) if every else None
 
     def amend(self, now: float, path: str, resource: Resource | None, values: Mapping[str, Any], at: str) -> None:
         """Take over what a change made of one resource (None: it is gone); it is written as a discovery is."""

@@ -85,3 +85,12 @@ def test_bench_size_finds_all_keys_again() -> None:
     assert found["start"]["median"] > 0
     assert found["memory"]["most"] > 1
     assert found["disk"]["last"] > 500 * 256
+
+
+@pytest.mark.cluster
+def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
+    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--json")
+    assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]
+    assert found["move"]["ms"]["median"] > 0
+    assert found["memory"]["server"][""] > 1
+    assert set(found["met"]) == {"move", "memory", "client", "server"}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from covey.cli.lab import processes
+from covey.components.dcm.lock import FolderLock
 
 pytestmark = pytest.mark.cluster
 
@@ -63,6 +64,12 @@ def test_from_up_to_down(lab: Lab) -> None:
     first = lab.pids()
     again = lab.lab("up", "--detach")
     assert [node["pid"] for node in again["nodes"]] == list(first.values())
+    with subprocess.Popen([*COVEY, "lab", "up", "--dir", lab.folder], stdout=subprocess.PIPE, text=True) as watched:
+        assert watched.stdout is not None
+        assert json.loads(watched.stdout.readline())["nodes"][0]["pid"] == first["n1"]
+        os.kill(watched.pid, signal.SIGINT)
+        watched.communicate(timeout=LIMIT)
+    assert (watched.returncode, lab.pids()) == (0, first), "what ran before goes on"
 
     killed = lab.lab("kill", "2")
     assert killed["pid"] == first["n2"]
@@ -83,6 +90,14 @@ def test_from_up_to_down(lab: Lab) -> None:
     assert set(lab.pids().values()) == {None}
     assert lab.lab("down") == []
     assert (lab.folder / "n3.yaml").exists()
+
+
+def test_only_one_command_at_a_time_brings_a_lab_up(lab: Lab) -> None:
+    with FolderLock(lab.folder / ".up.lock"):
+        error = lab.lab("up", "--nodes", "1", "--detach")
+    assert error["code"] == "dcm.busy"
+    assert str(os.getpid()) in error["message"]
+    assert not (lab.folder / "lab.yaml").exists()
 
 
 def test_a_node_that_does_not_start_shows_the_end_of_its_log(lab: Lab) -> None:

@@ -203,7 +203,7 @@ def test_two_brokers_talk_and_a_dead_one_is_told(folder: Path) -> None:
                     assert await now(watch, "state") == "down"
             with pytest.raises(errors.Unreachable, match="refused"):
                 await bus.call("greeter", "greet", node=2, name="y")
-            with pytest.raises(errors.Unreachable, match="not known"):
+            with pytest.raises(errors.Unreachable, match="knows no node 9"):
                 await bus.call("greeter", "greet", node=9, name="y")
             with pytest.raises(errors.UsageError, match="IP:PORT"):
                 await bus.call("greeter", "greet", node="nowhere:1", name="y")

@@ -62,7 +62,8 @@ async def test_a_first_node(folder: Path, port: int) -> None:
             ("node_undefine", {"number": 1}, errors.Refused),
             ("node_undefine", {"number": 9}, errors.NotFound),
             ("node_show", {"number": 9}, errors.NotFound),
-            ("node_move", {"to": "other"}, errors.NotImplementedYet),
+            ("node_move", {"to": "other"}, errors.NotFound),
+            ("node_move", {"to": "lab"}, errors.Refused),
         ]:
             with pytest.raises(error):
                 await bus.call("dcm", verb, **arguments)

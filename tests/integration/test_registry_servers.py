@@ -48,7 +48,7 @@ async def test_nodes_become_servers_in_place_and_any_node_takes_any_call(folder:
         assert [event["value"] for event in (await waiting)["events"]] == ["news"]
         with pytest.raises(errors.NotPrimary):
             await servers[2].bus.call("registry", "append_system", epoch=status["epoch"], kind="v", body=b"1")
-        with pytest.raises(errors.NotDefined, match="there is no node 7"):
+        with pytest.raises(errors.NotFound, match="no node has the number 7"):
             await servers[2].bus.call("registry", "define_server", server=7)
 
 

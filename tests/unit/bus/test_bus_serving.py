@@ -312,3 +312,25 @@ async def test_a_verb_learns_who_asks(place: Place) -> None:
 async def test_a_verb_that_takes_any_argument_gets_it(place: Place) -> None:
     place.ask("any", {"x": 1}, {"y": [2]})
     assert place.results() == [{"x": 1}, {"y": [2]}]
+
+
+@story
+async def test_a_service_that_ends_tells_those_who_wait_and_leaves_the_others(place: Place) -> None:
+    place.serving.services["other"] = Service("other", {"wait": place.store.wait})
+    place.ask("wait", {"key": "a"})
+    place.ask("later", {"key": "b"}, ids=(2,))
+    message = Header(Kind.REQUEST, (3,), "asker@2", "other@1", "other.wait", 1)
+    place.serving.take(message, codec.encode_item({"key": "c"}))
+    await asyncio.sleep(0)
+    place.serving.end("store")
+    assert [(number, type(error)) for number, _, error in place.answers] == [
+        (1, errors.ServiceDied),
+        (2, errors.ServiceDied),
+    ]
+    await asyncio.sleep(0)
+    assert [key for key, *_ in place.store.seen] == ["b", "a"]  # the work itself was ended
+    place.ask("wait", {"key": "d"}, ids=(4,))
+    assert type(place.answers[-1][2]) is errors.NoService
+    place.store.gate.set()
+    await until(lambda: len(place.answers) == 4)
+    assert place.answers[-1] == (3, Kind.REPLY, "c")

@@ -136,3 +136,74 @@ def test_ping(covey, nodes) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("typed", ["@1", "dcm@"])
 def test_ping_of_nothing(typed: str, covey) -> None:  # type: ignore[no-untyped-def]
     assert covey("ping", typed).exit_code == 2
+
+
+# --- moving and changing ----------------------------------------------------------------------------------------------
+
+STEPS = [
+    {"step": "m1", "ms": 6.0, "what": "the target has this node and answers"},
+    {"step": "m2", "ms": 2.0, "what": "w"},
+]
+MOVING = {"state": "moving", "from": "A", "to": "B", "ms": 8.0, "steps": STEPS, "error": None}
+
+
+def test_move_waits_for_its_end_and_tells_each_step(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    said = iter([MOVING, {**MOVING, "state": "idle", "ms": 250.0}])
+    nodes.answers["dcm", "node_move"] = MOVING
+    nodes.answers["dcm", "node_moving"] = lambda: next(said)
+    answer = covey("node", "move", "--to", "B", "-o", "json")
+    assert json.loads(answer.stdout)["data"] == {"from": "A", "to": "B", "ms": 250.0, "steps": STEPS}
+    given = {"to": "B", "force": False, "wait": False, "number": None}
+    assert [call for call in nodes.calls if call[1] != "node_moving"] == [("dcm", "node_move", given)]
+    lines = covey("node", "move", "--to", "B", "--no-wait").stdout.splitlines()
+    assert lines[:3] == ["from  A", "to    B", "ms    8"]
+    assert lines[4].split()[:2] == ["m1", "6"]
+
+
+def test_a_move_that_failed_is_an_error(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    nodes.answers["dcm", "node_move"] = MOVING
+    error = {"code": "dcm.move_failed", "message": "the node was not online there within 30 s", "hint": "look"}
+    nodes.answers["dcm", "node_moving"] = {**MOVING, "state": "idle", "error": error}
+    answer = covey("node", "move", "--to", "B")
+    assert (answer.exit_code, answer.stderr.splitlines()[0]) == (1, f"error[dcm.move_failed]: {error['message']}")
+
+
+def test_nobody_here_sees_the_end_of_another_nodes_move(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    nodes.answers["dcm", "node_move"] = MOVING
+    assert covey("node", "move", "2", "--to", "B").exit_code == 0
+    assert nodes.calls[-1] == ("dcm", "node_move", {"to": "B", "force": False, "wait": False, "number": 2})
+
+
+def test_modify(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    nodes.answers["dcm", "node_modify"] = {"number": 2, "name": "web", "definition_id": "d", "key": "k"}
+    answer = covey("node", "modify", "2", "--name", "web", "--address", "127.1.0.2/16", "--port", "7402")
+    assert answer.stdout.splitlines() == ["number  2", "name    web"]
+    given = {"number": 2, "name": "web", "addresses": ["127.1.0.2/16"], "port": 7402}
+    assert nodes.calls[-1] == ("dcm", "node_modify", given)
+
+
+def test_cluster_online_and_offline_report_each_node(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    good = {"number": 1, "name": "n1", "state": "checking", "error": None}
+    bad = {"number": 2, "name": "db", "state": None, "error": {"code": "bus.unreachable", "message": "nobody there"}}
+    nodes.answers["dcm", "cluster_online"] = [good, bad]
+    answer = covey("cluster", "online", "--wait")
+    assert answer.exit_code == 1
+    assert [line.split()[:3] for line in answer.stdout.splitlines()[1:]] == [["1", "n1", "online"], ["2", "db", "-"]]
+    nodes.answers["dcm", "cluster_offline"] = [{**bad}, {**good, "state": "leaving"}]
+    nodes.answers["dcm", "cluster_status"] = {"node_state": "offline"}
+    found = json.loads(covey("cluster", "offline", "--wait", "-o", "json").stdout)["data"]
+    assert [one["state"] for one in found] == [None, "offline"]
+
+
+def test_cluster_undefine_asks_and_tells_who_was_away(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    told = [{"number": 1, "name": "n1", "erased": True}, {"number": 2, "name": "db", "erased": False}]
+    nodes.answers["dcm", "cluster_undefine"] = {"name": "lab", "id": "c", "nodes": told}
+    assert covey("cluster", "undefine", "lab").exit_code == 2
+    answer = covey("cluster", "undefine", "lab", "--yes", "--force")
+    assert [line.split()[1:] for line in answer.stdout.splitlines()[1:]] == [["n1", "removed"], ["db", "away"]]
+    assert nodes.calls == [("dcm", "cluster_undefine", {"which": "lab", "force": True})]
+
+
+def test_cluster_modify(covey, nodes) -> None:  # type: ignore[no-untyped-def]
+    nodes.answers["dcm", "cluster_modify"] = {"name": "night", "id": "c"}
+    assert covey("cluster", "modify", "--name", "night").stdout.splitlines() == ["name  night", "id    c"]

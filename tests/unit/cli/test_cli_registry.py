@@ -69,6 +69,16 @@ def test_put_takes_text_unless_json(words: list[str], value: Any, covey, bus) ->
     assert bus.calls[-1][2] == {"key": "/app/a", "value": value, "if_revision": 3}
 
 
+def test_put_takes_standard_input_for_a_dash(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    bus.answers["registry", "put"] = {"revision": 4, "succeeded": True}
+    assert covey("registry", "put", "/app/a", "-", input="two\nlines\n").exit_code == 0
+    assert bus.calls[-1][2]["value"] == "two\nlines\n"
+    assert covey("registry", "put", "/app/a", "--json", "-", input="[1]").exit_code == 0
+    assert bus.calls[-1][2]["value"] == [1]
+    answer = covey("registry", "put", "/app/a", "-", input=b"\xff\xfe")
+    assert (answer.exit_code, "UTF-8" in answer.stderr) == (2, True)
+
+
 def test_put_of_no_json_is_a_usage_error(covey, bus) -> None:  # type: ignore[no-untyped-def]
     answer = covey("registry", "put", "/app/a", "{", "--json")
     assert answer.exit_code == 2

@@ -507,10 +507,10 @@ def test_undefining_frees_everything_but_the_decision() -> None:
 def test_a_new_id_is_compared_and_set() -> None:
     registry = Registry(node(1), node(2))
     (entry,) = [each for each in registry.nodes() if each.definition.number == 2]
-    assert not registry.txn(entries.rename_id(entry, "machine-1"))[0]
-    assert registry.txn(entries.rename_id(entry, "card-8"))[0]
+    assert not registry.txn(entries.modify(entry, id="machine-1"))[0]
+    assert registry.txn(entries.modify(entry, id="card-8"))[0]
     registry.check()
-    assert not registry.txn(entries.rename_id(entry, "card-9"))[0]
+    assert not registry.txn(entries.modify(entry, id="card-9"))[0]
     assert registry.txn(entries.define(node(3, id="machine-2")))[0]
 
 

@@ -1,0 +1,123 @@
+"""Change what is defined (SPEC 4): a node's name, addresses and port, and a cluster's name.
+
+One transaction over the global definition, compared with what was read; every node's local copy follows as its watcher
+hears of it, or at its next join (SPEC 5.3).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import msgspec
+
+from ...bus.messages import Role
+from ...bus.service import Request, verb
+from ...errors import AlreadyDefined, NotFound, NotOnline, Refused, UsageError
+from .definitions import NodeDefinition, check_name, plain
+from .entries import modify
+from .lookup import read_global, read_value
+from .servers import ServerVerbs
+from .settings import WRITE_TIME
+from .watching import Watcher
+
+ROUNDS = 5
+DEFINITION = "/cluster/definition"
+
+
+class ModifyVerbs(ServerVerbs):
+    """Verbs that change definitions."""
+
+    _watcher: Watcher
+
+    @verb(Role.ADMIN)
+    async def node_modify(
+        self,
+        request: Request,
+        *,
+        number: int,
+        name: str | None = None,
+        addresses: list[str] | None = None,
+        port: int | None = None,
+    ) -> dict[str, Any]:
+        """Change a node's name, or where it listens (`addresses` as ADDRESS/PREFIX, `port`); return its definition.
+
+        Where it listens is for its own YAML to say: this tells the others, when that was changed.
+        """
+        given: dict[str, Any] = {"name": name, "addresses": addresses, "port": port}
+        changes = {key: value for key, value in given.items() if value is not None}
+        async with self._audited(request, "node_modify", number=number, **changes):
+            if not changes:
+                raise UsageError("nothing to change was named", "name, addresses, port")
+            if name is not None:
+                check_name(name)
+            if addresses is not None:
+                changes["addresses"] = _addresses(addresses)
+            if port is not None and not 0 < port < 65535:
+                raise UsageError(f"{port} is no port of a node", "1 to 65534: the join port is the next one")
+            self._must_be_online("change a definition")
+            found = await self._modify(number, changes)
+            await self._watcher.seen()
+            return dict(plain(found))
+
+    async def _modify(self, number: int, changes: dict[str, Any]) -> NodeDefinition:
+        bus, cluster_id = self._home.bus, self._home.here().cluster.id
+        for _ in range(ROUNDS):
+            known = await read_global(bus, cluster_id)
+            entry = known.entry(number)
+            if entry is None:
+                raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
+            wanted = msgspec.structs.replace(entry.definition, **changes)
+            others = [each.definition for each in known.entries if each.definition.number != number]
+            for other in others:
+                if other.name == wanted.name:
+                    raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
+                if both := sorted(set(other.endpoints()) & set(wanted.endpoints())):
+                    raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
+            if wanted == entry.definition:
+                return wanted
+            if (await bus.call("registry", "txn", **modify(entry, **changes), timeout=WRITE_TIME))["succeeded"]:
+                return wanted
+        raise Refused(f"the definition of node {number} changes too fast", "ask again")
+
+    @verb(Role.ADMIN)
+    async def cluster_modify(self, request: Request, *, name: str) -> dict[str, Any]:
+        """Give the cluster another name; its id stays. Return `{name, id}`."""
+        async with self._audited(request, "cluster_modify", name=name):
+            check_name(name, "cluster name")
+            self._must_be_online("rename the cluster")
+            bus, cluster = self._home.bus, self._home.here().cluster
+            for _ in range(ROUNDS):
+                value, revision = await read_value(bus, DEFINITION, cluster.id)
+                done = await bus.call(
+                    "registry",
+                    "txn",
+                    compare=[{"key": DEFINITION, "mod_revision": revision}],
+                    then=[{"op": "put", "key": DEFINITION, "value": {**value, "name": name}}],
+                    timeout=WRITE_TIME,
+                )
+                if done["succeeded"]:
+                    await self._watcher.seen()
+                    return {"name": name, "id": cluster.id}
+            raise Refused("the cluster's definition changes too fast", "ask again")
+
+    def _must_be_online(self, what: str) -> None:
+        self._home.here()
+        if self._daemon.machine.state != "online":
+            raise NotOnline(f"this node is {self._daemon.machine.state}, and only an online node can {what}")
+
+
+def _addresses(given: list[str]) -> tuple[str, ...]:
+    """Return addresses as definitions have them; UsageError names one that is none."""
+    if not given:
+        raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
+    for text in given:
+        try:
+            if "/" not in text:
+                raise ValueError("its prefix length is missing")
+            ipaddress.ip_interface(text)
+        except ValueError as why:
+            raise UsageError(
+                f"{text!r} is no address of a node: {why}", "write ADDRESS/PREFIX, as in its YAML"
+            ) from None
+    return tuple(given)
