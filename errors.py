@@ -527,7 +527,7 @@ class BadAttribute(UsageError):
 
 
 class Unsupported(Refused):
-    """The controller of this class cannot do that with its resources. `covey resource class CLASS` shows its actions."""
+    """The controller of this class cannot do that with its resources. See `covey resource class CLASS`."""
 
     code = "resource.unsupported"
 

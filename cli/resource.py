@@ -14,7 +14,6 @@ from .names import must_exist, node_number
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
 from .quantities import human, span
-from .registry import patient
 from .verbs import Noun
 from .waiting import confirm, yes_option
 
@@ -349,30 +348,20 @@ def _change(
 @_select
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N lines.")
 def watch(name: str, select: str, count: int | None) -> int:
-    """Print changes of resources of a class as they happen, on any node, until Ctrl-C."""
+    """Print changes of resources of a class as they happen, on any node, until Ctrl-C: changing attributes too.
+
+    Each node tells what it sees: at its polls, its discoveries, and when somebody changes a resource. With EXPR (as for
+    `covey resource ls`) only what matches after the change is told.
+    """
     stream = Stream(settings())
 
     async def follow(session: Session) -> int:
+        from .resource_watch import Watch
+
         stream.remark(f"watching {name}; Ctrl-C ends it")
-        cursor: dict[str, Any] = {"select": select} if select else {}
-        shown = 0
-        while True:
-            batch = await patient(session, stream, "resources", "watch", cls=name, **cursor)
-            for event in batch["events"]:
-                stream.line(event, _event(event))
-                shown += 1
-                if shown == count:
-                    return 0
-            cursor["from_revision"] = batch["to"] + 1
+        return await Watch(session, stream, name, select, count).run()
 
     return run(follow, endless=True)
-
-
-def _event(event: dict[str, Any]) -> str:
-    attributes = event.get("attributes") or {}
-    return f"{event.get('type', ''):<8} {event.get('class')}/{cell(event.get('key'))}@{event.get('node')}  " + cell(
-        attributes
-    )
 
 
 @command.verb("refresh", examples=["covey resource refresh"])

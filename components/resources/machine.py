@@ -2,7 +2,8 @@
 
 Knows no socket, clock, thread or random source. Each controller has a `Supervision` (states, calls, back-off) with a
 `Poller` (dynamic attributes); the `Writer` brings what a discovery found into the registry; `VersionTable` holds the
-classes of the peers; `Waiters` the questions that are not answered yet, `Changes` what callers change. Odd: the moment
+classes of the peers; `Waiters` the questions that are not answered yet, `Changes` what callers change, `News` what
+changed, for watchers. Odd: the moment
 of a discovery comes as text inside its message, because "gone since" is for people and the machine's own time means
 nothing to them.
 
@@ -47,8 +48,11 @@ from .messages import (
     Standing,
     Stored,
     Values,
+    WatchLocal,
     Written,
 )
+from .news import News
+from .polling import Poller
 from .settings import Settings
 from .supervision import Supervision
 from .versions import VersionTable
@@ -71,6 +75,7 @@ class ResourcesMachine:
         self.waiters = Waiters(node, self.controllers, self.catalog)
         self.writer = Writer(node, self.settings, self._next_id)
         self.changes = Changes(node, self.settings, self._next_id)
+        self.news = News(node, token, self.settings)
         self._token = token
         self._count = 0
         self._listed = False
@@ -83,7 +88,13 @@ class ResourcesMachine:
     def deadline(self) -> float | None:
         """When `step` must be called next though nothing happened. Seconds, monotonic."""
         times = [supervision.deadline for supervision in self.controllers.values()]
-        times += [self.writer.deadline, self.waiters.deadline, self.changes.deadline, self._ask_versions_at]
+        times += [
+            self.writer.deadline,
+            self.waiters.deadline,
+            self.changes.deadline,
+            self.news.deadline,
+            self._ask_versions_at,
+        ]
         return min((time for time in times if time is not None), default=None)
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
@@ -117,6 +128,7 @@ class ResourcesMachine:
         effects += self._boot_steps()
         effects += self._ask_versions(now)
         effects += self.waiters.tick(now, self._listed)
+        effects += self.news.tick(now)
         return effects
 
     def check_invariants(self) -> None:
@@ -133,6 +145,7 @@ class ResourcesMachine:
         requests = [waiter.request for waiter in self.waiters.discovers]
         requests += [waiter.request for waiter in self.waiters.reads]
         requests += [change.request for change in self.changes.ongoing]
+        requests += [watcher.request for watcher in self.news.waiting]
         assert len(requests) == len(set(requests)), "5: a question waits twice"
 
     # --- inputs ---------------------------------------------------------------------------------------------
@@ -222,6 +235,11 @@ class ResourcesMachine:
                     self.waiters.read(now, asked.request, question, asked.cause)
                     return []
                 result = answer(now, self.node, self.waiters.owner(cls), question)
+            case WatchLocal(cls, select):
+                description = self.catalog.get(cls)
+                chosen = selection(description, select) if select else None
+                self.news.ask(now, asked.request, asked.cause, question, chosen)
+                return []
             case ChangeOne(_, cls):
                 self.changes.ask(asked.request, question, asked.cause, self.waiters.owner(cls))
                 return []
@@ -243,7 +261,8 @@ class ResourcesMachine:
 
     def _supervision(self, name: str) -> Supervision:
         if name not in self.controllers:
-            self.controllers[name] = Supervision(name, self.node, self.settings, self._next_id)
+            poller = Poller(name, self.settings, self._next_id, self.news.tell)
+            self.controllers[name] = Supervision(name, self.node, self.settings, self._next_id, poller)
         return self.controllers[name]
 
     def _is_writing(self, name: str) -> bool:

@@ -243,6 +243,20 @@ class SelectLocal(msgspec.Struct, frozen=True):
     ids: tuple[str, ...] = ()
 
 
+class WatchLocal(msgspec.Struct, frozen=True):
+    """What changed of this node's resources of one class behind number `since` of the run `token` (empty: from now on).
+
+    `select` is an expression, empty: all. Answered within `wait` seconds with `{token, to, missed, events}`; an event
+    is `{type: appeared|changed|gone, class, id, key, node, attributes, changed: names}`.
+    """
+
+    cls: str
+    select: str = ""
+    token: str = ""
+    since: int = 0
+    wait: float = 10.0
+
+
 class ChangeOne(msgspec.Struct, frozen=True):
     """Change one resource of this node: set attributes, define it, remove it, run one of its actions.
 
@@ -272,4 +286,4 @@ class Standing(msgspec.Struct, frozen=True):
     """How each controller of this node stands: `{name, state, reason, classes, resources}`."""
 
 
-Question = DiscoverAll | ReadLocal | SelectLocal | ChangeOne | DescribeClass | ListClasses | Standing
+Question = DiscoverAll | ReadLocal | SelectLocal | WatchLocal | ChangeOne | DescribeClass | ListClasses | Standing

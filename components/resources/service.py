@@ -20,7 +20,7 @@ from ...bus.messages import Role
 from ...bus.service import Request, Seconds, verb
 from ...errors import Denied, UsageError
 from .boot import Boot
-from .cluster import Cluster
+from .cluster import LONGEST_WAIT, Cluster
 from .desk import Desk
 from .machine import ResourcesMachine
 from .messages import (
@@ -33,6 +33,7 @@ from .messages import (
     ReadLocal,
     SelectLocal,
     Standing,
+    WatchLocal,
 )
 from .orders import Orders
 from .settings import Settings, from_local
@@ -186,6 +187,19 @@ class ResourcesService:
     async def select_local(self, *, cls: str, select: str, fresh: bool = False, wait: Seconds = 2.0) -> dict[str, Any]:
         """Return this node's resources for which an expression holds: `{items, reasons}`."""
         found: dict[str, Any] = await self._orders.ask(SelectLocal(cls, select, fresh, wait))
+        return found
+
+    @verb()
+    async def watch_local(
+        self, *, cls: str, select: str = "", token: str = "", since: int = 0, wait: Seconds = 10.0
+    ) -> dict[str, Any]:
+        """Wait for changes of this node's resources of a class, dynamic attributes too: `{token, to, missed, events}`.
+
+        Go on with that `token` and `since=to`. An event is `{type: appeared|changed|gone, class, id, key, node,
+        attributes, changed: names}`; `select` is judged over the attributes after the change.
+        """
+        question = WatchLocal(cls, select, token, since, min(wait, LONGEST_WAIT))
+        found: dict[str, Any] = await self._orders.ask(question)
         return found
 
     @verb(Role.COMPONENT)

@@ -56,6 +56,12 @@ class Settings(msgspec.Struct, frozen=True):
     most_resources: int = 5000
     """Resources one discovery may find; more is a flood and a failure. They are written as one transaction."""
 
+    watch_ring: int = 10_000
+    """Changes kept for watchers; with 5000 resources that all change, two polls of them. 1 to 1 000 000."""
+
+    watch_events: int = 500
+    """Changes in one answer to a watcher: at 2 KiB each a message of a megabyte."""
+
     ask_again: float = 2.0
     """Pause before a peer that did not tell its class versions is asked again."""
 

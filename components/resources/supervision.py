@@ -70,12 +70,14 @@ class Discovery(msgspec.Struct, frozen=True):
 class Supervision:
     """What is known of one controller of this node, and what is asked of it next."""
 
-    def __init__(self, name: str, node: int, settings: Settings, next_id: Callable[[], str]) -> None:
+    def __init__(
+        self, name: str, node: int, settings: Settings, next_id: Callable[[], str], poller: Poller | None = None
+    ) -> None:
         self.name = name
         self.state: State = "starting"
         self.reason = ""
         self.classes: dict[str, KnownClass] = {}
-        self.poller = Poller(name, settings, next_id)
+        self.poller = poller or Poller(name, settings, next_id)
         self.unwritten: Discovery | None = None
         self.attempt = 0
         self.settled = 0

@@ -429,6 +429,13 @@ def test_a_selection_is_judged_at_each_node_and_the_registry_stands_in_for_a_sil
             assert [(row["node"], row["key"]["Slot"]) for row in found["items"]] == [(1, 0)], found
             with pytest.raises(errors.BadExpression, match="no attribute 'Modell'"):
                 await one.bus.call("resources", "ls", cls="Disk", select='Modell == "A"')
+            local = {"cls": "Disk", "select": "Reads > 0", "wait": 5.0}
+            watched = asyncio.ensure_future(one.bus.call("resources", "watch_local", node=2, **local))
+            await one.bus.call(
+                "resources", "watch_local", node=2, **{**local, "wait": 0.0}
+            )  # the first one waits there
+            await one.bus.call("resources", "show", cls="Disk", key="0", of_node=2, fresh=True)
+            assert [event["changed"] for event in (await watched)["events"]] == [["Reads"]]
             seen = await one.bus.call("resources", "watch", cls="Disk", from_revision=1, select='Model == "B"')
             assert [(event["node"], event["key"]["Slot"]) for event in seen["events"]] == [(2, 1)]
             two.broker.close()

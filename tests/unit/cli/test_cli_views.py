@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from covey.cli.output import Table
-from covey.errors import BadExpression, NotFound
+from covey.errors import BadExpression, NotFound, Unreachable
 
 ROWS = [
     {
@@ -178,17 +178,24 @@ def test_resource_watch(covey, full) -> None:  # type: ignore[no-untyped-def]
         "id": "1-aa",
         "key": {"Name": "a"},
         "node": 1,
-        "attributes": {"Size": 6},
+        "attributes": {"Name": "a", "Size": 6, "Used": 2},
+        "changed": ["Used"],
     }
-    batches = [{"from": 3, "to": 4, "events": []}, {"from": 5, "to": 5, "events": [event]}]
-    full.answers["resources", "watch"] = lambda **_: batches.pop(0)
-    answer = covey("resource", "watch", "Disk", "--count", "1")
-    assert json.loads(answer.stdout) == event
-    asked = [given for _, verb, given in full.calls if verb == "watch"]
-    assert [given.get("from_revision") for given in asked] == [None, 5]
-    batches = [{"from": 5, "to": 5, "events": [event]}]
-    text = covey("resource", "watch", "Disk", "--count", "1", "-o", "table").stdout
-    assert text == "changed  Disk/Name=a@1  Size=6\n"
+    answers = [
+        {"token": "t", "to": 4, "missed": 0, "events": []},
+        Unreachable("node 1 is restarting"),
+        {"token": "u", "to": 9, "missed": 2, "events": [event, event]},
+    ]
+    full.answers["resources", "watch"] = {"from": 1, "to": 1, "events": []}
+    full.answers["resources", "watch_local"] = lambda **_: answers.pop(0)
+    answer = covey("resource", "watch", "Disk", "-s", "Used > 1", "--count", "1", "-o", "table")
+    assert answer.stdout == "changed  Disk/Name=a@1  Used=2\n"
+    assert "node 1 is restarting; trying again" in answer.stderr and "2 changes were missed" in answer.stderr
+    asked = [given for _, verb, given in full.calls if verb == "watch_local"]
+    assert [(given.get("token"), given.get("since")) for given in asked] == [(None, None), ("t", 4), ("t", 4)]
+    assert {given["select"] for given in asked} == {"Used > 1"}
+    answers.append({"token": "u", "to": 9, "missed": 0, "events": [event]})
+    assert json.loads(covey("resource", "watch", "Disk", "--count", "1").stdout) == event
 
 
 def test_changes_are_asked_for_as_typed_and_shown(covey, full) -> None:  # type: ignore[no-untyped-def]

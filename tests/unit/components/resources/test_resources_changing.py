@@ -9,6 +9,7 @@ from covey import errors
 from covey.bus.machine import ImpossibleTransition
 from covey.components.resources import messages as m
 from covey.components.resources.changing import TRANSITIONS, Ongoing
+from covey.components.resources.settings import Settings
 from covey.controllers.classes import Action, Attribute, ClassDescription, Field
 
 
@@ -254,6 +255,42 @@ def test_a_fresh_selection_judges_what_was_read_for_it(running: Any) -> None:
     while running.count("disks", m.Read):
         running.hear("disks", m.Values(running.take("disks", m.Read).id, {"Used": 99.0}))
     assert len(running.replies[1]["items"]) == 2
+
+
+def test_watchers_hear_what_changes_dynamic_attributes_too(running: Any) -> None:
+    running.ask(1, m.WatchLocal("Disk", "Used > 50 || Limit == 7", wait=10.0))
+    running.ask(2, m.WatchLocal("Disk", wait=10.0))
+    assert running.replies == {}
+    while running.count("disks", m.Read):
+        read = running.take("disks", m.Read)
+        running.hear("disks", m.Values(read.id, {"Used": 90.0 if read.key["Slot"] else 1.0}))
+    (event,) = running.replies[1]["events"]
+    assert (event["type"], event["key"], event["changed"]) == ("changed", {"Slot": 1}, ["Used"])
+    assert event["attributes"] == {"Slot": 1, "Model": "B", "Cache": None, "Used": 90.0}
+    behind = {"token": running.replies[1]["token"], "since": running.replies[1]["to"]}
+    assert len(running.replies[2]["events"]) == 1, "it was answered at the first change"
+    running.changed(running.change(3, "set", values={"Limit": 7}))
+    running.ask(4, m.WatchLocal("Disk", "Limit == 7", **behind))
+    assert [each["changed"] for each in running.replies[4]["events"]] == [["Limit"]]
+    running.wait(300)
+    running.ask(5, m.WatchLocal("Disk", token=behind["token"], since=running.replies[4]["to"]))
+    running.find(running.disk(0, Model="A"), running.disk(2))
+    assert {each["type"]: each["key"]["Slot"] for each in running.replies[5]["events"]} == {"appeared": 2, "gone": 1}
+    running.ask(6, m.WatchLocal("Disk", wait=3.0))
+    running.wait(4)
+    assert running.replies[6] == {**running.replies[5], "events": []}
+    assert isinstance(running.ask(7, m.WatchLocal("Disk", "Usd > 3")), errors.BadExpression)
+
+
+def test_a_watcher_that_was_too_slow_or_saw_another_run_is_told(running: Any, new_rig: Any, disk: Any) -> None:
+    small = new_rig(Settings(watch_ring=1, watch_events=5))
+    small.boot("disks")
+    small.describe("disks", disk)
+    small.find(small.disk(0), small.disk(1), small.disk(2))
+    answer = small.ask(1, m.WatchLocal("Disk", token="run", since=0))
+    assert (answer["missed"], len(answer["events"]), answer["to"]) == (2, 1, 3)
+    answer = small.ask(2, m.WatchLocal("Disk", token="before", since=70))
+    assert (answer["missed"], len(answer["events"]), answer["token"]) == (1, 1, "run")
 
 
 def test_what_no_table_has_is_impossible() -> None:
