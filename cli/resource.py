@@ -68,15 +68,31 @@ def _class_text(data: dict[str, Any]) -> list[Block]:
         Fields([(name.replace("_", " "), span(v) if name.endswith("_every") and v else v) for name, v in single])
     ]
     for part, noun in (("attributes", "attribute"), ("actions", "action")):
-        found = data.get(part) or {}
-        if isinstance(found, dict):
-            found = [{"name": name, **entry} for name, entry in found.items()]
+        found = [_plain_entry(entry) for entry in data.get(part, ())]
         if found:
             present = dict.fromkeys(["name", *(key for entry in found for key in entry)])
             columns = sorted(present, key=lambda key: key == "summary")  # the longest one last
             rows = [tuple(entry.get(column) for column in columns) for entry in found]
             blocks += ["", Table([noun, *columns[1:]], rows)]
     return blocks
+
+
+def _plain_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what a person reads of an attribute or an action: `list of string`, `Line: string, Times: uint32 = 1`."""
+    plain = {name: value for name, value in entry.items() if name not in ("many", "has_default")}
+    if "type" in entry:
+        plain["type"] = f"list of {entry['type']}" if entry.get("many") else entry["type"]
+    for part in ("arguments", "result"):
+        if entry.get(part):
+            plain[part] = ", ".join(_field_text(field) for field in entry[part])
+    if "deadline" in entry:
+        plain["deadline"] = span(entry["deadline"])
+    return plain
+
+
+def _field_text(field: dict[str, Any]) -> str:
+    text = f"{field['name']}: {_plain_entry(field)['type']}" + (f" in {field['unit']}" if field.get("unit") else "")
+    return f"{text} = {cell(field.get('default'))}" if field.get("has_default") else text
 
 
 @command.verb(

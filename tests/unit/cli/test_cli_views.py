@@ -25,7 +25,17 @@ CLASS = {
     "version": 1,
     "nodes": [1],
     "attributes": [{"name": "Name", "type": "string", "key": True}, {"name": "Size", "type": "uint64", "unit": "By"}],
-    "actions": {"Format": {"summary": "Empty it."}},
+    "actions": [
+        {
+            "name": "Format",
+            "summary": "Empty it.",
+            "deadline": 90.0,
+            "arguments": [
+                {"name": "Blocks", "type": "uint32", "many": True, "unit": "By"},
+                {"name": "Fast", "type": "bool", "default": False, "has_default": True},
+            ],
+        }
+    ],
 }
 VIEW = {"id": [2, 4], "members": [{"number": 1, "boot_id": "b", "state": "online", "name": "n1"}]}
 GROUP = {"name": "g", "view": 3, "members": [{"node": 1, "member": "registry"}], "state": None, "phase": "idle"}
@@ -76,7 +86,14 @@ def full(bus: Any) -> Any:
     ("words", "shown", "data"),
     [
         ("resource classes", ["Disk   1        disk        1, 2"], [{"class": "Disk"}]),
-        ("resource class Disk", ["Size       uint64  -    By", "Format  Empty it."], CLASS),
+        (
+            "resource class Disk",
+            [
+                "Size       uint64  -    By",
+                "Format  1m30s     Blocks: list of uint32 in By, Fast: bool = no  Empty it.",
+            ],
+            CLASS,
+        ),
         ("resource ls Disk", ["node  Name  Size  age", "1     a     5 B   2s", "2     b     -     -"], ROWS),
         ("resource show Disk a", ["key    Name=a", "Size  5 B"], ROWS[0]),
         ("resource refresh", ["disk        late     slow"], [{"name": "disk"}]),
