@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from ..bus.client import Client
 from ..bus.context import ComponentContext
@@ -39,7 +40,7 @@ async def run_controllers(
     settings = context.local.settings.get("controllers") or {}
     enabled = [one for one in shipped(plugins) if (settings.get(one) or {}).get("enabled", True)]
     names = [name] if name else enabled
-    async with serving(context.bus, plugins, names) as made:
+    async with serving(context.bus, plugins, names, context.kept) as made:
         if alone and name:
             raise PluginError(f"the process of controller {name} is ended: {await made[0].spun()}")
         await asyncio.Event().wait()
@@ -51,17 +52,25 @@ def shipped(plugins: PluginManager) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(bus: Client, plugins: PluginManager, names: Sequence[str]) -> AsyncIterator[list[ServedController]]:
-    """Load and serve the controllers of these names while the context lasts; yields them, failed ones too."""
+async def serving(
+    bus: Client, plugins: PluginManager, names: Sequence[str], kept: dict[str, Any] | None = None
+) -> AsyncIterator[list[ServedController]]:
+    """Load and serve the controllers of these names while the context lasts; yields them, failed ones too.
+
+    In `kept` is what earlier lives of this process loaded, class and description; the objects are made anew.
+    """
+    loaded: dict[str, Bound] = {} if kept is None else kept.setdefault("controllers", {})
     async with AsyncExitStack() as stack:
         made = []
-        for one in await asyncio.gather(*(_made(bus, plugins, name, stack) for name in names)):
+        for one in await asyncio.gather(*(_made(bus, plugins, name, stack, loaded) for name in names)):
             await stack.enter_async_context(bus.serve(f"controller.{one.name}", one))
             made.append(one)
         yield made
 
 
-async def _made(bus: Client, plugins: PluginManager, name: str, stack: AsyncExitStack) -> ServedController:
+async def _made(
+    bus: Client, plugins: PluginManager, name: str, stack: AsyncExitStack, loaded: dict[str, Bound]
+) -> ServedController:
     """Load one controller and make its object; never raises for what the plugin does."""
     candidate = next((one for one in plugins.loadable(GROUP) if one.name == name), None)
     home = home_of(candidate.value.partition(":")[0]) if candidate else None
@@ -78,11 +87,11 @@ async def _made(bus: Client, plugins: PluginManager, name: str, stack: AsyncExit
         return (bound or [bind(name, running[name])])[0] if name in running else None
 
     try:
-        bound = await caller.call(load, deadline=LOAD_DEADLINE)
+        bound = loaded.get(name) or await caller.call(load, deadline=LOAD_DEADLINE)
         if bound is None:
             status = next(one for one in plugins.status(GROUP) if one.name == name)
             return ServedController(name, node, home=home, reason=status.reason, why=plugins.why(name))
-        found: Bound = bound
+        found = loaded[name] = bound
 
         def make() -> Controller:
             return found.controller()

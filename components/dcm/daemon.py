@@ -2,7 +2,8 @@
 
 Effects are performed one after the other, in the order in which the machine gave them (a boot id is told to the
 broker before a component starts, local files are renewed before a component may read them). Those that wait for
-others (reading the registry, discovery, leaving) run beside, and end as an input.
+others (reading the registry, discovery, leaving) run beside, and end as an input; what comes after the stay in the
+cluster that it was about is dropped, for the node may be in another one by then.
 """
 
 from __future__ import annotations
@@ -166,12 +167,19 @@ class Daemon:
             try:
                 beside = _BESIDE.get(type(effect))
                 if beside is not None:
-                    self._background.start(beside(self, effect), type(effect).__name__)
+                    work = self._beside(beside(self, effect), self.home.boot_id)
+                    self._background.start(work, type(effect).__name__)
                 else:
                     await _INLINE[type(effect)](self, effect)
             except (CoveyError, OSError) as why:
                 log.error("%s failed: %s", type(effect).__name__, why)
             self._wake()
+
+    async def _beside(self, work: Awaitable[life.Input | None], stay: str) -> None:
+        """Tell the machine what came of an order, unless the node's stay in the cluster that it was about is over."""
+        input = await work
+        if input is not None and self.machine.boot_id == stay:
+            self.feed(input)
 
     async def _watch_exits(self) -> None:
         async for exit in self._spawner.exits():
@@ -202,8 +210,10 @@ class Daemon:
         self.told(state, replica.cluster.id if replica else "")
 
     async def _begin(self, effect: life.Begin) -> None:
+        await self._background.close()  # what was asked in the stay before
+        self._background = Background()
         self.home.boot_id = effect.boot_id
-        self._global = None
+        self._global = self._proof = None
         self.open.clear()
         self.waits = {}
         self.crashed.clear()
@@ -288,7 +298,7 @@ class Daemon:
 
     # --- what waits for others --------------------------------------------------------------------------------
 
-    async def _read_global(self, _effect: life.ReadGlobal) -> None:
+    async def _read_global(self, _effect: life.ReadGlobal) -> life.Input:
         home = self.home
         original = await asyncio.to_thread(home.read_original)
         cluster, node = home.here().cluster, home.here().node
@@ -300,23 +310,20 @@ class Daemon:
             if entry is None or entry.definition.definition_id != node.definition_id:
                 await self._tombstone(cluster.id, node.definition_id)
         except CoveyError as why:
-            self.feed(life.GlobalRead(original, local, None, known=False, why=str(why)))
-            return
+            return life.GlobalRead(original, local, None, known=False, why=str(why))
         self._global = found
         owner = next((each.definition for each in found.entries if each.definition.id == original), None)
         other = owner is not None and owner.number != node.number
         boot = ""
         if entry is not None:
             boot = await same_node_elsewhere(home.bus, cluster.id, entry.definition, home.endpoints(), home.boot_id)
-        self.feed(
-            life.GlobalRead(
-                original,
-                local,
-                copy_of(found.cluster.id, entry.definition if entry else None),
-                why=home.original_problem,
-                replacement=replacement,
-                elsewhere=Elsewhere(boot or None, f"{owner.name} ({owner.number})" if other and owner else None),
-            )
+        return life.GlobalRead(
+            original,
+            local,
+            copy_of(found.cluster.id, entry.definition if entry else None),
+            why=home.original_problem,
+            replacement=replacement,
+            elsewhere=Elsewhere(boot or None, f"{owner.name} ({owner.number})" if other and owner else None),
         )
 
     async def _tombstone(self, cluster_id: str, definition_id: str) -> None:
@@ -329,23 +336,22 @@ class Daemon:
             raise NotDefined(*UNPROVED)
         self._proof = Standing("gone", definition_id, revision=revision).proof()
 
-    async def _ask_verdict(self, _effect: life.AskVerdict) -> None:
+    async def _ask_verdict(self, _effect: life.AskVerdict) -> life.Input | None:
         """Whoever answers has read the registry: the tombstone of this definition is proof (SPEC 5.7)."""
         home = self.home
         cluster, node = home.here().cluster, home.here().node
         places = who_knows(node, home.here().servers, home.here().nodes)
         verdict = await ask_verdict(home.bus, places, cluster.id, node)
         if verdict is None or verdict.standing not in ("gone", "unknown"):
-            return
+            return None
         original = await asyncio.to_thread(home.read_original)
         if verdict.standing == "gone":
             self._proof = verdict.proof()
-            self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, why=home.original_problem))
-        else:
-            why = str(NotDefined(*UNPROVED))
-            self.feed(life.GlobalRead(original, copy_of(cluster.id, node), None, known=False, why=why))
+            return life.GlobalRead(original, copy_of(cluster.id, node), None, why=home.original_problem)
+        why = str(NotDefined(*UNPROVED))
+        return life.GlobalRead(original, copy_of(cluster.id, node), None, known=False, why=why)
 
-    async def _replace(self, effect: life.ReplaceIdentity) -> None:
+    async def _replace(self, effect: life.ReplaceIdentity) -> life.Input:
         """Scenario 3, both or neither: a pending record, then the global id by compare-and-set, then the local one."""
         home = self.home
         here, new = home.here(), effect.original
@@ -362,12 +368,10 @@ class Daemon:
                     raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
         except CompareFailed as why:
             log.warning("the node's id cannot be replaced now: %s", why)
-            self.feed(life.Replaced(False))
-            return
+            return life.Replaced(False)
         except CoveyError as why:
             log.info("the node's id is replaced as soon as the registry takes writes: %s", why)
-            self.feed(life.Replaced(False))
-            return
+            return life.Replaced(False)
 
         def renamed(old: Replica) -> Replica:
             return msgspec.structs.replace(old, node=msgspec.structs.replace(old.node, id=new))
@@ -376,16 +380,16 @@ class Daemon:
         await asyncio.to_thread(home.store.drop_replacement, cluster_id)
         await home.audit("dcm", "identity_replaced", "done", old=here.node.id, new=new)
         self._global = None
-        self.feed(life.Replaced(True))
+        return life.Replaced(True)
 
-    async def _discover(self, _effect: life.Discover) -> None:
+    async def _discover(self, _effect: life.Discover) -> life.Input:
         await self._try("resources", "discover", DISCOVERY_TIME)
-        self.feed(life.DiscoveryDone())
+        return life.DiscoveryDone()
 
-    async def _announce(self, _effect: life.Announce) -> None:
-        self.feed(life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME)))
+    async def _announce(self, _effect: life.Announce) -> life.Input:
+        return life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME))
 
-    async def _leave(self, _effect: life.Leave) -> None:
+    async def _leave(self, _effect: life.Leave) -> life.Input:
         leaving = asyncio.ensure_future(self._try("liveness", "leave", LEAVE_TIME))
         hopeless = asyncio.ensure_future(self._no_primary())
         try:
@@ -393,7 +397,7 @@ class Daemon:
         finally:
             for task in (leaving, hopeless):
                 task.cancel()
-        self.feed(life.Left())
+        return life.Left()
 
     async def _no_primary(self) -> None:
         """Wait until no primary is known: then nobody can take this node out of the view."""
@@ -419,6 +423,7 @@ def _utc() -> str:
 
 
 _Perform = Callable[[Daemon, Any], Awaitable[None]]
+_Ask = Callable[[Daemon, Any], Awaitable[life.Input | None]]
 _INLINE: dict[type[Any], _Perform] = {
     life.StateChanged: Daemon._state,
     life.Begin: Daemon._begin,
@@ -433,7 +438,7 @@ _INLINE: dict[type[Any], _Perform] = {
     life.RefreshLocal: Daemon._refresh,
     life.EraseLocal: Daemon._erase,
 }
-_BESIDE: dict[type[Any], _Perform] = {
+_BESIDE: dict[type[Any], _Ask] = {
     life.ReadGlobal: Daemon._read_global,
     life.AskVerdict: Daemon._ask_verdict,
     life.ReplaceIdentity: Daemon._replace,

@@ -36,6 +36,7 @@ from ...errors import (
 )
 from . import define as member
 from . import entries, newcomer
+from .crash import crash_at
 from .daemon import Daemon
 from .decision import Looked, Request
 from .definitions import Clusters, NodeDefinition, PendingDefine
@@ -112,6 +113,7 @@ class Definer:
                         return _finished(effect)
                     if isinstance(effect, member.At):
                         log.info("define %s: step %s", request.address, effect.step)
+                        crash_at(effect.step, self._home)
                     else:
                         background.start(self._carry_out(machine, effect, inputs), type(effect).__name__)
                 effects = machine.step(self._now(), await _next(inputs, machine.deadline, self._now()))
@@ -287,6 +289,7 @@ class Definer:
         home = self._home
         if isinstance(effect, newcomer.At):
             log.info("being defined: step %s", effect.step)
+            crash_at(effect.step, home)
         elif isinstance(effect, newcomer.Answer):
             future = self._askers.get(effect.asker)
             if future is not None and not future.done():

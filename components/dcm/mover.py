@@ -99,7 +99,7 @@ class Mover:
     async def _at(self, effect: move.At) -> None:
         self._steps.append((effect.step, asyncio.get_running_loop().time()))
         log.info("move: %s: %s", effect.step, move.STEPS[effect.step])
-        crash_at(effect.step, self._home.addresses(), self._home.layout.lock)
+        crash_at(effect.step, self._home)
 
     async def _check(self, effect: move.Check) -> None:
         try:

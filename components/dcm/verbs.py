@@ -281,6 +281,7 @@ class Verbs(ModifyVerbs, Unbuilt):
                 )
             )
         async with self._audited(request, "node_move", to=to, force=force or None) as noted:
+            self._same_cluster(request)
             cluster_id, name = self._defined_to(to)
             noted["cluster"] = cluster_id
             if cluster_id == self._home.clusters.target == self._home.clusters.current:

@@ -3,7 +3,7 @@ change was committed. And a node that nobody knows was removed with success."""
 
 from __future__ import annotations
 
-from covey.errors import Busy, NotDefined, NotPrimary
+from covey.errors import Busy, NotFound, NotPrimary
 from registry_script import Script
 
 
@@ -47,4 +47,4 @@ def test_nobody_removes_a_node_that_there_is_not() -> None:
     script = Script(3)
     script.open(1)
     for change in ("undefine", "define", "start", "stop"):
-        assert isinstance(script.refused(script.define(1, 99, change)), NotDefined)
+        assert isinstance(script.refused(script.define(1, 99, change)), NotFound)
