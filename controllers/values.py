@@ -145,7 +145,7 @@ def _list_from_text(text: str, field: Field) -> Any:
     if text.startswith("["):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{shown(text)} is no list: write a,b or JSON") from None
     return [_from_text(part.strip(), field) for part in text.split(",")] if text.strip() else []
 

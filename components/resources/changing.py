@@ -93,7 +93,7 @@ class Changes:
 
     def answered(self, now: float, supervision: Supervision, message: Changed | CallFailed) -> list[Effect] | None:
         """Take a controller's answer to a change; None when it is not one."""
-        change = next((one for one in self.ongoing if one.order == message.id), None)
+        change = next((one for one in self.ongoing if one.order == message.id and one.state == "calling"), None)
         late = self._late.pop(message.id, None)
         if change is None and late is None:
             return None

@@ -2,7 +2,8 @@
 
 Knows no bus and no clock. The last changes are kept in a ring, numbered from 1 for each run of the process (its token);
 a watcher names the last number it saw, and waits. So a watch leaves nothing here but its question, and who was too slow
-is told how many changes it missed. A selection is judged here, over the resource as it was after the change.
+is told how many changes it missed. Where nobody has watched for a while, changes are counted and not kept. A selection
+is judged here, over the resource as it was after the change.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class News:
         self._token = token
         self._most = settings.watch_events
         self._ring: deque[dict[str, Any]] = deque(maxlen=settings.watch_ring)
+        self._kept = settings.watch_kept
+        self._until = 0.0
+        self._watched = False
         self._last = 0
 
     @property
@@ -51,6 +55,8 @@ class News:
     def tell(self, what: str, resource: Resource, attributes: Mapping[str, Any], names: Collection[str]) -> None:
         """Take a change: a resource `appeared`, `changed` in the attributes of these names, or is `gone`."""
         self._last += 1
+        if not self._watched:
+            return
         self._ring.append(
             {
                 "type": what,
@@ -65,6 +71,7 @@ class News:
 
     def ask(self, now: float, request: int, cause: str, question: WatchLocal, chosen: Predicate | None) -> None:
         """Answer a watcher when there is something behind what it saw; one that saw nothing begins now."""
+        self._watched, self._until = True, now + question.wait + self._kept
         oldest = self._last - len(self._ring)
         since, missed = question.since, 0
         if question.token != self._token:
@@ -78,6 +85,9 @@ class News:
 
     def tick(self, now: float) -> list[Effect]:
         """Answer those for whom something is there, or whose time is over."""
+        if self._watched and self._until <= now:
+            self._watched = False
+            self._ring.clear()
         effects: list[Effect] = []
         oldest = self._last - len(self._ring)
         for watcher in list(self.waiting):

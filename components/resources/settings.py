@@ -59,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True):
     watch_ring: int = 10_000
     """Changes kept for watchers; with 5000 resources that all change, two polls of them. 1 to 1 000 000."""
 
+    watch_kept: float = 60.0
+    """How long after a watcher's question changes are kept for its next one; with nobody watching they cost nothing."""
+
     watch_events: int = 500
     """Changes in one answer to a watcher: at 2 KiB each a message of a megabyte."""
 

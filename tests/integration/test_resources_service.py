@@ -411,6 +411,8 @@ def test_a_change_asked_for_anywhere_is_made_where_the_resource_is_and_audited_t
                 await two.bus.call("resources", "undefine", cls="Disk", key="7")
             assert [line[2] for line in one.dcm.audited] == ["resource_define", "resource_run", "resource_undefine"]
             assert 7 not in one.disks.slots
+            roles = {one["verb"]: one["role"] for one in await call("resources", "describe")}
+            assert {roles[name] for name in ("set", "define", "undefine", "run")} == {"operator"}
             with pytest.raises(errors.Denied):
                 await call("resources", "change_local", change={"what": "set", "cls": "Disk"}, who="x@1", uid=0)
 

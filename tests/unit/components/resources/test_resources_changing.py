@@ -63,6 +63,8 @@ def test_a_set_is_told_to_the_controller_and_answered_when_it_is_stored(running:
     }
     running.changed(order, attributes={"Limit": 175.0, "Used": 3.0})
     assert 1 not in running.replies
+    running.changed(order, attributes={"Limit": 1.0})  # a duplicate
+    running.hear("disks", m.CallFailed(order.id, "plugin.failed", "a late one"))
     (write,) = running.held
     assert [(value["key"], value["attributes"]) for _, value in write.puts] == [
         ({"Slot": 0}, {"Model": "A", "Limit": 175.0, "Cache": False})
@@ -286,11 +288,16 @@ def test_a_watcher_that_was_too_slow_or_saw_another_run_is_told(running: Any, ne
     small = new_rig(Settings(watch_ring=1, watch_events=5))
     small.boot("disks")
     small.describe("disks", disk)
+    small.ask(9, m.WatchLocal("Disk", wait=0.0))
     small.find(small.disk(0), small.disk(1), small.disk(2))
     answer = small.ask(1, m.WatchLocal("Disk", token="run", since=0))
     assert (answer["missed"], len(answer["events"]), answer["to"]) == (2, 1, 3)
     answer = small.ask(2, m.WatchLocal("Disk", token="before", since=70))
     assert (answer["missed"], len(answer["events"]), answer["token"]) == (1, 1, "run")
+    small.wait(300)
+    small.find(small.disk(0), small.disk(1))
+    answer = small.ask(3, m.WatchLocal("Disk", token="run", since=3))
+    assert (answer["missed"], answer["events"], answer["to"]) == (1, [], 4), "where nobody watches nothing is kept"
 
 
 def test_what_no_table_has_is_impossible() -> None:
