@@ -100,7 +100,9 @@ class Supervision:
     @property
     def deadline(self) -> float | None:
         """When `tick` must run next."""
-        times = [self.poller.deadline, self.due, self.call.until if self.call else None]
+        times = [self.due, self.call.until if self.call else None]
+        if self._described:  # until then nothing is read, whatever is wanted
+            times.append(self.poller.deadline)
         return min((time for time in times if time is not None), default=None)
 
     @property

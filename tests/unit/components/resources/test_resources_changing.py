@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from covey import errors
-from covey.bus.machine import ImpossibleTransition
+from covey.bus.machine import Asked, ImpossibleTransition
 from covey.components.resources import messages as m
 from covey.components.resources.changing import TRANSITIONS, Ongoing
 from covey.components.resources.settings import Settings
-from covey.controllers.classes import Action, Attribute, ClassDescription, Field
+from covey.controllers.classes import Action, Attribute, ClassDescription, Field, resource_id
+from hypothesis import given
+from hypothesis import strategies as st
 
 
-@pytest.fixture
-def disk(rig: Any) -> ClassDescription:
-    """A class with everything that can be changed."""
+def changeable(rig: Any) -> ClassDescription:
+    """Return a class with everything that can be changed."""
     found: ClassDescription = rig.disk_class(
         attributes=(
             Attribute(name="Slot", type="uint32", kind="persistent"),
@@ -37,6 +38,11 @@ def disk(rig: Any) -> ClassDescription:
         ),
     )
     return found
+
+
+@pytest.fixture
+def disk(rig: Any) -> ClassDescription:
+    return changeable(rig)
 
 
 @pytest.fixture
@@ -298,6 +304,93 @@ def test_a_watcher_that_was_too_slow_or_saw_another_run_is_told(running: Any, ne
     small.find(small.disk(0), small.disk(1))
     answer = small.ask(3, m.WatchLocal("Disk", token="run", since=3))
     assert (answer["missed"], answer["events"], answer["to"]) == (1, [], 4), "where nobody watches nothing is kept"
+
+
+STEPS = st.sampled_from(
+    [
+        "set",
+        "define",
+        "undefine",
+        "run",
+        "answer",
+        "answer",
+        "again",
+        "fail",
+        "find",
+        "begin",
+        "gone",
+        "wait",
+        "registry",
+    ]
+)
+
+
+@given(st.lists(st.tuples(STEPS, st.integers(0, 2)), max_size=30))
+def test_whatever_happens_each_change_is_answered_once_and_the_registry_holds_what_is_there(
+    new_rig: Any, steps: list[tuple[str, int]]
+) -> None:
+    rig = new_rig()
+    rig.boot("disks")
+    rig.describe("disks", changeable(rig))
+    there: dict[int, float] = {0: 0.0, 1: 0.0}
+    rig.find(*(rig.disk(slot, Limit=limit) for slot, limit in there.items()))
+    asked, answered = 0, []
+
+    def carry_out(order: m.Change) -> None:
+        slot = order.arguments["key"]["Slot"]
+        if order.verb == "undefine":
+            there.pop(slot, None)
+        elif order.verb != "action":
+            there[slot] = order.arguments["values"].get("Limit", there.get(slot, 0.0))
+        answered.append(order)
+        attributes = {"Limit": there[slot]} if order.verb in ("set", "define") else None
+        rig.changed(order, attributes=attributes, result={"Took": 1})
+
+    def look() -> None:
+        while rig.count("disks", m.Describe):
+            rig.describe("disks", changeable(rig))
+        while rig.count("disks", m.Discover):
+            rig.find(*(rig.disk(slot, Limit=limit) for slot, limit in sorted(there.items())))
+
+    for step, slot in steps:
+        orders = [order for _, order in rig.orders if isinstance(order, m.Change)]
+        if step in ("set", "define", "undefine", "run"):
+            asked += 1
+            values = {"Limit": float(asked)} if step != "run" else {}
+            identity = resource_id(1, {"Slot": slot})
+            values |= {"Slot": slot} if step == "define" else {}
+            action = "Format" if step == "run" else ""
+            rig.feed(Asked(asked, m.ChangeOne(step, "Disk", identity, values, action)))  # type: ignore[arg-type]
+        elif step == "answer" and orders:
+            carry_out(rig.take("disks", m.Change))
+        elif step == "again" and answered:
+            rig.changed(answered[-1])
+        elif step == "fail" and orders:
+            rig.fail(m.Change, code="resource.retry")
+        elif step == "find":
+            look()
+        elif step == "begin":
+            rig.wait(300)
+        elif step == "gone":
+            rig.feed(m.ControllerGone("disks", "killed"))
+            rig.feed(m.ControllerAppeared("disks"))
+        elif step == "wait":
+            rig.wait(13)
+        elif step == "registry":
+            rig.open = not rig.open
+            rig.answer_registry()
+    rig.open = True
+    rig.answer_registry()
+    while rig.count("disks", m.Change):
+        carry_out(rig.take("disks", m.Change))
+    rig.wait(120)
+    look()
+    rig.wait(400)
+    look()
+    rig.wait(120)
+    assert sorted(rig.replies) == list(range(1, asked + 1))
+    stored = {slot: value["Limit"] for slot, value in rig.stored().items() if value != "gone"}
+    assert stored == there
 
 
 def test_what_no_table_has_is_impossible() -> None:
