@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check sim sim-long soak chaos moves clean
+.PHONY: help demo test check sim sim-long sim-liveness soak chaos moves clean
 
 SEEDS ?= 200
 FIRST ?= 0
@@ -17,6 +17,7 @@ help:
 	@echo "make check   lint, types, floors"
 	@echo "make sim     200 minutes of random faults on the replicated registry, simulated (minutes; SEEDS=, FIRST=)"
 	@echo "make sim-long SEEDS=2000   the same without pytest; every failure is listed, the counts go to $(VENV)/storms.txt"
+	@echo "make sim-liveness   10 to 10,000 nodes whose members die, lose messages, come and go, simulated (minutes)"
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make chaos   five minutes of broken registry servers, real ones, under load; every answer judged"
 	@echo "make moves   200 moves of a node between two clusters under load, with random kills (ten minutes)"
@@ -48,6 +49,9 @@ sim: $(INSTALLED)
 
 sim-long: $(INSTALLED)
 	$(BIN)/python tests/support/registry_storm.py $(FIRST) $$(($(FIRST) + $(SEEDS))) $(VENV)/storms.txt
+
+sim-liveness: $(INSTALLED)
+	for n in 10 100 1000 10000; do $(BIN)/python tests/support/liveness_scale.py $$n || exit 1; done
 
 soak: $(INSTALLED)
 	$(BIN)/python bench/soak.py

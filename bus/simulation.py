@@ -91,6 +91,7 @@ class World:
         self._checks: list[Callable[[World], None]] = []
         self._links: dict[tuple[int, int], Link] = {}
         self.cut_ways: set[tuple[int, int]] = set()
+        self.cut_networks: set[tuple[int, int, str]] = set()
         self._busy_until: dict[tuple[int, int], float] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._made = 0
@@ -183,10 +184,17 @@ class World:
 
     # --- the network ------------------------------------------------------------------------------------------
 
-    def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
-        """Lose all from `a` to `b`, and from `b` to `a` unless `one_way`; also what is under way."""
-        self._fault(f"cut {a} {'->' if one_way else '<->'} {b}")
-        self.cut_ways |= {(a, b)} if one_way else {(a, b), (b, a)}
+    def cut(self, a: int, b: int, *, one_way: bool = False, network: str = "") -> None:
+        """Lose all from `a` to `b`, and from `b` to `a` unless `one_way`; also what is under way.
+
+        `network`: only messages that name this one as their way (a field `network`).
+        """
+        self._fault(f"cut {a} {'->' if one_way else '<->'} {b}{network and f' on {network}'}")
+        ways = {(a, b)} if one_way else {(a, b), (b, a)}
+        if network:
+            self.cut_networks |= {(*way, network) for way in ways}
+        else:
+            self.cut_ways |= ways
 
     def partition(self, *sides: Iterable[int]) -> None:
         """Cut every link between two different sides."""
@@ -213,6 +221,7 @@ class World:
         """Undo every cut and every link of its own; paused nodes go on. Crashed nodes stay down."""
         self._fault("heal")
         self.cut_ways.clear()
+        self.cut_networks.clear()
         self._links.clear()
         for number in sorted(self.nodes):
             self.resume(number)
@@ -417,7 +426,13 @@ class World:
             return
         way = (node.number, target)
         link = self._links.get(way, self.default_link)
-        if target not in self.nodes or way in self.cut_ways or self.random.random() < link.loss:
+        network = getattr(effect.message, "network", "") if self.cut_networks else ""
+        if (
+            target not in self.nodes
+            or way in self.cut_ways
+            or (*way, network) in self.cut_networks
+            or self.random.random() < link.loss
+        ):
             self.counts["lost"] += 1
             return
         copies = 2 if self.random.random() < link.duplicate else 1

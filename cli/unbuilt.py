@@ -66,9 +66,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
         "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
     },
-    "liveness": {
-        "paths": Unbuilt("[--network X]", "Show the state of the path between any two adapters.", "10.1"),
-    },
     "group": {
         "watch": Unbuilt("NAME", "Print what happens in a group as it happens.", "11.1"),
         "join": Unbuilt("NAME", "Join a group until Ctrl-C.", "11.1"),

@@ -1,7 +1,9 @@
 """The heartbeats a node sends, counted, and what their answers prove: when the leader last had us in its ear.
 
 Knows no message and no peer. The word of the leader counts from the time of the heartbeat it answers, not
-from when the answer came: what waited in a buffer while this node was stopped proves nothing about now.
+from when the answer came: what waited in a buffer while this node was stopped proves nothing about now. Word
+that others pass on is as much older as they say: they had it that long before they answered, and they answered
+after the heartbeat was sent.
 """
 
 from __future__ import annotations
@@ -36,9 +38,15 @@ class Beats:
             del self._sent_at[next(iter(self._sent_at))]
         return self.count
 
-    def word(self, beat: int) -> None:
-        """The leader answered that heartbeat."""
-        self.word_at = max(self.word_at, self._sent_at.get(beat, self.word_at))
+    def sent_at(self, beat: int) -> float | None:
+        """When a heartbeat was sent; None for one of long ago."""
+        return self._sent_at.get(beat)
+
+    def word(self, beat: int, age: float = 0.0) -> None:
+        """Somebody who had word of the leader `age` seconds before answered that heartbeat; at age 0 the leader."""
+        sent_at = self._sent_at.get(beat)
+        if sent_at is not None:
+            self.word_at = max(self.word_at, sent_at - max(0.0, age))
 
     @property
     def word_until(self) -> float:

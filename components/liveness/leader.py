@@ -22,28 +22,33 @@ import msgspec
 
 from ...bus.machine import Message
 from ..registry.messages import AppendSystem, ReadSystem, SystemRead
+from .accusations import Accusations
+from .backoff import Backoff
 from .beats import Beats
-from .cut import cut
 from .messages import (
     Alert,
     Configured,
     Heartbeat,
     HeartbeatAck,
     Join,
+    JoinDelayed,
     JoinRefused,
     Leave,
+    Look,
     Member,
     Removed,
+    Step,
     View,
     ViewId,
     ViewsAnnounced,
 )
 from .peers import Peers
+from .relay import FAN_OUT, hearers
 from .settings import Settings
-from .views import Chain, make
+from .telling import Teller
+from .views import Chain, make, step_to
 
 KIND = "view"
-MOST_ENTRIES = 4000  # members in one announcement, about 200 kB
 
 
 class Joiner:
@@ -66,18 +71,19 @@ class Leader:
     members of the last view are accused; 3. nobody joins under a boot id that departed.
     """
 
-    def __init__(self, epoch: int, number: int, chain: Chain, settings: Settings) -> None:
+    def __init__(self, epoch: int, number: int, chain: Chain, settings: Settings, teller: Teller) -> None:
         self.epoch = epoch
         self.number = number
         self.chain = chain
         self.settings = settings
+        self.teller = teller
+        self.accusations = Accusations(number, settings)
+        self.backoff = Backoff(settings)
         self.state: Literal["loading", "leading"] = "loading"
         self.orders: list[tuple[int, Message]] = []  # (node, message); node 0: this node's registry
         self.joiners: dict[int, Joiner] = {}
         self.configured: set[str] = set()
         self.leaving: set[str] = set()
-        self.alerts: dict[int, tuple[float, frozenset[int]]] = {}
-        self.accused_since: dict[int, float] = {}
         self.proposal: View | None = None
         self.ready_since: float | None = None
         self.changed_at: float | None = None  # when the last view was committed, or this leader first looked
@@ -85,7 +91,8 @@ class Leader:
         self.repeat_at: float | None = None
         self.reads = 0
         self.certain = False
-        self._caught_up: dict[int, tuple[ViewId, float]] = {}
+        self.going: set[int] = set()
+        self.ticked_at = 0.0
 
     # --- what others say ----------------------------------------------------------------------------------------
 
@@ -95,13 +102,13 @@ class Leader:
             self._join(message, number, now)
         elif isinstance(message, Alert):
             if message.view == self.chain.id and self._is_member(number, message.boot_id):
-                suspects = frozenset(message.suspects) & {m.number for m in self.chain.members}
-                self.alerts[number] = (now, suspects)
+                self.accusations.hear(message, number, now)
         elif isinstance(message, Configured):
             if self._is_member(number, message.boot_id):
-                self.configured.add(message.boot_id)
+                if any(m.boot_id == message.boot_id and m.state == "pending online" for m in self.chain.members):
+                    self.configured.add(message.boot_id)
             elif message.boot_id in self.chain.departed:
-                self._say_removed(number, message.boot_id)
+                self._say_removed(number, message.boot_id, now)
         elif isinstance(message, Leave):
             joiner = self.joiners.get(number)
             if joiner is not None and joiner.boot_id == message.boot_id:
@@ -109,12 +116,12 @@ class Leader:
             if self._is_member(number, message.boot_id):
                 self.leaving.add(message.boot_id)
             else:
-                self._say_removed(number, message.boot_id)
+                self._say_removed(number, message.boot_id, now)
 
     def _join(self, asked: Join, number: int, now: float) -> None:
         """A node wants in. One whose number is in use waits for the old boot id to answer or not (SPEC 5.5)."""
         if asked.boot_id in self.chain.departed:
-            self._say_removed(number, asked.boot_id)
+            self._say_removed(number, asked.boot_id, now)
         elif self._is_member(number, asked.boot_id):
             self._catch_up(number, asked.view, now)
         else:
@@ -124,6 +131,9 @@ class Leader:
                 if self.chain.boot_id(number) and number != self.number:
                     joiner.check_until = now + self.settings.check
             joiner.asked_at, joiner.view = now, asked.view
+            wait = self.backoff.until(number) - now
+            if wait > 0:
+                self.orders.append((number, JoinDelayed(asked.boot_id, round(wait, 3))))
 
     def beat(self, beat: Heartbeat, number: int, now: float) -> None:
         """A node sent a heartbeat: it may lag, or act as the member that it no longer is."""
@@ -131,7 +141,7 @@ class Leader:
             self._catch_up(number, beat.view, now)
         elif not beat.leads and beat.view <= self.chain.id:
             # it believes in a view that it was in, and we hold a later one that it is not in
-            self._say_removed(number, beat.boot_id)
+            self._say_removed(number, beat.boot_id, now)
 
     def answered(self, ack: HeartbeatAck, number: int) -> None:
         """A node answered a heartbeat: the one that decides whether a joiner is a clone, perhaps."""
@@ -147,84 +157,82 @@ class Leader:
     def _is_member(self, number: int, boot_id: str) -> bool:
         return self.chain.boot_id(number) == boot_id
 
-    def _say_removed(self, number: int, boot_id: str) -> None:
+    def _say_removed(self, number: int, boot_id: str, now: float) -> None:
+        """A boot id that is no member showed itself."""
+        self.backoff.ran(number, boot_id, now)
         view = self.chain.departed.get(boot_id, self.chain.id)
         self.orders.append((number, Removed(boot_id, view)))
 
     def _catch_up(self, number: int, held: ViewId, now: float) -> None:
-        """Send a member the views it lacks, but not twice for what may still be on its way."""
-        if held >= self.chain.id or number == self.number:
-            return
-        before, at = self._caught_up.get(number, (None, 0.0))
-        if before == held and now < at + self.settings.repeat / 2:
-            return
-        self._caught_up[number] = (held, now)
-        views = self.chain.since(held)
-        whole = views[0].previous != held
-        most = max(1, MOST_ENTRIES // max(1, len(self.chain.members)))
-        self.orders.append((number, ViewsAnnounced(views[:most], whole)))
+        """Send a member the views it lacks."""
+        told = self.teller.lacking(number, held, now) if number != self.number else None
+        if told is not None:
+            self.orders.append((number, told))
 
     # --- the next view ------------------------------------------------------------------------------------------
 
     def tick(self, now: float, peers: Peers, beats: Beats, boot_id: str, date: float) -> None:
         """Do what is due. `boot_id` is this node's own, `date` the time of day if it is known, else 0."""
+        self.ticked_at = now
         if self.state == "loading" or self.proposal is not None:
             if self.repeat_at is None or now >= self.repeat_at:
                 self._say(now)
             return
         self.changed_at = now if self.changed_at is None else self.changed_at
         self._check_joiners(now, beats, boot_id)
-        accusers = self._accusers(now, peers)
-        going = cut([m.number for m in self.chain.members], accusers, self.number)
-        members = self._planned(going)
-        if members == self.chain.members:
+        self.going = {n for n in self.accusations.judge(now, peers) if self.chain.boot_id(n)}
+        self._hold_trials(peers, now)
+        if not (self.going or self.leaving or self.configured or self._let_in(now)):
             self.ready_since = None
             return
         if self.ready_since is None:
             # what a lone node wishes need not wait for others: none is on its way, or none was just before
-            lone = all(m.state == "online" for m in members) or now >= self.changed_at + self.settings.hold
-            self.ready_since, self.look_at = now, now if lone and not going else now + self.settings.batch
+            settled = all(m.state == "online" for m in self._planned(self.going, now))
+            lone = not self.going and (settled or now >= self.changed_at + self.settings.hold)
+            self.ready_since, self.look_at = now, now if lone else now + self.settings.batch
         if now >= self.look_at:
             longest = self.ready_since + self.settings.hold
-            if going and now < longest and self._unsettled(now, going, peers):
+            if self.going and now < longest and self._unsettled(now, peers):
                 self.look_at = min(longest, now + self.settings.batch)
             else:
+                members = self._planned(self.going, now)
                 self.proposal, self.ready_since = make(self.chain.last, self.epoch, members, date), None
                 self._say(now)
 
-    def _accusers(self, now: float, peers: Peers) -> dict[int, set[int]]:
-        oldest = now - (self.settings.patience + 0.5) * self.settings.interval
-        self.alerts = {n: alert for n, alert in self.alerts.items() if alert[0] >= oldest}
-        said = {n: suspects for n, (_, suspects) in self.alerts.items()}
-        if self.chain.boot_id(self.number):
-            said[self.number] = frozenset(peers.suspects)
-        accusers: dict[int, set[int]] = {}
-        for accuser in sorted(said):
-            for accused in sorted(said[accuser]):
-                accusers.setdefault(accused, set()).add(accuser)
-        self.accused_since = {n: self.accused_since.get(n, now) for n in accusers}
-        return accusers
+    def _hold_trials(self, peers: Peers, now: float) -> None:
+        """Those about whom the observers do not agree: all of them look now, and so does the leader."""
+        for number in self.accusations.called:
+            peers.look(number, self.chain.boot_id(number), self.accusations.networks_of(number), now)
+            for observer in self.accusations.observers_of(number):
+                if observer != self.number:
+                    self.orders.append((observer, Look(self.chain.id, number)))
+        for number in self.accusations.released:
+            peers.look_no_more(number)
 
-    def _unsettled(self, now: float, going: set[int], peers: Peers) -> bool:
+    def _unsettled(self, now: float, peers: Peers) -> bool:
         """Somebody else came under suspicion just now and may belong into the same view."""
         young = now - self.settings.hold
-        for number in (m.number for m in self.chain.members if m.number not in going):
-            since = [peers.troubled_since(number), self.accused_since.get(number)]
-            if any(at is not None and at > young for at in since):
-                return True
-        return False
+        if any(at > young for n, at in self.accusations.since.items() if n not in self.going):
+            return True
+        troubled = {p.number: p.since for p in peers if p.opinion != "alive" and p.number not in self.going}
+        return any(at > young for at in troubled.values())
 
-    def _planned(self, going: set[int]) -> tuple[Member, ...]:
+    def _planned(self, going: set[int], now: float) -> tuple[Member, ...]:
         planned = {m.number: m for m in self.chain.members if m.number not in going}
         for number, member in list(planned.items()):
             if member.boot_id in self.leaving:
                 del planned[number]
             elif member.boot_id in self.configured and member.state == "pending online":
                 planned[number] = msgspec.structs.replace(member, state="online")
-        for number, joiner in self.joiners.items():
-            if joiner.check_until is None:
-                planned[number] = Member(number, joiner.boot_id, "pending online", joiner.name)
+        for number in self._let_in(now):
+            joiner = self.joiners[number]
+            planned[number] = Member(number, joiner.boot_id, "pending online", joiner.name)
         return tuple(sorted(planned.values()))
+
+    def _let_in(self, now: float) -> list[int]:
+        """The joiners who are no clones and have waited long enough."""
+        ready = [n for n, joiner in self.joiners.items() if joiner.check_until is None]
+        return [n for n in ready if now >= self.backoff.until(n)]
 
     def _check_joiners(self, now: float, beats: Beats, boot_id: str) -> None:
         stale = now - 4 * self.settings.repeat
@@ -247,7 +255,8 @@ class Leader:
         if self.proposal is None or self.reads:
             self.orders.append((0, ReadSystem(self._read_id, KIND)))
         else:
-            body = msgspec.msgpack.encode(self.proposal)
+            whole = self.proposal.id[1] % max(1, self.settings.kept // 4) == 1
+            body = msgspec.msgpack.encode(step_to(self.proposal, None if whole else self.chain.last))
             self.orders.append((0, AppendSystem(self._entry_id, self.epoch, KIND, "", body, self.settings.kept)))
 
     @property
@@ -259,8 +268,8 @@ class Leader:
         assert self.proposal is not None
         return f"view/{self.epoch}/{self.proposal.id[1]}"
 
-    def read(self, came: SystemRead) -> list[View] | None:
-        """The log's views came: return them in order, None when nobody waits for them."""
+    def read(self, came: SystemRead) -> list[Step] | None:
+        """The log's views came: return them in order, None when nobody waits for them. One in so many is whole."""
         loading = self.state == "loading"
         if came.id != self._read_id or came.epoch != self.epoch or not (loading or self.reads):
             return None
@@ -268,7 +277,7 @@ class Leader:
         self.certain = not loading
         self.reads = 0
         self.proposal = None
-        return [msgspec.msgpack.decode(body, type=View) for _, _, _, body in came.entries]
+        return [msgspec.msgpack.decode(body, type=Step) for _, _, _, body in came.entries]
 
     def appended(self, id: str, now: float) -> View | None:
         """The log has an entry: return the view, now committed, or None when it must be read back first."""
@@ -289,14 +298,24 @@ class Leader:
         online = {m.boot_id for m in view.members if m.state == "online"}
         self.configured = (self.configured & boots) - online
         self.leaving &= boots
-        self.alerts.clear()
+        self.accusations.clear()
+        for member in left:
+            if member.number in self.going:
+                self.backoff.removed(member.boot_id)
+        self.going = set()
         new = {m.number: self.joiners.pop(m.number).view for m in joined if m.number in self.joiners}
-        for member in view.members:
-            if member.number in new:
-                self._catch_up(member.number, new[member.number], now)
-            elif member.number != self.number:
-                self.orders.append((member.number, ViewsAnnounced((view,))))
+        numbers = [m.number for m in view.members]
+        told = ViewsAnnounced((step_to(view, self._before(view)),), relay=len(numbers) > FAN_OUT)
+        for number in hearers(numbers, self.number, self.number) if told.relay else numbers:
+            if number != self.number and number not in new:
+                self.orders.append((number, told))
+        for number in sorted(new):
+            self._catch_up(number, new[number], now)
         self.orders += [(m.number, Removed(m.boot_id, view.id)) for m in left if m.number != self.number]
+
+    def _before(self, view: View) -> View | None:
+        position = self.chain.views.index(view)
+        return self.chain.views[position - 1] if position else None
 
     # --- bookkeeping ------------------------------------------------------------------------------------------------
 
@@ -306,8 +325,11 @@ class Leader:
         if self.state == "loading" or self.proposal is not None:
             return self.repeat_at
         times = [t for j in self.joiners.values() if j.check_until for t in (j.check_until, j.probe_at)]
+        times += [at for n in self.joiners if (at := self.backoff.until(n)) > self.ticked_at]
         if self.ready_since is not None:
             times.append(self.look_at)
+        if self.accusations.deadline is not None:
+            times.append(self.accusations.deadline)
         return min(times, default=None)
 
     def check_invariants(self) -> None:
@@ -315,7 +337,6 @@ class Leader:
         if self.proposal is not None and not self.reads:
             assert self.chain.fits(self.proposal), "1. the proposal does not follow the last view"
         members = {m.number for m in self.chain.members}
-        assert self.alerts.keys() <= members, "2. a node that is no member accuses"
-        assert all(suspects <= members for _, suspects in self.alerts.values()), "2. no member is accused"
+        assert self.accusations.alerts.keys() <= members, "2. a node that is no member accuses"
         back = {j.boot_id for j in self.joiners.values()} & self.chain.departed.keys()
         assert not back, f"3. {sorted(back)} departed and would join"

@@ -33,6 +33,7 @@ from .beats import Beats
 from .leader import Leader
 from .messages import (
     VIEW_TOPIC,
+    Adapters,
     Alert,
     ClockRead,
     Configured,
@@ -40,13 +41,18 @@ from .messages import (
     Heartbeat,
     HeartbeatAck,
     Join,
+    JoinDelayed,
     JoinRefused,
     Leave,
     LeaveQ,
+    Look,
     Member,
     PeerDown,
     Removed,
+    Seen,
     Status,
+    Step,
+    Suspect,
     TasksChecked,
     View,
     ViewChanged,
@@ -54,9 +60,13 @@ from .messages import (
     Views,
     ViewsAnnounced,
 )
-from .peers import Peers
+from .networks import FULL_MESH, Networks, networks_of, subjects
+from .peers import Peer, Peers
+from .relay import hearers
+from .seen import Heard
 from .settings import Settings
-from .views import Chain, difference, digest
+from .telling import Teller
+from .views import Chain, difference, digest, view_of
 from .waiting import Waiting
 
 Phase = Literal["outside", "member", "left", "removed", "refused"]
@@ -75,8 +85,8 @@ class LivenessMachine:
 
     Invariants: 1. the views it holds are a chain, their ids rise by one, no departed boot id is back
     (INV-18..20); 2. it is a member exactly while its boot id is in its last view, as far as it was told; 3. a
-    member's peers are the other members; 4. only a member is quorate; 5. those of `Leader`, where there is
-    one.
+    member observes whom its rings name, and other members only; 4. only a member is quorate; 5. those of
+    `Leader`, where there is one.
     """
 
     def __init__(
@@ -91,6 +101,9 @@ class LivenessMachine:
         self.peers = Peers(self.settings)
         self.beats = Beats(self.settings, now)
         self.waiting = Waiting(self.settings)
+        self.teller = Teller(self.chain, self.settings)
+        self.heard = Heard(self.settings)
+        self.networks: Networks = {}
         self.leader: tuple[int, int] = (0, 0)  # epoch, node; node 0: not known
         self.lead: Leader | None = None
         self.quorate = False
@@ -104,7 +117,12 @@ class LivenessMachine:
         self._ask_at = now
         self._tasks_at: float | None = None
         self._clock: float | None = None
-        self._alerted: tuple[int, ...] = ()
+        self._alerted: tuple[Suspect, ...] = ()
+        self._adapters: dict[int, tuple[str, ...]] = {}
+        self._unsure_until = now
+        self._alert_at = now
+        self._rings_checked = False
+        self.waits_until = now
         self._published: tuple[Member, ...] = ()
         self._configured = False
         self._state = "offline"
@@ -113,6 +131,8 @@ class LivenessMachine:
             HeartbeatAck: self._on_ack,
             ViewsAnnounced: self._on_views,
             JoinRefused: self._on_refused,
+            JoinDelayed: self._on_delayed,
+            Look: self._on_look,
             Removed: self._on_removed,
             Leading: self._on_leading,
             SystemAppended: self._on_appended,
@@ -133,6 +153,7 @@ class LivenessMachine:
         if self._deadline is not None and now > self._deadline + self.settings.late:
             self.late_steps += 1
             self.peers.excuse(now)
+            self._unsure_until = now + self.settings.unsure
         self._now, self._cause, self._out = now, getattr(input, "cause", ""), []
         if isinstance(input, Received):
             handler = self._handlers.get(type(input.message))
@@ -148,11 +169,12 @@ class LivenessMachine:
     def check_invariants(self) -> None:
         """Raise AssertionError when an invariant of this class does not hold."""
         self.chain.check()
-        if self.phase == "member":
-            assert self._listed, f"2. a member, but not in the view {self.chain.id}"
-            peers = sorted(peer.number for peer in self.peers)
-            others = [m.number for m in self.chain.members if m.number != self.number]
-            assert peers == others, f"3. peers {peers}, other members {others}"
+        assert self.phase != "member" or self._listed, f"2. a member, but not in the view {self.chain.id}"
+        if self.phase == "member" and not self._rings_checked:
+            self._rings_checked = True
+            observed = sorted((peer.number, peer.network) for peer in self.peers if not peer.passing)
+            wanted = sorted((number, network) for number, network, _ in self._observed())
+            assert observed == wanted, f"3. observed {observed}, to be observed {wanted}"
         assert self.phase != "outside" or not self._listed, f"2. outside, but in the view {self.chain.id}"
         assert self.phase == "member" or not self.quorate, "4. quorate and no member"
         if self.lead is not None:
@@ -181,7 +203,15 @@ class LivenessMachine:
         probed = self.peers.tick(self._now)
         beat_due = self.beats.due(self._now)
         if (self.phase == "member" or self.leading) and not self._hung:
-            self._send_beat(self._all_peers() if beat_due else probed)
+            if beat_due:
+                self._send_beats([peer for peer in self.peers if peer.opinion != "probed" or peer in probed])
+            elif probed:
+                self._send_beats(probed)
+            for number in sorted({peer.number for peer in probed}):
+                if self.peers.unproved(number):
+                    self._send_beat(number)
+            if beat_due and self._leader_unseen:
+                self._send_beat(self.leader[1])
             self._accuse(again=beat_due)
         self._petition()
         self._out += self.waiting.expire(self._now)
@@ -203,26 +233,37 @@ class LivenessMachine:
             times.append(self.lead.deadline)
         self._deadline = min(time for time in times if time is not None)
 
-    def _all_peers(self) -> list[int]:
-        return sorted({peer.number for peer in self.peers} | ({self.leader[1]} - {0, self.number}))
+    @property
+    def _leader_unseen(self) -> bool:
+        """In a small cluster everybody hears the leader itself, though it be in no view; in a large one its word."""
+        node = self.leader[1]
+        return node not in (0, self.number) and len(self.chain.members) <= FULL_MESH and not self.peers.observes(node)
 
-    def _send_beat(self, targets: Sequence[int]) -> None:
-        if targets:
-            beat = self.beats.next(self._now)
-            for number in targets:
-                self._send(number, Heartbeat(self.boot_id, self.chain.id, beat, self._epoch_led()))
+    def _send_beats(self, peers: Sequence[Peer]) -> None:
+        if peers:
+            beat, leads = self.beats.next(self._now), self._epoch_led()
+            for peer in peers:
+                self.peers.sent(peer, beat, self._now)
+                self._send(peer.number, Heartbeat(self.boot_id, self.chain.id, beat, leads, peer.network))
+
+    def _send_beat(self, number: int) -> None:
+        """Over the bus: to one that is not observed."""
+        beat = self.beats.next(self._now)
+        self._send(number, Heartbeat(self.boot_id, self.chain.id, beat, self._epoch_led()))
 
     def _epoch_led(self) -> int:
         return self.leader[0] if self.leading else 0
 
     def _accuse(self, *, again: bool) -> None:
         """Tell the leader whom we suspect, when that changes and once an interval while it is anybody."""
-        suspects = self.peers.suspects
+        suspects = tuple(Suspect(*place) for place in self.peers.suspects)
         if self.phase != "member" or self._in_charge or not self.leader[1]:
             return
-        if suspects != self._alerted or (again and suspects):
+        if suspects != self._alerted or (again and suspects and self._now >= self._alert_at):
             self._alerted = suspects
-            self._send(self.leader[1], Alert(self.boot_id, self.chain.id, suspects))
+            self._alert_at = self._now + self.settings.alert_every(len(self.chain.members)) - self.settings.interval / 2
+            unsure = self._now < self._unsure_until or self.peers.deaf
+            self._send(self.leader[1], Alert(self.boot_id, self.chain.id, suspects, unsure))
 
     def _wanted(self) -> Message | None:
         """What this node wants of the leader until it has it."""
@@ -266,47 +307,83 @@ class LivenessMachine:
     # --- heartbeats -------------------------------------------------------------------------------------------------
 
     def _on_heartbeat(self, beat: Heartbeat, number: int) -> None:
+        member = self.chain.boot_id(number) == beat.boot_id
+        self.peers.sign(number, beat.network, beat.boot_id, self._now)
         self._heard(beat, number)
         if self.phase in ("outside", "member") and not self._hung:
-            # the word of the leader is for members: one that was removed must not take it for its own
-            leads = self._epoch_led() if self.chain.boot_id(number) == beat.boot_id else 0
-            self._send(number, HeartbeatAck(self.boot_id, self.chain.id, beat.beat, leads))
+            # word of the leader is for members: one that was removed must not take it for its own
+            epoch, age = self._word if member else (0, 0.0)
+            leads = self._epoch_led() if member else 0
+            ack = HeartbeatAck(self.boot_id, self.chain.id, beat.beat, leads, beat.network, epoch, age)
+            self._send(number, ack)
         if self.leading and self.lead is not None:
             self.lead.beat(beat, number, self._now)
+        elif self.phase == "member" and beat.boot_id in self.chain.departed:
+            self._send(number, Removed(beat.boot_id, self.chain.departed[beat.boot_id]))
+        elif member and self.phase == "member" and self._now >= self.view_at + self.settings.repeat:
+            told = self.teller.lacking(number, beat.view, self._now)
+            if told is not None:
+                self._send(number, told)
 
     def _on_ack(self, ack: HeartbeatAck, number: int) -> None:
+        sent_at = self.beats.sent_at(ack.beat)
+        self.peers.answer(number, ack.network, ack.boot_id, ack.beat, sent_at, self._now)
+        if not ack.network and sent_at is not None:
+            self.peers.alive_elsewhere(number, ack.boot_id, self._now)
         self._heard(ack, number)
-        if ack.leads and (ack.leads, number) == self.leader:
-            self.beats.word(ack.beat)
+        if ack.epoch and ack.epoch >= self.leader[0]:
+            self.beats.word(ack.beat, ack.age)
         if self.leading and self.lead is not None:
             self.lead.answered(ack, number)
 
+    @property
+    def _word(self) -> tuple[int, float]:
+        """The epoch of the leader whose word this node has, and how old that is."""
+        if self.leading:
+            return self.leader[0], 0.0
+        return (self.leader[0], self._now - self.beats.word_at) if self.quorate else (0, 0.0)
+
     def _heard(self, beat: Heartbeat | HeartbeatAck, number: int) -> None:
-        self.peers.sign(number, beat.boot_id, self._now)
+        if self.chain.boot_id(number) == beat.boot_id:
+            self.heard.note(number, beat.network, self._now)
         if beat.leads > self.leader[0] or (beat.leads == self.leader[0] > 0 and not self.leader[1]):
             self._follow(beat.leads, number)
+
+    def _on_look(self, look: Look, number: int) -> None:
+        """The leader wants to know now how a member is that others accuse."""
+        if self.phase == "member" and look.view == self.chain.id and number == self.leader[1]:
+            self.peers.link_closed(look.number, self._now)
 
     # --- views ------------------------------------------------------------------------------------------------------
 
     def _on_views(self, announced: ViewsAnnounced, number: int) -> None:
-        if self.phase not in ("outside", "member") or self._take(announced.views, announced.whole):
+        held = self.chain.id
+        if self.phase not in ("outside", "member"):
             return
-        self._ask_at = self._now
-        if self.phase == "member":
-            self._send_beat([number])
+        if not self._take(announced.views, announced.whole):
+            self._ask_at = self._now
+            if self.phase == "member":
+                self._send_beat(number)
+        elif announced.relay and self.chain.id > held:
+            numbers = [m.number for m in self.chain.members]
+            for hearer in hearers(numbers, self.leader[1], self.number):
+                self._send(hearer, announced)
 
-    def _take(self, views: Sequence[View], whole: bool) -> bool:
+    def _take(self, steps: Sequence[Step], whole: bool) -> bool:
         """Go through committed views in order; False: there are more that this node needs."""
-        for view in views:
-            if view.id[1] <= self.chain.id[1]:
+        for step in steps:
+            if step.id[1] <= self.chain.id[1]:
                 continue
-            begins_late = self.chain.last is None and view.previous[1] > 0
-            if begins_late or not self.chain.fits(view):
-                if not whole or view.hash != digest(view):
+            view = view_of(step, self.chain.last)
+            begins_late = self.chain.last is None and step.previous[1] > 0
+            if view is None or begins_late or not self.chain.fits(view):
+                if not whole:
                     return False
+                if view is None or view.hash != digest(view):
+                    continue  # one that is whole follows
                 self.chain.restart(view)
             self._apply(view)
-        return self.phase != "outside"
+        return self.phase != "outside" and (not steps or self.chain.id[1] >= steps[-1].id[1])
 
     def _apply(self, view: View) -> None:
         if view.id[0] > self.leader[0]:
@@ -327,8 +404,27 @@ class LivenessMachine:
             self._leave_view(view.id)
 
     def _watch_members(self) -> None:
-        watched = self.chain.members if self._listed or self.lead is not None else ()
-        self.peers.follow(((m.number, m.boot_id) for m in watched if m.number != self.number), self._now)
+        """The members or their adapters are others now: who observes whom follows from them."""
+        self.networks = networks_of((m.number for m in self.chain.members), self._adapters)
+        if self.lead is not None:
+            self.lead.accusations.settle(self.networks)
+        self.peers.follow(self._observed(), self._now)
+        self._rings_checked = False
+        self.heard.keep(self.networks)
+        self.teller.keep(tuple(m.number for m in self.chain.members))
+
+    def _observed(self) -> list[tuple[int, str, str]]:
+        """Whom this node is to observe, on which network, under which boot id."""
+        found: list[tuple[int, str, str]] = []
+        if not self._listed and self.lead is None:
+            return found
+        for network, places in self.networks.items():
+            nodes = tuple(sorted(places))
+            if self.number in places:
+                found += [(n, network, self.chain.boot_id(n)) for n in subjects(nodes)[self.number]]
+            elif self.lead is not None and len(nodes) <= FULL_MESH:
+                found += [(n, network, self.chain.boot_id(n)) for n in nodes]
+        return found
 
     def _publish(self) -> None:
         view = self.chain.last
@@ -340,12 +436,18 @@ class LivenessMachine:
 
     def _on_removed(self, removed: Removed, number: int) -> None:
         if removed.boot_id == self.boot_id and self.phase in ("outside", "member"):
+            if self.phase == "member" and not self.waiting.any(LeaveQ) and self.leader[1]:
+                self._send(self.leader[1], Leave(self.boot_id))  # it runs, and the leader may not know
             self._leave_view(removed.view)
 
     def _on_refused(self, refused: JoinRefused, number: int) -> None:
         if refused.boot_id == self.boot_id and self.phase == "outside":
             self._turn("refused")
             self._notify({"reason": refused.reason, "by": number})
+
+    def _on_delayed(self, delayed: JoinDelayed, number: int) -> None:
+        if delayed.boot_id == self.boot_id and self.phase == "outside":
+            self.waits_until = self._now + delayed.seconds
 
     def _leave_view(self, view: ViewId) -> None:
         was_member = self.phase == "member"
@@ -384,7 +486,8 @@ class LivenessMachine:
         if self.lead is not None and self.lead.epoch < epoch:
             self.lead = None  # its reign is over: what it had proposed is in the log by now, or never will be
         if node == self.number and self.lead is None:
-            self.lead = Leader(epoch, self.number, self.chain, self.settings)
+            self.lead = Leader(epoch, self.number, self.chain, self.settings, self.teller)
+            self._watch_members()
 
     def _on_petition(self, message: Alert | Join | Configured | Leave, number: int) -> None:
         if self.leading and self.lead is not None:
@@ -393,10 +496,10 @@ class LivenessMachine:
     # --- the log ----------------------------------------------------------------------------------------------------
 
     def _on_read(self, read: SystemRead, number: int) -> None:
-        views = self.lead.read(read) if self.lead is not None else None
-        if self.lead is not None and views is not None:
+        steps = self.lead.read(read) if self.lead is not None else None
+        if self.lead is not None and steps is not None:
             held, self._ask_at = self.chain.id, self._now
-            self._take(views, whole=True)
+            self._take(steps, whole=True)
             self._watch_members()
             for view in self.chain.since(held) if self.lead.certain else ():
                 self.lead.committed(view, self._now)
@@ -404,7 +507,7 @@ class LivenessMachine:
     def _on_appended(self, appended: SystemAppended, number: int) -> None:
         view = self.lead.appended(appended.id, self._now) if self.lead is not None else None
         if self.lead is not None and view is not None:
-            self._take([view], whole=True)
+            self._apply(view)
             self.lead.committed(view, self._now)
 
     def _on_log_refused(self, refused: SystemRefused, number: int) -> None:
@@ -417,6 +520,8 @@ class LivenessMachine:
         question = asked.question
         if isinstance(question, Status):
             self._reply(asked, self._status())
+        elif isinstance(question, Seen):
+            self._reply(asked, self.heard.report(self.peers, self.networks.get, self._now))
         elif isinstance(question, Views):
             self._reply(asked, report.views_list(self.chain, question.last))
         elif isinstance(question, ConfiguredQ | LeaveQ):
@@ -445,6 +550,8 @@ class LivenessMachine:
             peers=self.peers,
             tasks_failed=self.tasks_failed,
             late_steps=self.late_steps,
+            networks=self.networks,
+            waits=self.waits_until - self._now if self.phase == "outside" else 0.0,
         )
 
     def _holds(self, question: ConfiguredQ | LeaveQ) -> bool:
@@ -458,6 +565,9 @@ class LivenessMachine:
     def _learn(self, fact: Any) -> None:
         if isinstance(fact, PeerDown):
             self.peers.link_closed(fact.node, self._now)
+        elif isinstance(fact, Adapters):
+            self._adapters = dict(fact.nodes)
+            self._watch_members()
         elif isinstance(fact, TasksChecked):
             self.tasks_failed = fact.failed
             if not fact.failed or self._tasks_at is None:

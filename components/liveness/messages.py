@@ -12,7 +12,7 @@ mere heartbeat.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -50,6 +50,29 @@ class View(msgspec.Struct, frozen=True):
     hash: str
 
 
+class Step(msgspec.Struct, frozen=True):
+    """A view, told by what it changes: `put` are new or changed members, `gone` the numbers of those who left.
+
+    `whole`: `put` is the whole list, so nothing needs to be known before. The other fields are those of the view.
+    """
+
+    id: ViewId
+    previous: ViewId
+    previous_hash: str
+    at: float
+    hash: str
+    put: tuple[Member, ...] = ()
+    gone: tuple[int, ...] = ()
+    whole: bool = False
+
+
+class Suspect(NamedTuple):
+    """A node that cannot be reached on a network."""
+
+    number: int
+    network: str = ""
+
+
 # --- published on this node's bus ---------------------------------------------------------------------------
 
 
@@ -76,42 +99,67 @@ class ViewChanged(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Every member to every other member, once an interval, and faster to one that fell silent.
+    """A probe: a member to those whom it observes, by each network once an interval, faster to one that fell silent.
 
     Says: boot `boot_id` has just done its liveness tasks and holds view `view`. `leads` is the epoch that the
-    sender leads (0: it does not), which is what members know as word from the leader. `beat` counts at the
-    sender, the answer repeats it. One lost says nothing, a duplicate is answered twice.
+    sender leads (0: it does not). `beat` counts at the sender, the answer repeats it. By a `network` with a name it
+    goes as a datagram from adapter to adapter (`probes.py`), else over the bus. One lost says nothing, a duplicate is
+    answered twice.
     """
 
     boot_id: str
     view: ViewId
     beat: int
     leads: int = 0
+    network: str = ""
 
 
 class HeartbeatAck(Message, frozen=True):
-    """The answer to a `Heartbeat`: the same fields and the same `beat`. Loss and duplicates as there.
+    """The answer to a `Heartbeat`, by the same way: the same fields and the same `beat`. Loss and duplicates as there.
 
-    `leads` is the word of the leader and given to members of its view only, so that one that was removed does
-    not take itself for quorate before it is told.
+    `epoch` and `age` pass on the word of the leader: how many seconds ago, as far as the sender can prove, the leader
+    of that epoch answered somebody (0 and 0.0 from the leader itself; epoch 0: the sender has no word). It is given to
+    members of the sender's view only, so that one that was removed does not take itself for quorate before it is told.
     """
 
     boot_id: str
     view: ViewId
     beat: int
     leads: int = 0
+    network: str = ""
+    epoch: int = 0
+    age: float = 0.0
+
+
+class ProbeKey(Message, frozen=True):
+    """A node to one that it will probe, over the bus, which proves who says it: my probes are signed with this key.
+
+    Your answers to them shall be, too. Said again while no answer comes, and twice a minute. Between services, not
+    machines. Lost: the probes are not understood until it is said again.
+    """
+
+    key: bytes
 
 
 class Alert(Message, frozen=True):
-    """A member to the leader: of the members of view `view` I cannot reach these. The list is complete.
+    """A member to the leader: of those whom I observe in view `view` I cannot reach these. The list is complete.
 
-    Sent when the list changes and repeated once an interval while somebody is on it; the leader forgets one
-    that is not repeated, and one about another view.
+    So a name on it is an accusation, and one missing takes it back. Sent when the list changes and repeated once an
+    interval while somebody is on it; the leader forgets one that is not repeated, and one about another view.
+    `unsure`: the sender did not run for a while, or hears of most others nothing, so it may well be its own fault.
     """
 
     boot_id: str
     view: ViewId
-    suspects: tuple[int, ...]
+    suspects: tuple[Suspect, ...]
+    unsure: bool = False
+
+
+class Look(Message, frozen=True):
+    """The leader to the observers of a member in doubt: look at it now, and say what you find. Lost: one vote less."""
+
+    view: ViewId
+    number: int
 
 
 class Join(Message, frozen=True):
@@ -129,6 +177,13 @@ class JoinRefused(Message, frozen=True):
     reason: Literal["clone"]
 
 
+class JoinDelayed(Message, frozen=True):
+    """The leader to a node that asked to join: not for so many seconds yet, for you were removed while you ran."""
+
+    boot_id: str
+    seconds: float
+
+
 class Configured(Message, frozen=True):
     """A member to the leader: I am configured, call me online. Repeated until the view says so."""
 
@@ -136,15 +191,18 @@ class Configured(Message, frozen=True):
 
 
 class Leave(Message, frozen=True):
-    """A member to the leader: I go offline in order. Repeated until the leader says `Removed`."""
+    """A member to the leader: I go offline in order. Repeated until the leader says `Removed`.
+
+    From a boot that was just told `Removed`, once: I am none any more, and I run.
+    """
 
     boot_id: str
 
 
 class Removed(Message, frozen=True):
-    """The leader to a node that acts as a member and is none: your boot id was removed and will not return.
+    """To a node that acts as a member and is none: your boot id was removed and will not return.
 
-    Sent once with the view that removes it, and as the answer to whatever the removed boot sends later.
+    Sent by the leader once with the view that removes it, and by whomever the removed boot talks to later.
     """
 
     boot_id: str
@@ -152,18 +210,32 @@ class Removed(Message, frozen=True):
 
 
 class ViewsAnnounced(Message, frozen=True):
-    """The leader to a member or joiner: committed views in order, the first following what it holds.
+    """Committed views in order, the first following what the hearer holds.
 
-    Sent with each new view, and again when a heartbeat shows that the hearer lags. Views already held are
-    skipped. `whole`: these are all views there are, so one that lags behind the first of them starts anew
-    there.
+    Sent by the leader with each new view, passed on down the tree of `relay.py` if `relay`, and sent by anybody to
+    whom a heartbeat shows that the other one lags. Views already held are skipped. `whole`: the first of them is the
+    whole list and the oldest there is, so one that lags behind it starts anew there.
     """
 
-    views: tuple[View, ...]
+    views: tuple[Step, ...]
     whole: bool = False
+    relay: bool = False
 
 
-LivenessMessage = Heartbeat | HeartbeatAck | Alert | Join | JoinRefused | Configured | Leave | Removed | ViewsAnnounced
+LivenessMessage = (
+    Heartbeat
+    | HeartbeatAck
+    | ProbeKey
+    | Alert
+    | Look
+    | Join
+    | JoinRefused
+    | JoinDelayed
+    | Configured
+    | Leave
+    | Removed
+    | ViewsAnnounced
+)
 
 
 # --- asked by clients ---------------------------------------------------------------------------------------
@@ -177,6 +249,10 @@ class Views(msgspec.Struct, frozen=True):
     """The last `last` views this node knows, oldest first."""
 
     last: int = 10
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Which paths this node sees, to those whom it observes and from those who observe it."""
 
 
 class ConfiguredQ(msgspec.Struct, frozen=True):
@@ -194,6 +270,12 @@ class PeerDown(msgspec.Struct, frozen=True):
     """The bus lost its link to a node: a reason to look at once, not yet to accuse."""
 
     node: int
+
+
+class Adapters(msgspec.Struct, frozen=True):
+    """The adapters of the cluster's nodes: for each its number and ADDRESS/PREFIX of each (no nodes: not known)."""
+
+    nodes: tuple[tuple[int, tuple[str, ...]], ...]
 
 
 class TasksChecked(msgspec.Struct, frozen=True):

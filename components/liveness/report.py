@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .messages import Member
+from .networks import Networks
 from .peers import Peers
 from .views import Chain
 
@@ -62,9 +63,13 @@ def views_list(chain: Chain, last: int) -> list[dict[str, Any]]:
 
 
 def peers_list(peers: Peers, now: float) -> list[dict[str, Any]]:
-    """What this node thinks of each peer, by number."""
-    told = [{"number": peer.number, "state": peer.opinion, "silent_s": round(now - peer.heard, 3)} for peer in peers]
-    return sorted(told, key=lambda peer: int(peer["number"]))
+    """What this node thinks of each node that it observes, by number: as it is on the best of its networks."""
+    order = ("alive", "probed", "suspect")
+    best: dict[int, tuple[int, float]] = {}
+    for peer in peers:
+        thought = (order.index(peer.opinion), now - peer.heard)
+        best[peer.number] = min(best.get(peer.number, thought), thought)
+    return [{"number": n, "state": order[place], "silent_s": round(s, 3)} for n, (place, s) in sorted(best.items())]
 
 
 def status(
@@ -79,6 +84,8 @@ def status(
     peers: Peers,
     tasks_failed: tuple[str, ...],
     late_steps: int,
+    networks: Networks,
+    waits: float,
 ) -> dict[str, Any]:
     """Everything a person or another component asks of the liveness of one node."""
     epoch, node = leader
@@ -90,8 +97,10 @@ def status(
         "leader": {"epoch": epoch, "node": node or None},
         "leading": leading,
         "since_s": round(now - view_at, 3),
-        "suspects": list(peers.suspects),
+        "suspects": sorted({p.number for p in peers if peers.dead(p.number)}),
+        "networks": {name: len(nodes) for name, nodes in networks.items() if name},
         "peers": peers_list(peers, now),
         "tasks_failed": list(tasks_failed),
         "late_steps": late_steps,
+        "waits_s": round(max(0.0, waits), 3),
     }

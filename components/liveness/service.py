@@ -1,7 +1,8 @@
 """Liveness on the bus: runs the machine, carries its messages, answers people and the DCM.
 
 Knows what the machine's effects mean on the bus and nothing of how it decides. Messages between nodes are the
-verb `message`; system entries go through `registry/client.py`. What other parties need is published:
+verb `message`, probes that name a network are datagrams (`probes.py`); system entries go through
+`registry/client.py`. What other parties need is published:
 `liveness.view`, and `liveness.removed` / `liveness.refused`, again and again until the DCM stops this process,
 since an event may be missed.
 """
@@ -12,6 +13,7 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,28 @@ from ...bus.driver import Background, Driver, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC, Role
 from ...bus.service import Request, verb
-from ...errors import ConnectionLost, CoveyError, Denied, NotImplementedYet, Timeout
+from ...errors import ConnectionLost, CoveyError, Denied, NotFound, Timeout
 from ..registry.client import SystemLog, leading_from, read_nodes
 from ..registry.messages import LEADING_TOPIC, AppendSystem, ReadSystem
 from .machine import LivenessMachine
 from .messages import (
+    Adapters,
     ClockRead,
     ConfiguredQ,
+    Heartbeat,
+    HeartbeatAck,
     LeaveQ,
     LivenessMessage,
     PeerDown,
+    ProbeKey,
+    Seen,
     Status,
     TasksChecked,
     Views,
 )
+from .networks import DEFAULT, Networks
+from .probes import Probes
+from .seen import Sight, paths
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,6 +56,15 @@ REPEAT = 1.0
 
 CHECK_EVERY = 3
 """Intervals between two rounds of liveness tasks: often enough for their limit, rare enough for a disk's sake."""
+
+LOOK_AGAIN, LOOK_SOON = 10.0, 0.2
+"""Seconds between two looks at the local configuration, for adapters that changed, and while a member is missing."""
+
+SEEN_TIME = 2.0
+"""Seconds within which a node has to say which paths it sees; what it does not say is known from the other end."""
+
+ASKED_AT_ONCE = 64
+"""Nodes asked at a time which paths they see."""
 
 _decoder = msgspec.msgpack.Decoder(LivenessMessage)
 
@@ -65,13 +84,19 @@ class LivenessService:
         self._background = Background()
         self._outbox = Outbox(context.bus)
         self._log = SystemLog(context.bus)
+        self._probes = Probes(local.node, self._hear_probe, self._tell_key, self._refused)
+        self._linked: set[int] = set()
+        self._networks: Networks = {}
+        self._look = asyncio.Event()
         self.joined = asyncio.Event()
 
     async def run(self) -> None:
         """Keep the machine going until cancelled; an error of the machine ends the component."""
         try:
+            self._take_adapters()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._driver.failed())
+                tasks.create_task(self._follow_adapters())
                 tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_leading())
                 tasks.create_task(self._hear_peers())
@@ -79,6 +104,7 @@ class LivenessService:
                 tasks.create_task(self._do_tasks())
         finally:
             self._driver.stop()
+            self._probes.close()
             await self._background.close()
 
     # --- verbs ----------------------------------------------------------------------------------------------------
@@ -87,7 +113,7 @@ class LivenessService:
     async def status(self) -> dict[str, Any]:
         """The view this node holds, whether it is quorate, who leads, and what it thinks of each peer."""
         found: dict[str, Any] = await self._driver.ask(Status())
-        return found
+        return {**found, "probes": dict(sorted(self._probes.counters.items()))}
 
     @verb()
     async def views(self, *, last: int = 10) -> list[dict[str, Any]]:
@@ -108,9 +134,40 @@ class LivenessService:
         return found
 
     @verb()
-    def paths(self, *, network: str = "") -> list[dict[str, Any]]:
-        """The state of the path between any two adapters."""
-        raise NotImplementedYet("the state of each path between adapters is not built yet (SPEC 10.1)")
+    async def seen(self) -> list[dict[str, Any]]:
+        """Which paths this node sees, to those whom it observes and from those who observe it; one end of `paths`."""
+        return [msgspec.structs.asdict(sight) for sight in await self._driver.ask(Seen())]
+
+    @verb()
+    async def paths(self, *, network: str = "") -> list[dict[str, Any]]:
+        """The state of the path between any two adapters of which one observes the other, as both ends see it.
+
+        `network` names one network; "default" those of all implicit subnetworks, which is all there are.
+        """
+        networks = dict(self._machine.networks)
+        if network and network != DEFAULT:
+            if network not in networks:
+                known = ", ".join(sorted(networks)) or "none"
+                raise NotFound(f"no network '{network}' is known here", f"networks: {known}")
+            networks = {network: networks[network]}
+        members = [member.number for member in self._machine.chain.members]
+        limit = asyncio.Semaphore(ASKED_AT_ONCE)
+        told = await asyncio.gather(*(self._ask_seen(number, limit) for number in members))
+        return paths(
+            {number: sights for number, sights in zip(members, told, strict=True) if sights is not None}, networks
+        )
+
+    async def _ask_seen(self, number: int, limit: asyncio.Semaphore) -> list[Sight] | None:
+        """Ask a node what it sees; None when it does not say."""
+        try:
+            if number == self._context.local.node:
+                return list(await self._driver.ask(Seen()))
+            async with limit:
+                found = await self._bus.call("liveness", "seen", node=number, timeout=SEEN_TIME)
+            return msgspec.convert(found, list[Sight])
+        except (CoveyError, msgspec.ValidationError) as problem:
+            log.debug("node %d does not say which paths it sees: %s", number, problem)
+            return None
 
     @verb(Role.COMPONENT)
     def message(self, request: Request, *, body: bytes) -> None:
@@ -118,6 +175,10 @@ class LivenessService:
         if request.service != self._context.name:
             raise Denied(f"'{request.source}' is not the liveness of a node, and only that may speak here")
         message = _decoder.decode(body)
+        if isinstance(message, ProbeKey):
+            if request.node in self._context.local.nodes or self._machine.chain.boot_id(request.node):
+                self._probes.learn(request.node, message.key)
+            return
         self._driver.feed(Received(Address("liveness", request.node), message, request.cause))
 
     # --- the machine's orders ---------------------------------------------------------------------------------------
@@ -127,8 +188,15 @@ class LivenessService:
             self._notified(effect)
         elif isinstance(effect, Send) and isinstance(effect.message, AppendSystem | ReadSystem):
             self._background.start(self._ask_log(effect.message, effect.cause), "views in the log")
+        elif (
+            isinstance(effect, Send) and isinstance(effect.message, Heartbeat | HeartbeatAck) and effect.message.network
+        ):
+            self._probes.send(effect.to.node, effect.message)
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
+            if self._networks != self._machine.networks:
+                self._place_probes()
+            self._look_if_missing()
 
     def _notified(self, notify: Notify) -> None:
         log.info("this node %s: %s", notify.what, notify.body)
@@ -150,6 +218,65 @@ class LivenessService:
         if answer is not None:
             self._driver.feed(Received(Address("registry"), answer, cause))
 
+    # --- probes ---------------------------------------------------------------------------------------------------
+
+    def _hear_probe(self, number: int, message: Heartbeat | HeartbeatAck) -> None:
+        self._driver.feed(Received(Address("liveness", number), message))
+
+    def _tell_key(self, number: int, key: bytes) -> None:
+        self._outbox.put(Send(Address("liveness", number), ProbeKey(key)))
+
+    def _refused(self, number: int) -> None:
+        """Nobody listens there. While the link to its broker stands it is this process alone that ended, and may come
+        back within everybody's patience."""
+        if number not in self._linked:
+            self._driver.feed(PeerDown(number))
+
+    def _take_adapters(self) -> None:
+        nodes = self._context.local.nodes
+        known = tuple((number, tuple(node.get("addresses", ()))) for number, node in sorted(nodes.items()))
+        self._driver.feed(Adapters(known))
+        self._place_probes()
+
+    def _place_probes(self) -> None:
+        self._networks = self._machine.networks
+        nodes = self._context.local.nodes
+        self._probes.configure(self._networks, {n: int(node.get("port", 0)) for n, node in nodes.items()}, nodes)
+
+    async def _follow_adapters(self) -> None:
+        """The local configuration has the nodes' adapters; a member that is not in it yet will be soon."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self._look.wait()
+                    await asyncio.sleep(LOOK_SOON)
+            known = self._context.local.nodes
+            self._greet_servers()
+            try:
+                await self._context.refresh()
+            except CoveyError as problem:
+                log.debug("the DCM does not tell the local configuration: %s", problem)
+                continue
+            if self._context.local.nodes != known:
+                self._take_adapters()
+            self._look_if_missing()
+
+    def _greet_servers(self) -> None:
+        """Registry servers judge by the end of the links between their brokers whether another one lives: those links
+        must be in use, also between two of many nodes that do not probe each other."""
+        servers = self._context.local.registry_servers
+        if self._context.local.node in servers:
+            for number in servers:
+                if number != self._context.local.node:
+                    self._probes.introduce(number)
+
+    def _look_if_missing(self) -> None:
+        known = self._context.local.nodes
+        if known and any(member.number not in known for member in self._machine.chain.members):
+            self._look.set()
+        else:
+            self._look.clear()
+
     # --- what this node learns --------------------------------------------------------------------------------------
 
     async def _hear_leading(self) -> None:
@@ -162,8 +289,13 @@ class LivenessService:
     async def _hear_peers(self) -> None:
         async with self._bus.subscribe(PEER_TOPIC) as events:
             async for event in events:
-                if event.body["state"] == "down" and not event.welcome:
-                    self._driver.feed(PeerDown(event.body["node"]))
+                node = event.body["node"]
+                if event.body["state"] == "up":
+                    self._linked.add(node)
+                else:
+                    self._linked.discard(node)
+                    if not event.welcome:
+                        self._driver.feed(PeerDown(node))
 
     async def _seek_leader(self) -> None:
         """The event may have come before we listened: ask while nobody is known."""

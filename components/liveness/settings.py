@@ -17,6 +17,8 @@ class Settings(msgspec.Struct, frozen=True):
     second and peer."""
     patience: int = 3
     """Intervals of silence before a peer is probed, 2 or more. Three: two lost in a row happen on a bad day."""
+    bad: int = 4
+    """Of the last ten probes so many lost are a reason to probe, too, though something is heard now and then."""
     probes: int = 3
     """Fast heartbeats that a silent peer gets, `probe_gap` apart."""
     probe_gap: float = 0.3
@@ -24,6 +26,19 @@ class Settings(msgspec.Struct, frozen=True):
     """A probed peer without an answer for so long is suspect. One second is the price of not accusing for a hiccup."""
     late: float = 0.5
     """A machine whose step came this much after its deadline was not running, so its silence proves nothing."""
+    unsure: float = 5.0
+    """For so long after such a step a node is unsure of what it says of others."""
+    doubt: float = 10.0
+    """A member about whom its observers do not agree for so long is put on trial. Ten: a line that is bad for a few
+    seconds mends itself, and who waits for the removal of others does not wait for ever."""
+    trial: float = 1.5
+    """How long a trial takes: the grace, and the time for the answers."""
+    first_wait: float = 5.0
+    """How long a node that was removed while it ran waits before it is let in again; twice as long each time."""
+    longest_wait: float = 300.0
+    """No wait is longer."""
+    forgiven: float = 600.0
+    """After so long without such a removal the waits begin anew."""
     batch: float = 0.1
     """What becomes ready within this time goes into one view, while several nodes come or anybody is going. Short, for
     a joining node waits it out."""
@@ -44,6 +59,11 @@ class Settings(msgspec.Struct, frozen=True):
     restart of the DCM takes."""
     kept: int = 256
     """Views kept at each node and in the log. A node that missed more is told to take the list as it is."""
+
+    def alert_every(self, members: int) -> float:
+        """Return the seconds after which an accusation is said again: in a large cluster with a dead network all have
+        one, and the leader is to hear a thousand a second at most."""
+        return self.interval * max(1.0, members / 1000)
 
     @classmethod
     def for_interval(cls, interval: float) -> Settings:

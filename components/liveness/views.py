@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from .messages import NO_VIEW, Member, View, ViewId
+from .messages import NO_VIEW, Member, Step, View, ViewId
 
 
 def digest(view: View) -> str:
@@ -36,6 +36,28 @@ def difference(old: Sequence[Member], new: Sequence[Member]) -> tuple[tuple[Memb
     return joined, tuple(m for m in old if m.boot_id not in after)
 
 
+def step_to(view: View, before: View | None) -> Step:
+    """Tell a view by what it changes in the one before; with None as the whole list."""
+    told = (view.id, view.previous, view.previous_hash, view.at, view.hash)
+    if before is None:
+        return Step(*told, view.members, whole=True)
+    held, now = set(before.members), {m.number for m in view.members}
+    put = tuple(m for m in view.members if m not in held)
+    return Step(*told, put, tuple(m.number for m in before.members if m.number not in now))
+
+
+def view_of(step: Step, before: View | None) -> View | None:
+    """Return the view that a step tells to one who holds `before`; None when it does not follow."""
+    if step.whole:
+        members = step.put
+    elif before is None or (step.previous, step.previous_hash) != (before.id, before.hash):
+        return None
+    else:
+        left = {m.number for m in step.put} | set(step.gone)
+        members = tuple(sorted([*(m for m in before.members if m.number not in left), *step.put]))
+    return View(step.id, step.previous, step.previous_hash, members, step.at, step.hash)
+
+
 class Chain:
     """The last views a node holds, oldest first, and the boot ids that left in them."""
 
@@ -44,6 +66,7 @@ class Chain:
         self.views: list[View] = []
         self.departed: dict[str, ViewId] = {}
         self._checked: View | None = None
+        self._boots: dict[int, str] = {}
 
     @property
     def last(self) -> View | None:
@@ -62,7 +85,7 @@ class Chain:
 
     def boot_id(self, number: int) -> str:
         """The boot id under which a node is in the newest view; empty when it is not."""
-        return next((m.boot_id for m in self.members if m.number == number), "")
+        return self._boots.get(number, "")
 
     def fits(self, view: View) -> bool:
         """Tell whether `view` is whole and follows the newest one. To an empty chain any whole view is a beginning."""
@@ -77,6 +100,7 @@ class Chain:
         for member in difference(self.members, view.members)[1]:
             self.departed[member.boot_id] = view.id
         self.views.append(view)
+        self._boots = {m.number: m.boot_id for m in view.members}
         if len(self.views) > self.kept:
             del self.views[0]
         while len(self.departed) > 8 * self.kept:
@@ -87,6 +111,7 @@ class Chain:
         for member in difference(self.members, view.members)[1]:
             self.departed[member.boot_id] = view.id
         self.views.clear()
+        self._boots = {}
 
     def since(self, held: ViewId) -> tuple[View, ...]:
         """Return the views after the one with id `held`; all, if that one is not in the chain."""
@@ -94,6 +119,17 @@ class Chain:
             if self.views[position].id == held:
                 return tuple(self.views[position + 1 :])
         return tuple(self.views)
+
+    def steps(self, held: ViewId) -> tuple[tuple[Step, ...], bool]:
+        """Return what follows the view with id `held`, as steps, and whether they begin with the whole list."""
+        views = self.since(held)
+        whole = bool(views) and views[0].previous != held
+        before = self.views[-len(views) - 1] if views and not whole and len(views) < len(self.views) else None
+        steps = []
+        for view in views:
+            steps.append(step_to(view, before))
+            before = view
+        return tuple(steps), bool(steps) and steps[0].whole
 
     def change(self, view: View) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
         """Return who joined and who left with a view of the chain; nobody when what was before is not kept."""

@@ -88,6 +88,28 @@ def test_bench_size_finds_all_keys_again() -> None:
 
 
 @pytest.mark.cluster
+def test_bench_liveness_kills_a_node_and_all_others_know() -> None:
+    found = run(
+        "liveness.py",
+        "--nodes",
+        "2",
+        "--simulated",
+        "30",
+        "--kills",
+        "1",
+        "--seconds",
+        "1",
+        "--serf-port",
+        "0",
+        "--json",
+    )
+    (covey,) = found["covey"]
+    assert 0 < covey["first"]["min"] <= covey["all"]["max"] and covey["messages"]["max"] > 0
+    assert "not wanted" in found["not_measured"]["serf"]
+    assert found["simulated"][0]["10 % killed"]["removed"] == 3
+
+
+@pytest.mark.cluster
 def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
     found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--json")
     assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]

@@ -112,8 +112,9 @@ async def test_a_node_leaves_in_order_and_the_leader_outlives_its_own_process(fo
 async def test_who_may_ask_what(folder: Path) -> None:
     async with cluster(folder, 1) as nodes:
         async with user(nodes[0]) as bus:
-            with pytest.raises(errors.NotImplementedYet, match=r"SPEC 10\.1"):
-                await bus.call("liveness", "paths", network="default")
+            assert await bus.call("liveness", "paths", network="default") == []
+            with pytest.raises(errors.NotFound, match="no network 'east'"):
+                await bus.call("liveness", "paths", network="east")
         async with user(nodes[0], "groups") as bus:
             forged = msgspec.msgpack.encode(Removed("b1", (9, 9)))
             with pytest.raises(errors.Denied, match="not the liveness of a node"):

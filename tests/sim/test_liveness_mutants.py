@@ -6,15 +6,22 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from covey.bus.simulation import Link, SimulationFailure
-from covey.components.liveness import leader, machine
+from covey.components.liveness import accusations, leader, machine
+from covey.components.liveness.backoff import Backoff
 from covey.components.liveness.beats import Beats
+from covey.components.liveness.cut import cut
+from covey.components.liveness.doubts import Doubts
 from covey.components.liveness.leader import Leader
 from covey.components.liveness.machine import LivenessMachine
+from covey.components.liveness.messages import Join
 from covey.components.liveness.peers import Peers
-from covey.components.liveness.views import Chain
+from covey.components.liveness.views import Chain, make, step_to, view_of
+from covey.components.registry.messages import AppendSystem, SystemAppended
 from liveness_cluster import Cluster
+from liveness_script import Script
 from liveness_storm import storm
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -26,23 +33,28 @@ def announce_before_the_log_has_it(patch: pytest.MonkeyPatch) -> None:
     def mutant(self: Leader, now: float) -> None:
         say(self, now)
         if self.proposal is not None and not self.reads:
-            announced = leader.ViewsAnnounced((self.proposal,))
+            announced = leader.ViewsAnnounced((step_to(self.proposal, self.chain.last),))
             self.orders += [(m.number, announced) for m in self.proposal.members if m.number != self.number]
 
     patch.setattr(Leader, "_say", mutant)
 
 
 def believe_the_log_without_reading_back(patch: pytest.MonkeyPatch) -> None:
-    make = Leader.__init__
+    read = Leader.read
 
-    def mutant(self: Leader, *arguments: Any) -> None:
-        make(self, *arguments)
-        self.chain.views.clear()
+    def mutant(self: Leader, came: Any) -> Any:
+        steps = read(self, came)
+        self.certain = True
+        return steps
 
-    patch.setattr(Leader, "__init__", mutant)
+    patch.setattr(Leader, "read", mutant)
 
 
 def take_views_that_do_not_fit(patch: pytest.MonkeyPatch) -> None:
+    def mutant(step: Any, before: Any) -> Any:
+        return view_of(msgspec.structs.replace(step, previous=before.id, previous_hash=before.hash), before)
+
+    patch.setattr(machine, "view_of", lambda step, before: mutant(step, before) if before else view_of(step, before))
     patch.setattr(Chain, "fits", lambda self, view: True)
 
 
@@ -55,14 +67,41 @@ def let_departed_boot_ids_return(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_accuser_is_enough(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leader, "cut", lambda members, accusers, own: set(accusers) - {own})
+    patch.setattr(accusations, "cut", lambda observers, accusers, own, unsure: {n for n, _ in accusers} - {own})
 
 
 def all_of_the_others_are_needed(patch: pytest.MonkeyPatch) -> None:
-    def mutant(members: list[int], accusers: dict[int, set[int]], own: int) -> set[int]:
-        return {n for n, who in accusers.items() if n != own and len(who) == len(members) - 1}
+    def mutant(observers: Any, accusers: dict[tuple[int, str], set[int]], own: int, unsure: Any) -> set[int]:
+        return {n for (n, net), who in accusers.items() if n != own and len(who) == len(observers[net][n])}
 
-    patch.setattr(leader, "cut", mutant)
+    patch.setattr(accusations, "cut", mutant)
+
+
+def a_dead_adapter_is_a_dead_node(patch: pytest.MonkeyPatch) -> None:
+    def mutant(observers: Any, accusers: dict[tuple[int, str], set[int]], own: int, unsure: Any) -> set[int]:
+        found: set[int] = set()
+        for network in observers:
+            there = {place: who for place, who in accusers.items() if place[1] == network}
+            found |= cut({network: observers[network]}, there, own, unsure)
+        return found
+
+    patch.setattr(accusations, "cut", mutant)
+
+
+def no_trials(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Doubts, "due", lambda self, now: [])
+
+
+def condemned_without_the_leader_looking(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Peers, "dead", lambda self, number: True)
+
+
+def nobody_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backoff, "until", lambda self, number: 0.0)
+
+
+def word_is_passed_on_as_new(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LivenessMachine, "_word", property(lambda self: (self.leader[0], 0.0) if self.quorate else (0, 0.0)))
 
 
 def no_probes_before_suspicion(patch: pytest.MonkeyPatch) -> None:
@@ -102,20 +141,20 @@ def the_removed_are_not_told(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_removal_a_view(patch: pytest.MonkeyPatch) -> None:
-    whole = leader.cut
-    patch.setattr(leader, "cut", lambda *arguments: set(sorted(whole(*arguments))[:1]))
+    whole = accusations.cut
+    patch.setattr(accusations, "cut", lambda *arguments: set(sorted(whole(*arguments))[:1]))
 
 
 def the_order_of_a_set(patch: pytest.MonkeyPatch) -> None:
     """Stands for iteration in hash order: what differs from run to run."""
     chance = Random()
 
-    def mutant(self: LivenessMachine) -> list[int]:
-        numbers = [peer.number for peer in self.peers]
-        chance.shuffle(numbers)
-        return numbers
+    def mutant(self: Peers) -> Any:
+        found = list(self._peers.values())
+        chance.shuffle(found)
+        return iter(found)
 
-    patch.setattr(LivenessMachine, "_all_peers", mutant)
+    patch.setattr(Peers, "__iter__", mutant)
 
 
 # --- what catches them ----------------------------------------------------------------------------------------------
@@ -165,12 +204,15 @@ def a_stopped_leader() -> None:
     assert cluster.left() == []
 
 
-def lost_announcements() -> None:
-    cluster = Cluster(1, 3, link=Link(loss=0.3))
-    cluster.settle(15)
-    for _ in range(8):
-        cluster.world.restart(3)
-        cluster.settle(20)
+def a_lost_announcement() -> None:
+    """Who missed a view does not take the one after it, and has all in the end."""
+    node = Script(2)
+    node.leading(1, 1)
+    node.announce(node.view(1, 2, 3))
+    second, third = node.view(1, 2, 3, 4), node.view(1, 2, 4)
+    node.announce(third)
+    node.announce(second, third)
+    assert [told.id for told in node.published()] == [(1, 1), (1, 2), (1, 3)]
 
 
 def a_quick_restart_with_the_join_lost() -> None:
@@ -193,6 +235,15 @@ def a_partition() -> None:
     cluster.settle(30)
 
 
+def a_cut_off_pair() -> None:
+    """Two members that only hear each other must not take each other's word for the leader's."""
+    cluster = Cluster(1, 5)
+    cluster.settle(5)
+    cluster.world.partition([4, 5], [1, 2, 3])
+    cluster.world.run(9)
+    assert not cluster.machine(4).quorate and not cluster.machine(5).quorate
+
+
 def a_late_join_message() -> None:
     """A join that was doubled and delayed arrives when its boot id is long gone."""
     cluster = Cluster(1, 3, link=Link(duplicate=0.5, reorder=0.5, late=12.0))
@@ -211,10 +262,64 @@ def the_same_twice() -> None:
     assert len(digests) == 1
 
 
+def a_process_restarted_within_its_reign() -> None:
+    """Its predecessor had proposed another view of the same number, and the log took that one."""
+    node = Script(1)
+    node.leading(1, 1)
+    node.load(1)
+    node.hear(2, Join("b2", "n2"))
+    node.wait(0.15)
+    theirs = make(None, 1, [node.proposed().members[0]], 5.0)
+    node.log.append(msgspec.msgpack.encode(step_to(theirs, None)))
+    (asked,) = {entry.id for entry in node.sent(AppendSystem)}
+    node.take()
+    node.hear(1, SystemAppended(asked, 1, 1), "registry")
+    assert node.published() == []
+
+
+def one_of_two_networks_dead() -> None:
+    cluster = Cluster(1, 4, networks=2)
+    cluster.settle(5)
+    for number in (1, 2, 3):
+        cluster.world.cut(number, 4, network="10.1.0.0/16")
+    cluster.world.run(20)
+    assert cluster.left() == []
+
+
+def a_dead_node_whom_one_mute_member_does_not_accuse() -> None:
+    """Node 4 cannot tell the leader what it thinks, so of the four observers of node 5 only three accuse it."""
+    cluster = Cluster(1, 5)
+    cluster.settle(5)
+    cluster.world.cut(4, 1, one_way=True)
+    cluster.world.crash(5, power=True)
+    cluster.world.eventually(lambda: not cluster.machine(2).chain.boot_id(5), 20, "node 5 is out")
+    assert [boot for _, boot in cluster.left()] == ["n5.1"]
+
+
+def a_member_whom_most_do_not_hear_but_the_leader_does() -> None:
+    cluster = Cluster(1, 5)
+    cluster.settle(5)
+    for number in (2, 3, 4):
+        cluster.world.cut(5, number)
+    cluster.world.run(30)
+    assert cluster.left() == []
+
+
+def a_member_that_comes_and_goes() -> None:
+    cluster = Cluster(1, 4)
+    cluster.settle(5)
+    for _ in range(8):
+        cluster.world.partition([4], [1, 2, 3])
+        cluster.world.run(10)
+        cluster.world.heal()
+        cluster.world.run(10)
+    assert len(cluster.left()) <= 5
+
+
 CASES: list[tuple[Plant, Callable[[], None]]] = [
     (announce_before_the_log_has_it, storms),
-    (believe_the_log_without_reading_back, storms),
-    (take_views_that_do_not_fit, lost_announcements),
+    (believe_the_log_without_reading_back, a_process_restarted_within_its_reign),
+    (take_views_that_do_not_fit, a_lost_announcement),
     (let_departed_boot_ids_return, a_late_join_message),
     (one_accuser_is_enough, a_one_way_cut),
     (all_of_the_others_are_needed, two_crash_at_once),
@@ -226,6 +331,11 @@ CASES: list[tuple[Plant, Callable[[], None]]] = [
     (the_removed_are_not_told, a_partition),
     (one_removal_a_view, two_crash_at_once),
     (the_order_of_a_set, the_same_twice),
+    (a_dead_adapter_is_a_dead_node, one_of_two_networks_dead),
+    (no_trials, a_dead_node_whom_one_mute_member_does_not_accuse),
+    (condemned_without_the_leader_looking, a_member_whom_most_do_not_hear_but_the_leader_does),
+    (nobody_waits, a_member_that_comes_and_goes),
+    (word_is_passed_on_as_new, a_cut_off_pair),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from covey.bus.machine import Effect, Publish, Received, Send
 from covey.bus.simulation import Birth, Link, Occurrence, World
 from covey.components.liveness.machine import LivenessMachine
-from covey.components.liveness.messages import ConfiguredQ, PeerDown, View
+from covey.components.liveness.messages import Adapters, ConfiguredQ, PeerDown, View
 from covey.components.liveness.settings import Settings
 from covey.components.registry import entries, records
 from covey.components.registry.agent import AgentMachine
@@ -30,6 +30,16 @@ from covey.components.registry.messages import (
 from covey.components.registry.recovery import recover
 from covey.components.registry.settings import Settings as RegistrySettings
 from registry_world import loaded_from
+
+
+def adapters(n: int, networks: int) -> dict[int, tuple[str, ...]]:
+    """Return the addresses of `n` nodes with one adapter on each of so many networks; none for no networks."""
+    if not networks:
+        return {}
+    return {
+        node: tuple(f"10.{net}.{node // 250}.{node % 250 + 1}/16" for net in range(1, networks + 1))
+        for node in range(1, n + 1)
+    }
 
 
 class MovingLog:
@@ -111,11 +121,13 @@ class Cluster:
         settings: Settings | None = None,
         rejoin: bool = True,
         machine: type[LivenessMachine] = LivenessMachine,
+        networks: int = 0,
     ) -> None:
         self.world = World(seed, link=link, peer_down={"liveness": PeerDown})
         self.settings = settings or Settings()
         self.machine_class = machine
         self.rejoin = rejoin
+        self.adapters = adapters(n, networks)
         self.log = MovingLog(list(moving))
         self.views: dict[int, View] = {}
         self.first_seen: dict[int, float] = {}
@@ -131,7 +143,10 @@ class Cluster:
     # --- building -------------------------------------------------------------------------------------------------
 
     def liveness(self, birth: Birth) -> LivenessMachine:
-        return self.machine_class(birth.node, birth.boot_id, f"n{birth.node}", self.settings, birth.now)
+        machine = self.machine_class(birth.node, birth.boot_id, f"n{birth.node}", self.settings, birth.now)
+        if self.adapters:
+            self.world.feed(birth.node, "liveness", Adapters(tuple(self.adapters.items())))
+        return machine
 
     def registry(self, birth: Birth) -> Any:
         if self.log.servers:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from covey.bus.machine import Address, Asked, Effect, Message, Notify, Publish, Received, Reply, Send
 from covey.components.liveness.machine import LivenessMachine
-from covey.components.liveness.messages import Heartbeat, HeartbeatAck, Join, Member, View, ViewsAnnounced
-from covey.components.liveness.views import make
+from covey.components.liveness.messages import Heartbeat, HeartbeatAck, Join, Member, Step, View, ViewsAnnounced
+from covey.components.liveness.views import make, step_to, view_of
 from covey.components.registry.messages import AppendSystem, Leading, ReadSystem, SystemAppended, SystemRead
 
 
@@ -60,7 +60,11 @@ class Script:
         return self.views[-1]
 
     def announce(self, *views: View, source: int = 1, whole: bool = False) -> None:
-        self.hear(source, ViewsAnnounced(views, whole))
+        steps = []
+        for view in views:
+            before = self.views[self.views.index(view) - 1] if view in self.views[1:] else None
+            steps.append(step_to(view, before if steps or not whole else None))
+        self.hear(source, ViewsAnnounced(tuple(steps), whole))
 
     def beat(self, node: int, *, boot: str = "", leads: int = 0, view: Any = None) -> None:
         self.hear(node, Heartbeat(boot or f"b{node}", view or self.machine.chain.id, 1, leads))
@@ -72,7 +76,10 @@ class Script:
         ]
         for node, beat in beats:
             if node in nodes:
-                self.hear(node, HeartbeatAck(boot or f"b{node}", self.machine.chain.id, beat.beat, leads))
+                ack = HeartbeatAck(
+                    boot or f"b{node}", self.machine.chain.id, beat.beat, leads, beat.network, epoch=leads
+                )
+                self.hear(node, ack)
 
     def peers_alive(self, seconds: float, *nodes: int, leads: int = 0) -> None:
         """Let time pass while these nodes answer; the first of them leads, if `leads`."""
@@ -131,4 +138,7 @@ class Script:
 
     def proposed(self) -> View:
         """Return the view it last asked the log to append."""
-        return msgspec.msgpack.decode(self.sent(AppendSystem)[-1].body, type=View)
+        step = msgspec.msgpack.decode(self.sent(AppendSystem)[-1].body, type=Step)
+        view = view_of(step, self.machine.chain.last)
+        assert view is not None
+        return view

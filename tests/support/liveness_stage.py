@@ -28,7 +28,7 @@ class Stage:
         self.seen: list[tuple[float, str]] = []
         self.views: dict[str, list[int]] = {}
         self.quorate: dict[int, bool] = {}
-        self.accused: dict[int, tuple[int, ...]] = {}
+        self.accused: dict[int, tuple[str, ...]] = {}
         self.since = 0.0
 
     @property
@@ -122,10 +122,12 @@ class Stage:
             elif isinstance(effect, Publish) and isinstance(effect.body, ViewChanged):
                 self.view_changed(number, effect.body)
             elif isinstance(effect, Send) and isinstance(effect.message, Alert):
-                suspects = effect.message.suspects
+                suspects = tuple(
+                    f"{each.number}{each.network and f' on {each.network}'}" for each in effect.message.suspects
+                )
                 if self.accused.get(number, ()) != suspects:
                     self.accused[number] = suspects
-                    whom = ", ".join(map(str, suspects)) or "nobody any more"
+                    whom = ", ".join(suspects) or "nobody any more"
                     self.say(f"node {number} accuses {whom}")
 
     def view_changed(self, number: int, body: ViewChanged) -> None:

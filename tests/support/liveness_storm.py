@@ -25,7 +25,7 @@ def storm(seed: int, machine: type[LivenessMachine] = LivenessMachine, **nemesis
     n = (3, 5, 7, 4)[seed % 4]
     moving = () if seed % 2 else (1, 2, 3)
     link = Link(loss=0.02 * (seed % 3 == 0), duplicate=0.02, reorder=0.05)
-    cluster = Cluster(seed, n, moving=moving, link=link, machine=machine)
+    cluster = Cluster(seed, n, moving=moving, link=link, machine=machine, networks=2 * (seed % 4 == 1))
     cluster.settle(10)
     Nemesis(cluster.world, FAULTS_LAST, **nemesis)
     cluster.world.run(FAULTS_LAST + 0.001)

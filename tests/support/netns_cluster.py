@@ -62,16 +62,20 @@ class NetNode(Node):
 
 
 class NetCluster(Cluster):
-    """Nodes with one network between them."""
+    """Nodes with one network between them, or several: 10.78.1.0/24, 10.78.2.0/24 and so on."""
 
-    def __init__(self, nodes: int, servers: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, nodes: int, servers: int, environment: Mapping[str, str] | None = None, networks: int = 1
+    ) -> None:
         self.servers = servers
+        self.networks = range(1, networks + 1)
         self.folder = Path(tempfile.mkdtemp(prefix="cv", dir="/tmp"))
         self._nodes = []
         self.spaces = {number: f"cv{os.getpid()}r{number}" for number in range(nodes + 1)}
         self._cut: list[tuple[list[str], list[str]]] = []
         for number in range(1, nodes + 1):
-            node = NetNode(number, self.folder, [f"{NET}.{number}/24"], PORT, "inline", environment or {})
+            adapters = [f"10.78.{network}.{number}/24" for network in self.networks]
+            node = NetNode(number, self.folder, adapters, PORT, "inline", environment or {})
             node.namespace = self.spaces[number]
             self._nodes.append(node)
 
@@ -81,14 +85,17 @@ class NetCluster(Cluster):
         for name in self.spaces.values():
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", switch, "link", "add", "br0", "type", "bridge")
-        ip("-n", switch, "link", "set", "br0", "up")
-        for node in self:
-            name, port = self.spaces[node.number], f"p{node.number}"
-            ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("-n", switch, "link", "set", port, "master", "br0", "up")
-            ip("-n", name, "addr", "add", f"{NET}.{node.number}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
+        for network in self.networks:
+            bridge, adapter = f"br{network - 1}", f"eth{network - 1}"
+            ip("-n", switch, "link", "add", bridge, "type", "bridge")
+            ip("-n", switch, "link", "set", bridge, "up")
+            for node in self:
+                name = self.spaces[node.number]
+                port = f"p{node.number}" if network == 1 else f"p{node.number}n{network}"
+                ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", adapter, "netns", name)
+                ip("-n", switch, "link", "set", port, "master", bridge, "up")
+                ip("-n", name, "addr", "add", f"10.78.{network}.{node.number}/24", "dev", adapter)
+                ip("-n", name, "link", "set", adapter, "up")
         super().up()
 
     def close(self) -> None:
@@ -105,6 +112,10 @@ class NetCluster(Cluster):
     def lose(self, node: Node) -> None:
         """Nothing leaves or reaches a node any more, and it sees no reason."""
         self._break(["link", "set", f"p{node.number}", "nomaster"], ["link", "set", f"p{node.number}", "master", "br0"])
+
+    def cut_network(self, network: int) -> None:
+        """A network carries nothing any more, and no node sees a reason."""
+        self._break(["link", "set", f"br{network - 1}", "down"], ["link", "set", f"br{network - 1}", "up"])
 
     def part(self, *nodes: Node) -> None:
         """These nodes do not reach one another any more, all others they do."""
