@@ -241,7 +241,7 @@ async def test_a_tap_shows_what_passes_directly_and_costs_nothing_when_it_is_off
         await servers.up()
         await all_direct(servers)
         copies = [Passed(node, "bus.tap_show") for node in servers.nodes]
-        filter = [{"field": "topic", "operator": "=~", "value": "registry.message*"}]
+        filter = 'topic =~ "registry.message*"'
         for number in (1, 2):
             bus = servers[number].bus
             tap = (await bus.call("bus", "tap_attach", filter=filter, payload=True))["tap"]
