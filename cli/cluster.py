@@ -255,7 +255,7 @@ def wait_for(predicate: Callable[[dict[str, Any]], bool]) -> int:
     """
 
     def state(data: dict[str, Any]) -> str:
-        nodes = ", ".join(f"{node['name']} {node['state']}" for node in data["nodes"])
+        nodes = ", ".join(f"{node['name']} {node['state']}" for node in data["nodes"]) or "this node is in no cluster"
         return f"{nodes}; registry {data['registry']['phase']}; {'' if data['quorate'] else 'not '}quorate"
 
     def ask(session: Session) -> Any:

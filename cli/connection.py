@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 """How long a daemon may take to greet a command; one that is stopped or hung does not answer at all."""
 
-OUTSIDE = "`covey cluster define NAME` makes one here, `covey node define` on a member takes this node in"
+OUTSIDE = (
+    "`covey cluster define NAME` makes one here, `covey node define` on a member takes this node in, "
+    "`covey node move --to CLUSTER` goes to one that `covey cluster ls` shows"
+)
 """What to do with a node that is in no cluster."""
 
 ONLINE_ONLY = frozenset({"registry", "liveness", "groups", "resources"})

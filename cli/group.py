@@ -196,7 +196,9 @@ def state(name: str, value: str | None) -> int:
 )
 @click.argument("name")
 @click.argument("text")
-@click.option("--phases", type=click.IntRange(min=1), default=1, show_default=True, help="Rounds of votes at most.")
+@click.option(
+    "--phases", type=click.IntRange(min=1), default=1, show_default=True, help="Rounds of votes at most, 1 to 5."
+)
 @click.option(
     "--default",
     type=click.Choice(("approve", "reject")),

@@ -10,7 +10,7 @@ import difflib
 from typing import Any
 
 from ..errors import Ambiguous, NotDefined, NotFound
-from .connection import Session
+from .connection import OUTSIDE, Session
 
 
 async def node_number(session: Session, typed: str | None) -> int:
@@ -18,7 +18,7 @@ async def node_number(session: Session, typed: str | None) -> int:
     if typed is None:
         here = session.bus.node.number
         if here == 0:
-            raise NotDefined("this node is in no cluster", "name a node, or use `covey cluster define NAME` first")
+            raise NotDefined("this node is in no cluster", OUTSIDE)
         return here
     if typed.isdecimal():
         return int(typed)

@@ -215,7 +215,7 @@ def _defined(data: dict[str, Any]) -> list[Block]:
 @click.argument("node", required=False)
 @click.option("--to", required=True, metavar="CLUSTER", help="A cluster that the node is defined to: its name or id.")
 @click.option("--force", is_flag=True, help="Though the cluster that the node leaves loses its quorum by it.")
-@click.option("--wait/--no-wait", default=True, help="Return when it is over, or when it has begun.")
+@click.option("--wait/--no-wait", default=True, help="Return when it is over (the default), or when it has begun.")
 def move(node: str | None, to: str, force: bool, wait: bool) -> int:
     """Move a node to another of its clusters, without restarting its processes. Without NODE, this one.
 
@@ -228,6 +228,8 @@ def move(node: str | None, to: str, force: bool, wait: bool) -> int:
         number = await node_number(session, node) if node is not None else None
         elsewhere = number not in (None, session.bus.node.number)
         begun = await session.call("dcm", "node_move", to=to, force=force, wait=False, number=number)
+        if elsewhere:
+            note(f"it has begun and goes on without this cluster; its end: `covey node ls` on a node of {to}")
         return begun if elsewhere or not wait else await _until_moved(session)
 
     return answer(ask, _moved, timeout=90)

@@ -46,7 +46,8 @@ def status() -> int:
     """Show whether the registry takes writes, and how its servers are.
 
     The phase goes from offline over stale and reads to writes; `closed because` says what is missing. The incarnation
-    (generation, epoch, index) says how new a copy is, and `tolerates` how many servers may be lost at present. Of each
+    (generation, epoch, index) says how new a copy is, and `tolerates` how many of
+    the servers may be away at a time, those that are away now included. Of each
     server: whether it is the primary, a follower, a learner that is being filled, damaged or offline, how new its copy
     is, and how many entries it lacks. `direct links` are those of the server that answers: to whom it speaks over a
     connection of their own, and to whom by the brokers.
@@ -63,7 +64,7 @@ def registry_blocks(data: dict[str, Any]) -> list[Block]:
         ("revision", data.get("revision")),
         ("incarnation", ".".join(str(part) for part in data.get("incarnation") or ())),
         ("primary", data.get("primary") or None),
-        ("tolerates", _losses(data["tolerates"]) if "tolerates" in data else None),
+        ("tolerates", _losses(data) if "tolerates" in data else None),
         ("direct links", _links(data.get("direct") or ())),
     ]
     blocks: list[Block] = [Fields([(name, value) for name, value in pairs if value is not None])]
@@ -83,8 +84,11 @@ def _links(ways: Sequence[dict[str, Any]]) -> str | None:
     return "; ".join(told) or None
 
 
-def _losses(number: int) -> str:
-    return "no loss of a server" if number == 0 else f"the loss of {number} server{'s' if number > 1 else ''}"
+def _losses(data: dict[str, Any]) -> str:
+    if (number := data["tolerates"]) == 0:
+        return "no loss of a server"
+    away = sum(server.get("state") == "offline" for server in data.get("servers", []))
+    return f"the loss of {number} server{'s' if number > 1 else ''}" + (f"; {away} offline now" if away else "")
 
 
 @command.verb("get", examples=["covey registry get /app/greeting", "covey registry get /nodes/1 -o json"])

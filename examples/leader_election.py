@@ -6,6 +6,7 @@ Run it several times, on any nodes of a cluster, and end one of them: python lea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import covey
@@ -24,4 +25,8 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(sys.argv[1:] or ["example.leader"])))
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: the group has been left
+        try:
+            asyncio.run(main(*(sys.argv[1:] or ["example.leader"])))
+        except covey.CoveyError as problem:
+            sys.exit(f"{problem}")

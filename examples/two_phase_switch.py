@@ -7,6 +7,7 @@ any setting that is no number) rejects it, and nobody switches; the same if one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import covey
@@ -45,4 +46,8 @@ async def switch(setting: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(switch(sys.argv[1]) if sys.argv[1:] else member())
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: the group has been left
+        try:
+            asyncio.run(switch(sys.argv[1]) if sys.argv[1:] else member())
+        except covey.CoveyError as problem:
+            sys.exit(f"{problem}")

@@ -116,7 +116,8 @@ class Home:
         """Return the current cluster's local configuration; NotDefined when there is none."""
         if self.replica is None:
             why = f": {self.problem}" if self.problem else ""
-            raise NotDefined(f"this node is defined to no cluster{why}", "use `covey cluster define` or `node define`")
+            hint = "use `covey cluster define`, `node define`, or `node move --to` one that `cluster ls` shows"
+            raise NotDefined(f"this node is in no cluster{why}", hint)
         return self.replica
 
     @property

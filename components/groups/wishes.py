@@ -41,8 +41,10 @@ def check(question: Wish, exists: bool, groups: int, settings: Settings) -> None
 
 def _check_terms(terms: Terms, settings: Settings) -> None:
     if not (1 <= terms.phases <= settings.phases and 0 < terms.deadline <= settings.deadline_at_most):
-        limits = f"1 to {settings.phases} phases of at most {settings.deadline_at_most:g} s each"
-        raise errors.UsageError(f"no vote can have {terms.phases} phases of {terms.deadline:g} s", limits)
+        limits = f"1 to {settings.phases}, each more than 0 s and at most {settings.deadline_at_most:g} s"
+        raise errors.UsageError(
+            f"phases: {terms.phases}, of {terms.deadline:g} s each, is nothing a vote can have", limits
+        )
 
 
 def _body(question: Wish) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import runpy
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,7 +60,7 @@ def story(work: Any) -> None:
 
 
 def test_leader_election(shared: Cluster) -> None:
-    """The leader's process is killed: the next one leads, and a bystander on a third node is told the same."""
+    """The leader's process is killed: the next one leads, and a bystander on a third node is told so; Ctrl-C ends."""
 
     async def work() -> None:
         program = str(EXAMPLES / "leader_election.py")
@@ -74,6 +75,8 @@ def test_leader_election(shared: Cluster) -> None:
                     assert await second.line() == "I lead"
                     kinds = [(await anext(events)).kind for _ in range(3)]
                     assert kinds == ["joined", "joined", "failed"] and [m.node for m in events.members] == [2]
+                    second.process.send_signal(signal.SIGINT)
+                    assert await second.process.wait() == 0 and (await anext(events)).kind == "left"
 
     story(work())
 
