@@ -526,6 +526,18 @@ class BadAttribute(UsageError):
     code = "resource.bad_attribute"
 
 
+class Unsupported(Refused):
+    """The controller of this class cannot do that with its resources. See `covey resource class CLASS`."""
+
+    code = "resource.unsupported"
+
+
+class ResourceExists(Refused):
+    """A resource with this key is there already. Nothing was defined; `covey resource set` changes it."""
+
+    code = "resource.exists"
+
+
 class UndeclaredAttribute(PluginError):
     """A controller reported an attribute its description does not declare, or of another type. It was not stored."""
 
@@ -542,7 +554,7 @@ class CycleError(CoveyError):
 
 
 class BadExpression(UsageError):
-    """A filter expression cannot be understood. The message shows the place and what is allowed there."""
+    """A filter, selection or condition makes no sense. The message shows the place and what is allowed there."""
 
     code = "expression.invalid"
 

@@ -121,8 +121,7 @@ async def tapper(said: dict[str, Any]) -> None:
                 counters = (await bus.call("bus", "tap_detach", tap=tap))["counters"]
                 tap = None
             if command["tap"] != "none":
-                nothing = [{"field": "topic", "operator": "==", "value": "nobody.says.this"}]
-                rule = nothing if command["tap"] == "no match" else []
+                rule = 'topic == "nobody.says.this"' if command["tap"] == "no match" else ""
                 tap = (await bus.call("bus", "tap_attach", filter=rule))["tap"]
                 if command["tap"] == "no match":
                     reading = asyncio.create_task(read(tap))

@@ -20,7 +20,7 @@ from .client import Client, connect
 from .messages import NodeInfo, Peer, Role
 from .routing import FLOW
 from .service import Request, verb
-from .tap import Condition, Record
+from .tap import Record
 
 MOST_RECORDS = 1000
 """Tap records in one answer: about 200 KiB without payload."""
@@ -49,12 +49,13 @@ class BrokerService:
         self,
         request: Request,
         *,
-        filter: list[Condition] = [],  # noqa: B006
+        filter: str = "",
         payload: bool = False,
     ) -> dict[str, Any]:
         """Begin to watch what passes this broker; returns the tap's number. Fetch at least every 15 s to keep it.
 
-        `payload` needs the role admin: a body may hold what is nobody else's business, a join token say.
+        `filter` is an expression over the fields of `tap.FIELDS`; empty takes everything. `payload` needs the role
+        admin: a body may hold what is nobody else's business, a join token say.
         """
         if payload and request.role < Role.ADMIN:
             has = request.role.name.lower()

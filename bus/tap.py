@@ -9,17 +9,15 @@ fetching. A tap is its reader's alone. Bodies are for administrators: a join tok
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import itertools
-import operator
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from ..errors import Malformed, NotFound, Overloaded, UsageError
+from ..config.predicate import FieldType, predicate
+from ..errors import Malformed, NotFound, Overloaded
 from . import codec
 from .messages import Header, Kind
 
@@ -32,49 +30,22 @@ MOST_BYTES = 4 * 1024 * 1024
 """Of bodies in one fetch: the answer must fit into one message."""
 
 MAX_TAPS = 16
-MAX_CONDITIONS = 32
-MAX_PATTERN = 256
 
 MAX_VERDICTS = 10_000
 """Headers whose match a tap remembers."""
 
 _OF_MESSAGE = ("kind", "topic", "source", "destination", "direction")
-FIELDS = ("kind", "topic", "source", "destination", "direction", "cause", "size", "id")
-_TEXT_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "=~": fnmatch.fnmatchcase,
+FIELDS = {
+    "kind": FieldType("text", choices=("request", "reply", "error", "event", "control")),
+    "topic": FieldType("text"),
+    "source": FieldType("text"),
+    "destination": FieldType("text"),
+    "direction": FieldType("text", choices=("in", "out")),
+    "cause": FieldType("text"),
+    "size": FieldType("number", "By"),
+    "id": FieldType("number"),
 }
-_NUMBER_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """`field operator value`; `=~` is a shell pattern over the whole text (`registry.*`)."""
-
-    field: str
-    operator: str
-    value: str | int | float
-
-    def compiled(self) -> tuple[str, Callable[[Any, Any], bool], str | int | float]:
-        """Return the test to run for each message; raises UsageError for a condition that can never make sense."""
-        if self.field not in FIELDS:
-            raise UsageError(f"a tap has no field '{self.field}'", f"fields: {', '.join(FIELDS)}")
-        numeric = self.field in ("size", "id")
-        table = _NUMBER_OPERATORS if numeric else _TEXT_OPERATORS
-        if self.operator not in table:
-            raise UsageError(f"'{self.operator}' does not fit the field '{self.field}'", f"allowed: {' '.join(table)}")
-        if isinstance(self.value, str) == numeric:
-            raise UsageError(f"'{self.field}' is compared with a {'number' if numeric else 'text'}, not {self.value!r}")
-        if isinstance(self.value, str) and len(self.value) > MAX_PATTERN:
-            raise UsageError(f"a pattern of {len(self.value)} characters, at most {MAX_PATTERN} are allowed")
-        return self.field, table[self.operator], self.value
+"""What a filter can ask for; those that a message has for all its items are `_OF_MESSAGE`."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -97,14 +68,10 @@ class Record(msgspec.Struct, frozen=True):
 class Tap:
     """One reader's view: its filter, its ring and its counters."""
 
-    def __init__(self, conditions: list[Condition], payload: bool, now: float, owner: str = "") -> None:
+    def __init__(self, filter: str, payload: bool, now: float, owner: str = "") -> None:
         self.owner = owner
-        tests = [condition.compiled() for condition in conditions]
-        self._tests = [test for test in tests if test[0] not in _OF_MESSAGE]
-        self._header_tests = [
-            (_OF_MESSAGE.index(field), test, value) for field, test, value in tests if field in _OF_MESSAGE
-        ]
-        self._verdicts: dict[tuple[Any, ...], bool] = {}
+        self._filter = predicate(filter, FIELDS) if filter else None
+        self._verdicts: dict[tuple[Any, ...], bool | None] = {}
         self._payload = payload
         self._ring: deque[Record] = deque()
         self._bytes = 0
@@ -112,22 +79,25 @@ class Tap:
         self.polled = now
         self.passed = self.matched = self.dropped = self.fetched = 0
 
-    def looks_at(self, key: tuple[Any, ...]) -> bool:
-        """Whether a message can match: `key` is what `_OF_MESSAGE` names. Few differ, so each is tested once."""
-        verdict = self._verdicts.get(key)
-        if verdict is None:
+    def verdict(self, key: tuple[Any, ...]) -> bool | None:
+        """Say whether a message matches by what `key`, the values of `_OF_MESSAGE`, tells; None: its items decide.
+
+        Few keys differ, so each is judged once.
+        """
+        if self._filter is None:
+            return True
+        verdict = self._verdicts.get(key, ...)
+        if verdict is ...:
             if len(self._verdicts) >= MAX_VERDICTS:
                 self._verdicts.clear()
             texts = (key[0].name.lower(), *key[1:])
-            verdict = all(test(texts[index], value) for index, test, value in self._header_tests)
-            self._verdicts[key] = verdict
+            verdict = self._verdicts[key] = self._filter(dict(zip(_OF_MESSAGE, texts, strict=True)))
         return verdict
 
-    def offer(self, record: Record) -> None:
-        """Keep an item of a message that can match, if it does and there is room."""
-        for field, test, value in self._tests:
-            if not test(getattr(record, field), value):
-                return
+    def offer(self, record: Record, verdict: bool | None) -> None:
+        """Keep an item of a message with that verdict, if it matches and there is room."""
+        if verdict is None and self._filter is not None and not self._filter(msgspec.structs.asdict(record)):
+            return
         self.matched += 1
         size = record.size if self._payload else 0
         if len(self._ring) >= RING_RECORDS or self._bytes + size > RING_BYTES:
@@ -184,15 +154,16 @@ class Taps:
     def __bool__(self) -> bool:
         return bool(self._taps)
 
-    def attach(self, conditions: list[Condition], payload: bool, now: float, owner: str = "") -> int:
-        """Add a tap and return its number; raises UsageError for a bad filter, Overloaded when there are too many."""
+    def attach(self, filter: str, payload: bool, now: float, owner: str = "") -> int:
+        """Add a tap and return its number; raises BadExpression for a bad filter, Overloaded when there are too many.
+
+        `filter` is an expression over `FIELDS`; an empty one takes everything.
+        """
         self.sweep(now)
         if len(self._taps) >= MAX_TAPS:
             raise Overloaded(f"{MAX_TAPS} taps are attached to this broker already", "end one of them")
-        if len(conditions) > MAX_CONDITIONS:
-            raise UsageError(f"a filter of {len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
         number = next(self._numbers)
-        self._taps[number] = Tap(conditions, payload, now, owner)
+        self._taps[number] = Tap(filter, payload, now, owner)
         return number
 
     def get(self, number: int, owner: str = "") -> Tap:
@@ -221,11 +192,12 @@ class Taps:
         records: list[Record] | None = None
         for tap in self._taps.values():
             tap.passed += count
-            if tap.looks_at(key):
+            verdict = tap.verdict(key)
+            if verdict is not False:
                 if records is None:
                     records = _records(at, node, direction, header, source, body)
                 for record in records:
-                    tap.offer(record)
+                    tap.offer(record, verdict)
 
 
 def _records(at: float, node: int, direction: str, header: Header, source: str, body: Any) -> list[Record]:

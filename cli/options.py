@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..config.measures import SECONDS
+
 if TYPE_CHECKING:
     Converter = click.ParamType[Any]
 else:
@@ -23,7 +25,7 @@ else:
 
 DEFAULT_STATE = "/var/lib/covey"
 FORMS = ("table", "json", "yaml")
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"us": 1e-6, **SECONDS}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([a-z]*)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -13,9 +14,8 @@ from .names import must_exist, node_number
 from .options import settings
 from .output import Block, Fields, Stream, Table, cell
 from .quantities import human, span
-from .registry import patient
-from .unbuilt import unbuilt_option
 from .verbs import Noun
+from .waiting import confirm, yes_option
 
 command = Noun(
     "resource",
@@ -24,7 +24,13 @@ command = Noun(
 )
 
 _node_option = click.option("--node", metavar="NODE", help="Of this node only, by number or name.")
-_select = unbuilt_option("-s", "--select", "select", spec="12.2", summary="Only those for which EXPR holds.")
+_select = click.option(
+    "-s", "--select", "select", metavar="EXPR", default="", help="Only those for which EXPR holds: 'PercentUsed > 90'."
+)
+_fresh = click.option(
+    "--fresh", is_flag=True, help="Read changing attributes now, instead of showing what was read last."
+)
+_assignments = click.argument("values", metavar="NAME=VALUE …", nargs=-1)
 
 
 @command.verb("classes", examples=["covey resource classes", "covey resource classes -o json"])
@@ -62,9 +68,7 @@ def _class_text(data: dict[str, Any]) -> list[Block]:
         Fields([(name.replace("_", " "), span(v) if name.endswith("_every") and v else v) for name, v in single])
     ]
     for part, noun in (("attributes", "attribute"), ("actions", "action")):
-        found = data.get(part) or {}
-        if isinstance(found, dict):
-            found = [{"name": name, **entry} for name, entry in found.items()]
+        found = [_plain_entry(entry) for entry in data.get(part, ())]
         if found:
             present = dict.fromkeys(["name", *(key for entry in found for key in entry)])
             columns = sorted(present, key=lambda key: key == "summary")  # the longest one last
@@ -73,25 +77,55 @@ def _class_text(data: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-@command.verb("ls", examples=["covey resource ls Host", "covey resource ls FileSystem --node n2 --fresh -o json"])
+def _plain_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what a person reads of an attribute or an action: `list of string`, `Line: string, Times: uint32 = 1`."""
+    plain = {name: value for name, value in entry.items() if name not in ("many", "has_default")}
+    if "type" in entry:
+        plain["type"] = f"list of {entry['type']}" if entry.get("many") else entry["type"]
+    for part in ("arguments", "result"):
+        if entry.get(part):
+            plain[part] = ", ".join(_field_text(field) for field in entry[part])
+    if "deadline" in entry:
+        plain["deadline"] = span(entry["deadline"])
+    return plain
+
+
+def _field_text(field: dict[str, Any]) -> str:
+    text = f"{field['name']}: {_plain_entry(field)['type']}" + (f" in {field['unit']}" if field.get("unit") else "")
+    return f"{text} = {cell(field.get('default'))}" if field.get("has_default") else text
+
+
+@command.verb(
+    "ls",
+    examples=[
+        "covey resource ls Host",
+        "covey resource ls FileSystem --node n2 --fresh -o json",
+        "covey resource ls FileSystem -s 'PercentUsed > 90 && Size < 10GiB'",
+    ],
+)
 @click.argument("name", metavar="CLASS")
 @_select
 @_node_option
-@click.option("--fresh", is_flag=True, help="Read changing attributes now, instead of showing what was read last.")
+@_fresh
 @click.option("--columns", metavar="NAME,…", help="The attributes to show in the table (default: all that fit).")
-def ls(name: str, node: str | None, fresh: bool, columns: str | None) -> int:
+def ls(name: str, select: str, node: str | None, fresh: bool, columns: str | None) -> int:
     """List the resources of a class on all nodes, with their attributes.
 
     The answer is the same through every node. `age` is how long ago the changing attributes were read. Sizes and times
     are in units for people; -o json has all attributes and the plain numbers. On a terminal the columns that fit are
     shown, and the others named; --columns chooses.
+
+    EXPR is over the attributes of the class: == != < <= > >= compare, =~ matches a shell pattern, like an SQL one, `in`
+    a list; && and || join, ! turns round. A plain number is in the attribute's unit; 10GiB, 30s say theirs. Each node
+    judges its own resources. What is not known neither matches nor matches a negation.
     """
     declared: dict[str, Declared] = {}
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
         declared.update(await _declared(session, name))
-        found = await _items(session, "ls", cls=name, of_node=number, fresh=fresh)
+        selected = {"select": select} if select else {}
+        found = await _items(session, "ls", cls=name, of_node=number, fresh=fresh, **selected)
         if not found and number is not None:
             await must_exist(session, number)
         return found
@@ -155,11 +189,15 @@ def _by_interest(names: list[str], declared: dict[str, Declared]) -> list[str]:
     return [name for turn in turns for name in turn if name is not None]
 
 
-@command.verb("show", examples=["covey resource show FileSystem /var --node n1"])
+@command.verb(
+    "show",
+    examples=["covey resource show FileSystem /var --node n1", "covey resource show Host n2 --fresh -o json"],
+)
 @click.argument("name", metavar="CLASS")
 @click.argument("key")
 @_node_option
-def show(name: str, key: str, node: str | None) -> int:
+@_fresh
+def show(name: str, key: str, node: str | None, fresh: bool) -> int:
     """Show one resource with all its attributes.
 
     KEY is the value of its key attribute, or NAME=VALUE,… when the class has several, or its id. When several nodes
@@ -170,7 +208,7 @@ def show(name: str, key: str, node: str | None) -> int:
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node else None
         declared.update(await _declared(session, name))
-        found = await session.call("resources", "show", cls=name, key=key, of_node=number)
+        found = await session.call("resources", "show", cls=name, key=key, of_node=number, fresh=fresh)
         session.warnings += found.pop("warnings")
         return found
 
@@ -187,35 +225,159 @@ def _one(data: dict[str, Any], declared: dict[str, Declared]) -> list[Block]:
     return [Fields(head), "", Fields([(name, _shown(name, v, declared)) for name, v in data["attributes"].items()])]
 
 
-@command.verb("watch", examples=["covey resource watch FileSystem", "covey resource watch Host -o json"])
+@command.verb(
+    "set",
+    examples=[
+        "covey resource set GpuDevice 0 PowerLimit=180 --node n2",
+        "covey resource set Lamp desk Brightness=80% Colour=red",
+    ],
+)
+@click.argument("name", metavar="CLASS")
+@click.argument("key")
+@_assignments
+@_node_option
+def set_attributes(name: str, key: str, values: tuple[str, ...], node: str | None) -> int:
+    """Change attributes of one resource: its controller does it, and what is lasting goes into the registry.
+
+    KEY is as for `covey resource show`. `covey resource class CLASS` shows which attributes are writable, with type and
+    unit: a number may have a unit that fits (10GiB, 30s), a list is written a,b.
+    """
+    return _change("set", name, key, node, values=_assigned(values))
+
+
+@command.verb("define", examples=["covey resource define Lamp Name=desk Brightness=80% --node n2"])
+@click.argument("name", metavar="CLASS")
+@_assignments
+@_node_option
+def define(name: str, values: tuple[str, ...], node: str | None) -> int:
+    """Define a resource on a node (this one, unless --node names another), if the class's controller can.
+
+    Its key and every attribute that the class marks as required must be given; others get their defaults.
+    """
+    return _change("define", name, None, node, values=_assigned(values))
+
+
+@command.verb("undefine", examples=["covey resource undefine Lamp desk --yes"])
+@click.argument("name", metavar="CLASS")
+@click.argument("key")
+@_node_option
+@yes_option
+def undefine(name: str, key: str, node: str | None, yes: bool) -> int:
+    """Remove a resource for good, if the class's controller can. KEY is as for `covey resource show`."""
+    confirm(f"Remove {name} {key}?", yes)
+
+    def text(data: dict[str, Any]) -> list[Block]:
+        return [f"{name} {cell(data['key'])} on node {data['node']}: removed"]
+
+    return _change("undefine", name, key, node, text)
+
+
+@command.verb(
+    "run",
+    examples=["covey resource run GpuDevice 0 Reset Hard=true --node n2", "covey resource run Lamp desk Blink -o json"],
+)
+@click.argument("name", metavar="CLASS")
+@click.argument("key")
+@click.argument("action")
+@_assignments
+@_node_option
+def run_action(name: str, key: str, action: str, values: tuple[str, ...], node: str | None) -> int:
+    """Run an action of a resource and show its result.
+
+    KEY is as for `covey resource show`. `covey resource class CLASS` lists the actions with their arguments and their
+    deadlines: an action is waited for until its own, unless --timeout is given.
+    """
+    arguments = _assigned(values)
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node else None
+        wait = session.said.timeout
+        if wait is None:
+            about = await session.ask("resources", "class", CLASS_SECONDS, cls=name)
+            declared = {found["name"]: found for found in about.get("actions", ())}
+            wait = declared.get(action, {}).get("deadline", DEADLINE) + CLASS_SECONDS
+        given: dict[str, Any] = {"cls": name, "key": key, "action": action, "arguments": arguments, "as_text": True}
+        found = await session.ask("resources", "run", wait, of_node=number, **given)
+        session.warnings += found.pop("warnings")
+        return found
+
+    return answer(ask, _ran, timeout=LONGEST_ACTION)
+
+
+def _ran(data: dict[str, Any]) -> list[Block]:
+    said = f"{data['action']} of {data['class']} {cell(data['key'])} on node {data['node']}: done"
+    return [said, *([Fields(list(data["result"].items()))] if data["result"] else [])]
+
+
+CLASS_SECONDS = 10.0
+"""For the description of a class, and for all the ways of an action beside its own deadline."""
+
+DEADLINE = 30.0
+"""Of an action that says none."""
+
+LONGEST_ACTION = 86400.0 + 60.0
+"""Seconds: the longest deadline that a class can declare is a day."""
+
+
+def _assigned(words: tuple[str, ...]) -> dict[str, str]:
+    """Return the values by name; raises UsageError for a word that is no NAME=VALUE, or a name that comes twice."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise UsageError(f"{word!r} is not NAME=VALUE", f"write {word.strip('=') or 'NAME'}=VALUE")
+        if name in values:
+            raise UsageError(f"{name} is given twice", "leave one out")
+        values[name] = value
+    return values
+
+
+def _change(
+    verb: str,
+    name: str,
+    key: str | None,
+    node: str | None,
+    text: Callable[[dict[str, Any]], list[Block]] | None = None,
+    **given: Any,
+) -> int:
+    """Have a resource changed, and show it as it is then, or what `text` says."""
+    declared: dict[str, Declared] = {}
+    arguments: dict[str, Any] = {"cls": name, **({} if key is None else {"key": key}), **given}
+    if given:
+        arguments["as_text"] = True
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node else None
+        found = await session.call("resources", verb, of_node=number, **arguments)
+        declared.update(await _declared(session, name))
+        session.warnings += found.pop("warnings")
+        return found
+
+    return answer(ask, text or (lambda data: _one(data, declared)), timeout=30.0)
+
+
+@command.verb(
+    "watch",
+    examples=["covey resource watch FileSystem", "covey resource watch FileSystem -s 'Type == \"ext4\"' -o json"],
+)
 @click.argument("name", metavar="CLASS")
 @_select
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N lines.")
-def watch(name: str, count: int | None) -> int:
-    """Print changes of resources of a class as they happen, on any node, until Ctrl-C."""
+def watch(name: str, select: str, count: int | None) -> int:
+    """Print changes of resources of a class as they happen, on any node, until Ctrl-C: changing attributes too.
+
+    Each node tells what it sees: at its polls, its discoveries, and when somebody changes a resource. With EXPR (as for
+    `covey resource ls`) only what matches after the change is told.
+    """
     stream = Stream(settings())
 
     async def follow(session: Session) -> int:
+        from .resource_watch import Watch
+
         stream.remark(f"watching {name}; Ctrl-C ends it")
-        cursor: dict[str, Any] = {}
-        shown = 0
-        while True:
-            batch = await patient(session, stream, "resources", "watch", cls=name, **cursor)
-            for event in batch["events"]:
-                stream.line(event, _event(event))
-                shown += 1
-                if shown == count:
-                    return 0
-            cursor = {"from_revision": batch["to"] + 1}
+        return await Watch(session, stream, name, select, count).run()
 
     return run(follow, endless=True)
-
-
-def _event(event: dict[str, Any]) -> str:
-    attributes = event.get("attributes") or {}
-    return f"{event.get('type', ''):<8} {event.get('class')}/{cell(event.get('key'))}@{event.get('node')}  " + cell(
-        attributes
-    )
 
 
 @command.verb("refresh", examples=["covey resource refresh"])

@@ -102,9 +102,10 @@ def command(
 ) -> int:
     """Show every request, reply, error and event that passes a node's broker, until Ctrl-C.
 
-    FILTER is an expression of comparisons joined with &&, over the fields kind, topic, source, destination, direction,
-    cause, id and size: == and != compare, =~ matches a shell pattern, < and > compare numbers. The options --kind,
-    --topic, --source and --destination say the same more shortly; all that is given must hold.
+    FILTER is an expression over the fields kind, topic, source, destination, direction, cause, id and size: == and !=
+    compare, =~ matches a shell pattern, like an SQL one, `in` a list, < and > compare numbers (size > 10kB); && and ||
+    join, ! turns round. The options --kind, --topic, --source and --destination say the same more shortly; all that is
+    given must hold.
 
     The filter runs in the broker. A reader that is too slow never slows the bus down: what it misses is counted. The
     last line accounts for every message that matched: shown, dropped (missed, or beyond --count), undecodable or
@@ -115,39 +116,38 @@ def command(
     if filter in TAP:
         refuse(f"covey tap {filter}", TAP[filter].spec)
     patterns = {"topic": topic, "source": source, "destination": destination}
-    conditions = _conditions(filter, kind, patterns)
+    joined = _joined(filter, kind, patterns)
     stream = Stream(settings())
 
     async def watch(session: Session) -> int:
-        return await _Watch(session, stream, conditions, payload, count).run(node, duration)
+        return await _Watch(session, stream, joined, payload, count).run(node, duration)
 
     return run(watch, endless=True)
 
 
-def _conditions(filter: str | None, kind: str | None, patterns: dict[str, str | None]) -> list[dict[str, Any]]:
-    found = [] if kind is None else [{"field": "kind", "operator": "==", "value": kind}]
-    found += [
-        {"field": name, "operator": "=~", "value": pattern} for name, pattern in patterns.items() if pattern is not None
-    ]
-    if filter is not None:
-        from ..bus.tap import FIELDS
-        from .expression import parse
+def _joined(filter: str | None, kind: str | None, patterns: dict[str, str | None]) -> str:
+    """Return one filter that holds when all that was said does; raises BadExpression for the one that was written."""
+    from ..bus.tap import FIELDS
+    from ..config.expression import quote
+    from ..config.predicate import predicate
 
-        found += [condition.as_dict() for condition in parse(filter, FIELDS)]
-    return found
+    parts = [] if kind is None else [f"kind == {quote(kind)}"]
+    parts += [f"{name} =~ {quote(pattern)}" for name, pattern in patterns.items() if pattern is not None]
+    if filter is not None:
+        predicate(filter, FIELDS)  # by itself, so that a mistake is shown in what was typed
+        parts.append(f"({filter})" if parts else filter)
+    return " && ".join(parts)
 
 
 class _Watch:
     """One run of the command: taps at one or several brokers, printed as one stream."""
 
-    def __init__(
-        self, session: Session, stream: Stream, conditions: list[dict[str, Any]], payload: bool, count: int | None
-    ) -> None:
+    def __init__(self, session: Session, stream: Stream, filter: str, payload: bool, count: int | None) -> None:
         import asyncio
 
         self.session = session
         self.stream = stream
-        self.conditions = conditions
+        self.filter = filter
         self.payload = payload
         self.count = count
         self.account = Account()
@@ -159,9 +159,7 @@ class _Watch:
         import asyncio
 
         for target in await self._targets(node):
-            made = await self.session.call(
-                "bus", "tap_attach", node=target, filter=self.conditions, payload=self.payload
-            )
+            made = await self.session.call("bus", "tap_attach", node=target, filter=self.filter, payload=self.payload)
             self.readers.append(Reader(target, made["tap"]))
         self._stop_at_signals()
         if duration is not None:

@@ -66,12 +66,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
         "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
     },
-    "resource": {
-        "set": Unbuilt("CLASS KEY NAME=VALUE …", "Change attributes of a resource.", "12.2"),
-        "define": Unbuilt("CLASS NAME=VALUE …", "Define a resource.", "12.2"),
-        "undefine": Unbuilt("CLASS KEY", "Remove a resource.", "12.2"),
-        "run": Unbuilt("CLASS KEY ACTION …", "Run an action of a resource.", "12.2"),
-    },
     "condition": {
         "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
         "undefine": Unbuilt("NAME", "Remove a condition.", "12.3"),

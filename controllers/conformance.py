@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import BadAttribute
+from ..errors import BadAttribute, ResourceNotFound
 from .classes import Action, ClassDescription, Field
-from .values import normal, shown
+from .values import from_text, normal, shown
 
 REDACTED = "<redacted>"
 """What stands for a sensitive value everywhere outside the controller's own process."""
@@ -107,8 +107,11 @@ def checked_key(description: ClassDescription, key: Any) -> dict[str, Any]:
     return good
 
 
-def checked_changes(description: ClassDescription, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a set in normal form. Raises BadAttribute naming all that is wrong; nothing is set then."""
+def checked_changes(description: ClassDescription, values: Mapping[str, Any], as_text: bool = False) -> dict[str, Any]:
+    """Return the values of a set in normal form; `as_text`: they are as a person typed them.
+
+    Raises BadAttribute naming all that is wrong; nothing is set then.
+    """
     problems: list[str] = []
     good: dict[str, Any] = {}
     for name, value in values.items():
@@ -117,9 +120,10 @@ def checked_changes(description: ClassDescription, values: Mapping[str, Any]) ->
             choices = [one.name for one in description.attributes if one.writable]
             problems.append(f"there is no attribute {name!r}: {_choices(name, choices, 'writable')}")
         elif not declared.writable:
-            problems.append(f"{name} cannot be set")
+            choices = [one.name for one in description.attributes if one.writable]
+            problems.append(f"{name} cannot be set: {_choices('', choices, 'writable')}")
         else:
-            _collect(good, problems, declared, value)
+            _collect(good, problems, declared, value, as_text)
     if not values:
         problems.append("no attribute to set was given")
     if problems:
@@ -127,9 +131,43 @@ def checked_changes(description: ClassDescription, values: Mapping[str, Any]) ->
     return good
 
 
-def checked_arguments(description: ClassDescription, action: Action, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an action's arguments in normal form, defaults filled in. Raises BadAttribute; nothing was run then."""
-    problems = []
+def checked_definition(
+    description: ClassDescription, values: Mapping[str, Any], as_text: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the key and the other attributes of a resource to define, in normal form, defaults filled in.
+
+    The key, what is required and what is writable may be given. Raises BadAttribute naming all that is wrong; nothing
+    is defined then.
+    """
+    problems: list[str] = []
+    good: dict[str, Any] = {}
+    given = {one.name: one for one in description.attributes if one.name in description.key}
+    given |= {one.name: one for one in description.attributes if one.required or one.writable}
+    for name, value in values.items():
+        if name in given:
+            _collect(good, problems, given[name], value, as_text)
+        elif description.attribute(name) is None:
+            problems.append(f"there is no attribute {name!r}: {_choices(name, given, 'to define')}")
+        else:
+            problems.append(f"{name} is the controller's to say: {_choices('', given, 'to define')}")
+    for name, declared in given.items():
+        if name not in values and declared.has_default:
+            good[name] = declared.default
+        elif name not in values and (declared.required or name in description.key):
+            problems.append(f"{name} ({declared.type_text}) is missing")
+    if problems:
+        raise BadAttribute(f"{description.name}: {'; '.join(problems)}", "nothing was defined")
+    return {name: good.pop(name) for name in description.key}, good
+
+
+def checked_arguments(
+    description: ClassDescription, action: Action, arguments: Mapping[str, Any], as_text: bool = False
+) -> dict[str, Any]:
+    """Return an action's arguments in normal form, defaults filled in; `as_text`: they are as a person typed them.
+
+    Raises BadAttribute naming all that is wrong; nothing was run then.
+    """
+    problems: list[str] = []
     good: dict[str, Any] = {}
     for name, value in arguments.items():
         declared = action.argument(name)
@@ -137,7 +175,7 @@ def checked_arguments(description: ClassDescription, action: Action, arguments: 
             choices = [one.name for one in action.arguments]
             problems.append(f"there is no argument {name!r}: {_choices(name, choices, 'declared')}")
         else:
-            _collect(good, problems, declared, value)
+            _collect(good, problems, declared, value, as_text)
     for declared in action.arguments:
         if declared.name not in arguments:
             if declared.has_default:
@@ -147,6 +185,12 @@ def checked_arguments(description: ClassDescription, action: Action, arguments: 
     if problems:
         raise BadAttribute(f"{description.name}.{action.name}: {'; '.join(problems)}", "nothing was run")
     return good
+
+
+def no_action(description: ClassDescription, name: str) -> ResourceNotFound:
+    """Return the error for an action that a class does not have."""
+    known = [one.name for one in description.actions]
+    return ResourceNotFound(f"{description.name} has no action {name!r}", _choices(name, known, "declared"))
 
 
 def check_result(description: ClassDescription, action: Action, result: Any) -> tuple[dict[str, Any], list[Misfit]]:
@@ -169,12 +213,16 @@ def check_result(description: ClassDescription, action: Action, result: Any) -> 
                 good[name] = None if value is None else normal(value, declared[name])
             except ValueError as error:
                 misfits.append(_bad(description.name, name, f"{place}: {name}: {error}"))
+    missing = [name for name in declared if name not in result]
+    misfits += [
+        _bad(description.name, name, f"{place}: did not return {name!r}, which it declares") for name in missing
+    ]
     return good, misfits
 
 
-def _collect(good: dict[str, Any], problems: list[str], field: Field, value: Any) -> None:
+def _collect(good: dict[str, Any], problems: list[str], field: Field, value: Any, as_text: bool) -> None:
     try:
-        good[field.name] = normal(value, field)
+        good[field.name] = normal(from_text(value, field) if as_text and isinstance(value, str) else value, field)
     except ValueError as error:
         problems.append(f"{field.name}: {error}")
 

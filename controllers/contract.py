@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from ..errors import Failed, Retry
+from ..errors import Failed, Retry, Unsupported
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -66,7 +66,21 @@ class Controller:
 
     def set(self, resource: Resource, values: dict[str, Any]) -> Any:
         """Change writable attributes of one resource, checked before. May return a mapping of what they are now."""
-        raise Failed(f"{type(self).__name__} has no method set, so nothing can be changed")
+        raise _unsupported(self, "set", "nothing can be changed")
+
+    def define(self, resource: Resource, values: dict[str, Any]) -> Any:
+        """Make a resource that is not there; values are checked, defaults filled in. May return what they are now."""
+        raise _unsupported(self, "define", "nothing can be defined")
+
+    def undefine(self, resource: Resource) -> Any:
+        """Remove one resource for good; its next discovery must not find it."""
+        raise _unsupported(self, "undefine", "nothing can be removed")
+
+
+def _unsupported(controller: Controller, method: str, so: str) -> Unsupported:
+    return Unsupported(
+        f"{type(controller).__name__} has no method {method}, so {so}", "its author would have to add it"
+    )
 
 
 def action(class_name: str, name: str = "") -> Callable[[Method], Method]:

@@ -27,7 +27,9 @@ from .conformance import (
     check_result,
     checked_arguments,
     checked_changes,
+    checked_definition,
     checked_key,
+    no_action,
     redacted,
 )
 from .contract import Controller, Found, Resource
@@ -119,14 +121,28 @@ class ServedController:
     @verb(role=Role.COMPONENT)
     async def set(self, request: Request, *, cls: str, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """Change writable attributes; return the `attributes` that the controller says hold now, and `findings`."""
-        bound, controller, caller = self._parts()
+        bound, controller, _ = self._parts()
         one = self._class(bound, cls)
-        resource = self._resource(one, key)
-        changes = checked_changes(one, values)
-        deadline = _deadline(CALL_DEADLINE, request)
-        result = await self._call(caller, controller.set, resource, changes, deadline=deadline)
-        good, misfits = check_reported(one, {} if result is None else result)
-        return {"attributes": redacted(one, good), "findings": [misfit.as_dict() for misfit in misfits]}
+        return await self._changed(request, controller.set, one, key, checked_changes(one, values))
+
+    @verb(role=Role.COMPONENT)
+    async def define(
+        self, request: Request, *, cls: str, key: dict[str, Any], values: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Make a resource; return the `attributes` that the controller says hold now, and `findings`."""
+        bound, controller, _ = self._parts()
+        one = self._class(bound, cls)
+        key, checked = checked_definition(one, {**values, **key})
+        return await self._changed(request, controller.define, one, key, checked)
+
+    @verb(role=Role.COMPONENT)
+    async def undefine(self, request: Request, *, cls: str, key: dict[str, Any]) -> dict[str, Any]:
+        """Remove a resource; return no `attributes` and no `findings`."""
+        bound, controller, caller = self._parts()
+        resource = self._resource(self._class(bound, cls), key)
+        await self._call(caller, controller.undefine, resource, deadline=_deadline(CALL_DEADLINE, request))
+        self._known.pop((cls, resource.id), None)
+        return {"attributes": {}, "findings": []}
 
     @verb(role=Role.COMPONENT)
     async def action(
@@ -137,8 +153,7 @@ class ServedController:
         one = self._class(bound, cls)
         declared = one.action(name)
         if declared is None:
-            known = ", ".join(found.name for found in one.actions) or "none"
-            raise ResourceNotFound(f"{cls} has no action {name!r}", f"it has: {known}")
+            raise no_action(one, name)
         resource = self._resource(one, key)
         checked = checked_arguments(one, declared, arguments or {})
         method = getattr(controller, bound.actions[cls, name])
@@ -172,6 +187,22 @@ class ServedController:
         good = checked_key(one, key)
         identity = resource_id(self._node(), good)
         return Resource(one.name, good, identity, self._known.get((one.name, identity), {}))
+
+    async def _changed(
+        self,
+        request: Request,
+        method: Callable[..., Any],
+        one: ClassDescription,
+        key: dict[str, Any],
+        values: dict[str, Any],
+    ) -> dict[str, Any]:
+        resource = self._resource(one, key)
+        deadline = _deadline(CALL_DEADLINE, request)
+        result = await self._call(self._parts()[2], method, resource, values, deadline=deadline)
+        good, misfits = check_reported(one, {} if result is None else result)
+        now = {name: value for name, value in (values | good).items() if _is_persistent(one, name)}
+        self._known[one.name, resource.id] = {**self._known.get((one.name, resource.id), {}), **now}
+        return {"attributes": redacted(one, good), "findings": [misfit.as_dict() for misfit in misfits]}
 
     async def _call(self, caller: Caller, method: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         try:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .classes import Field
+from ..config.measures import factor, written_units
+from .classes import NUMERIC, Field
 
 _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 _INTEGERS = {
@@ -124,6 +127,57 @@ def _duration(value: Any, wanted: str) -> float:
         return seconds(value)
     return _float(value, wanted)
 
+
+def from_text(text: str, field: Field) -> Any:
+    """Return what a person typed for a field, as the value that `normal` takes. Raises ValueError: what to write.
+
+    A number may have a unit that can be turned into the field's; a duration must. A list is written `a,b`, or as JSON.
+    """
+    try:
+        return _list_from_text(text, field) if field.many else _from_text(text, field)
+    except ValueError:
+        if field.sensitive:  # its error text would show it
+            raise ValueError(f"the value is no {field.type_text}") from None
+        raise
+
+
+def _list_from_text(text: str, field: Field) -> Any:
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{shown(text)} is no list: write a,b or JSON") from None
+    return [_from_text(part.strip(), field) for part in text.split(",")] if text.strip() else []
+
+
+def _from_text(text: str, field: Field) -> Any:
+    if field.type == "bool":
+        if text not in ("true", "false"):
+            raise ValueError(f"{shown(text)} is no bool: write true or false")
+        return text == "true"
+    if field.type not in (*NUMERIC, "duration"):
+        return text
+    unit = "s" if field.type == "duration" else field.unit
+    units = ", ".join(written_units(unit))
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{shown(text)} is no {field.type}" + (f"; units: {units}" if units else ""))
+    digits, written = match.groups()
+    if field.type == "duration" and not written:
+        raise ValueError(f"{shown(text)} has no unit: write {text}s or {text}ms")
+    times = factor(written, unit) if written else 1
+    if times is None:
+        raise ValueError(
+            f"{shown(text)} has a unit that does not fit: " + (f"units: {units}" if units else "it has none")
+        )
+    number = int(digits) if _WHOLE.fullmatch(digits) else float(digits)
+    number = number * times if times != 1 else number
+    whole = field.type in _INTEGERS and isinstance(number, float) and number.is_integer()
+    return int(number) if whole else number
+
+
+_NUMBER = re.compile(r"([+-]?[0-9]{1,40}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z%/]*)")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 _NORMAL: dict[str, Callable[[Any, str], Any]] = {
     "bool": _bool,

@@ -107,6 +107,12 @@ class Verbs(ModifyVerbs, Unbuilt):
         """A process says what became of a plugin it runs."""
         self._plugins.tell(name, Told(state, reason, tuple(classes)))
 
+    @verb(Role.COMPONENT)
+    async def audit(self, *, who: str, uid: int, what: str, outcome: str, about: dict[str, Any]) -> None:
+        """A component has the audit log say who asked it for what, and how it ended; `uid` -1: nobody proved it."""
+        about = {name: value for name, value in about.items() if name not in ("who", "what", "outcome", "uid")}
+        await self._home.audit(who, what, outcome, uid if uid >= 0 else None, **about)
+
     # --- between DCMs -----------------------------------------------------------------------------------------
 
     @verb(Role.COMPONENT)

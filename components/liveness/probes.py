@@ -206,6 +206,8 @@ class Probes:
 
     def _drain_errors(self, found: socket.socket) -> None:
         """The kernel's error queue says which places refused."""
+        self._loop.remove_reader(found)  # uvloop polls a socket no more that once had an error, unless told anew
+        self._loop.add_reader(found, self._drain, found)
         for _ in range(DRAINED):
             try:
                 _, _, _, place = found.recvmsg(LARGEST, 512, socket.MSG_ERRQUEUE)

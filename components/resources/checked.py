@@ -8,7 +8,7 @@ before, so none of that class is taken for gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -40,7 +40,9 @@ class Checked(msgspec.Struct, frozen=True):
     resources: dict[str, Resource]
     values: dict[str, dict[str, Any]]
     unclear: frozenset[str]
-    complaints: tuple[str, ...]
+    complaints: tuple[str, ...] = ()
+    removed: frozenset[str] = frozenset()
+    """Paths of what is known to be gone, also where something is unclear."""
 
 
 def known_classes(controller: str, wires: Iterable[Any], settings: Settings) -> dict[str, KnownClass]:
@@ -60,9 +62,17 @@ def known_classes(controller: str, wires: Iterable[Any], settings: Settings) -> 
 
 
 def checked_found(
-    node: int, classes: Mapping[str, KnownClass], found: Iterable[Any], findings: Iterable[Any] = ()
+    node: int,
+    classes: Mapping[str, KnownClass],
+    found: Iterable[Any],
+    findings: Iterable[Any] = (),
+    stored: Callable[[str], Mapping[str, Any]] = lambda path: {},
 ) -> Checked:
-    """Check everything that one discovery found, and what the controller's process said against it."""
+    """Check everything that one discovery found, and what the controller's process said against it.
+
+    Of what the controller does not report, a writable attribute stays as the registry has it (`stored`, by path), any
+    other persistent one gets its default.
+    """
     resources: dict[str, Resource] = {}
     values: dict[str, dict[str, Any]] = {}
     unclear: set[str] = set()
@@ -93,7 +103,8 @@ def checked_found(
         attributes = item.get("attributes")
         good, misfits = check_reported(description, _open(description, attributes))
         complaints += _texts(misfits)
-        persistent, dynamic = _split(description, good)
+        reported = attributes if isinstance(attributes, Mapping) else {}
+        persistent, dynamic = _split(description, _unreported(description, reported, stored(path)) | good)
         resources[path] = Resource(description.name, identity, key, persistent, description.version)
         values[path] = dynamic
     return Checked(resources, values, frozenset(unclear), tuple(complaints))
@@ -103,11 +114,43 @@ def checked_values(known: KnownClass, attributes: Any, findings: Iterable[Any] =
     """Return the dynamic attributes of a read that fit, and a complaint about the rest (empty: none)."""
     good, misfits = check_reported(known.description, _open(known.description, attributes))
     complaint = "; ".join([*_messages(findings), *_texts(misfits)])
-    dynamic = _split(known.description, good)[1]
+    dynamic = {
+        one.name: one.default for one in known.description.attributes if one.kind == "dynamic" and one.has_default
+    } | _split(known.description, good)[1]
     if isinstance(attributes, Mapping):
         hidden = [one.name for one in known.description.attributes if one.sensitive and one.kind == "dynamic"]
         dynamic |= {name: REDACTED for name in hidden if attributes.get(name) is not None}
     return dynamic, complaint
+
+
+def checked_answer(
+    description: ClassDescription, attributes: Any, findings: Iterable[Any], asked: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """Return the persistent and the dynamic attributes that hold after a change, and complaints about the answer.
+
+    What was `asked` holds where the controller does not say otherwise.
+    """
+    good, misfits = check_reported(description, _open(description, attributes))
+    persistent, dynamic = _split(description, _open(description, asked) | good)
+    return persistent, dynamic, tuple(dict.fromkeys([*_messages(findings), *_texts(misfits)]))
+
+
+def _unreported(
+    description: ClassDescription, reported: Mapping[str, Any], stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what holds of the persistent attributes that the controller says nothing about."""
+    found: dict[str, Any] = {}
+    for one in description.attributes:
+        if one.kind == "dynamic" or one.sensitive or one.name in reported or one.name in description.key:
+            continue
+        if one.writable and one.name in stored:
+            good, misfits = check_reported(description, {one.name: stored[one.name]})
+            if not misfits:  # else it is of another version of the class
+                found |= good
+                continue
+        if one.has_default:
+            found[one.name] = one.default
+    return found
 
 
 def _open(description: ClassDescription, attributes: Any) -> Any:

@@ -1,7 +1,9 @@
 """Classes and resources of the whole cluster, put together for one caller.
 
 Persistent attributes come from the registry, dynamic ones from each node's own Resource Manager, all asked at once and
-each with a deadline: a node that does not answer costs its dynamic attributes and a warning, never the list. Without a
+each with a deadline: a node that does not answer costs its dynamic attributes and a warning, never the list. With a
+selection each node is asked for its own resources that match, and answers with those alone; the registry's copy stands
+in for a node that does not answer. A change is handed to the node that has the resource. Without a
 quorum the registry's copy of this node is listed, and a warning says so. Resources of a node that is no longer defined
 are left out of lists at once, and swept from the registry when a Resource Manager starts. Knows no controller.
 """
@@ -14,11 +16,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from ...bus.client import Client
-from ...errors import CoveyError, NoQuorum, ResourceNotFound
+from ...config.predicate import Predicate
+from ...controllers.classes import from_wire
+from ...controllers.selection import selection
+from ...errors import BadExpression, CoveyError, NoQuorum, ResourceNotFound
 from ..registry.client import NODES, read_all
 from ..registry.messages import Consistency
-from .listing import add_values, pick, stored_rows
-from .messages import PREFIX, SERVICE, DescribeClass, ListClasses, ReadLocal
+from .listing import add_values, ordered, pick, stored_rows
+from .messages import PREFIX, SERVICE, DescribeClass, ListClasses, ReadLocal, SelectLocal
 from .orders import Orders
 from .settings import Settings
 
@@ -36,7 +41,7 @@ class Cluster:
         self._settings = settings
 
     async def classes(self) -> dict[str, Any]:
-        """Return `{items: [{class, version, controller, nodes}], warnings}`."""
+        """Return `{items: [{class, version, controller, nodes}], warnings, told: nodes that have said theirs}`."""
         found: dict[str, Any] = await self._orders.ask(ListClasses())
         return found
 
@@ -66,6 +71,35 @@ class Cluster:
         warnings += await self._add_dynamic(cls, rows, fresh, ())
         return {"items": rows, "warnings": warnings}
 
+    async def select(self, cls: str, select: str, of_node: int | None, fresh: bool) -> dict[str, Any]:
+        """Return `{items: rows, warnings}` of those resources for which an expression holds.
+
+        Raises BadExpression for one that makes no sense over the class as this node (or one that has it) knows it.
+        """
+        described = await self.describe(cls)
+        chosen = selection(from_wire(described), select)
+        (listed,), warnings = await self._current(NODES)
+        defined = sorted(int(node["key"].removeprefix(NODES)) for node in listed)
+        without = set((await self.classes())["told"]) - set(described["nodes"])
+        asked = [node for node in defined if node not in without and of_node in (None, node)]
+        answers = await asyncio.gather(*(self._selected(node, cls, select, fresh) for node in asked))
+        rows: list[dict[str, Any]] = []
+        silent = {node for node in defined if node not in asked and of_node in (None, node)}
+        for node, found in zip(asked, answers, strict=True):
+            if isinstance(found, BadExpression):
+                warnings.append(f"node {node} is left out, its {cls} is another one: {_first_line(found)}")
+            elif isinstance(found, ResourceNotFound):
+                silent.add(node)
+            elif isinstance(found, CoveyError):
+                warnings.append(f"node {node}: persistent attributes only: {found.message}")
+                silent.add(node)
+            else:
+                rows += found["items"]
+                warnings += [f"node {node}: {reason}" for reason in found["reasons"]]
+        if silent:
+            rows += await self._judged(cls, chosen, silent, warnings)
+        return {"items": ordered(rows), "warnings": warnings}
+
     async def show(self, cls: str, key: str, of_node: int | None, fresh: bool) -> dict[str, Any]:
         """Return the one row that `key` names, with `warnings`."""
         items, warnings = await self._stored(cls)
@@ -75,8 +109,22 @@ class Cluster:
         warnings += await self._add_dynamic(cls, [row], fresh, (row["id"],))
         return {**row, "warnings": warnings}
 
-    async def watch(self, cls: str, from_revision: int | None, wait: float) -> dict[str, Any]:
-        """Return one batch of changes of a class's resources, or of all; raises Compacted."""
+    async def owner(self, cls: str, key: str, of_node: int | None) -> dict[str, Any]:
+        """Return the row, without dynamic attributes, of the one resource that `key` names and that is there.
+
+        Raises NoQuorum where only an old copy could tell: nothing is changed on such ground.
+        """
+        items = _of_defined(*await self._read("linear", f"{PREFIX}{cls}/", NODES))
+        if not items:
+            await self._nodes_of(cls)
+        row = pick(stored_rows(items, of_node, gone=True), cls, key)
+        if row.get("gone"):
+            raise ResourceNotFound(f"{cls} '{key}' is gone since {row.get('since')}", "nothing was done")
+        return row
+
+    async def watch(self, cls: str, from_revision: int | None, wait: float, select: str = "") -> dict[str, Any]:
+        """Return one batch of changes of a class's resources, or of all; raises Compacted, and BadExpression."""
+        chosen = selection(from_wire(await self.describe(cls)), select) if select else None
         if from_revision is None:
             now = await self._bus.call("registry", "watch", prefix=PREFIX, from_revision=0)
             from_revision = now["to"] + 1
@@ -85,7 +133,10 @@ class Cluster:
         batch = await self._bus.call(
             "registry", "watch", timeout=wait + 5.0, prefix=prefix, from_revision=from_revision, wait=wait
         )
-        return {"from": batch["from"], "to": batch["to"], "events": [_event(event) for event in batch["events"]]}
+        events = [_event(event) for event in batch["events"]]
+        if chosen is not None:
+            events = [event for event in events if chosen({**event["key"], **event["attributes"]})]
+        return {"from": batch["from"], "to": batch["to"], "events": events}
 
     async def sweep(self) -> int:
         """Delete what the registry holds of nodes that are no longer defined; return how many resources that were.
@@ -103,17 +154,43 @@ class Cluster:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
+    async def _judged(self, cls: str, chosen: Predicate, nodes: set[int], warnings: list[str]) -> list[dict[str, Any]]:
+        """Return the rows of nodes that cannot be asked, by what the registry has of them."""
+        items, _ = await self._stored(cls)
+        rows = [row for row in stored_rows(items) if row["node"] in nodes]
+        verdicts = [chosen(row["attributes"]) for row in rows]
+        for node in sorted({row["node"] for row, verdict in zip(rows, verdicts, strict=True) if verdict is None}):
+            warnings.append(
+                f"node {node}: some of its resources may match too: their changing attributes are not known"
+            )
+        return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict]
+
+    async def _selected(self, node: int, cls: str, select: str, fresh: bool) -> dict[str, Any] | CoveyError:
+        wait = self._settings.read_deadline if fresh else 0.0
+        try:
+            found: dict[str, Any]
+            if node == self._node:
+                found = await self._orders.ask(SelectLocal(cls, select, fresh, wait))
+            else:
+                timeout = wait + self._settings.peer_deadline
+                found = await self._bus.call(
+                    SERVICE, "select_local", node=node, timeout=timeout, cls=cls, select=select, fresh=fresh, wait=wait
+                )
+            return found
+        except CoveyError as problem:
+            return problem
+
     async def _stored(self, cls: str) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the stored resources of a class on defined nodes, and a warning if they may be old."""
-        prefix = f"{PREFIX}{cls}/"
-        warnings = []
+        (listed, nodes), warnings = await self._current(f"{PREFIX}{cls}/", NODES)
+        return _of_defined(listed, nodes), warnings
+
+    async def _current(self, *prefixes: str) -> tuple[list[list[dict[str, Any]]], list[str]]:
+        """Return what is stored below prefixes, and a warning if it may be old."""
         try:
-            listed, nodes = await self._read("linear", prefix, NODES)
+            return await self._read("linear", *prefixes), []
         except NoQuorum as problem:
-            listed, nodes = await self._read("stale", prefix, NODES)
-            warnings.append(f"the list may be old: {problem.message}")
-        stale = {item["key"] for item in _of_undefined(listed, nodes)}
-        return [item for item in listed if item["key"] not in stale], warnings
+            return await self._read("stale", *prefixes), [f"the list may be old: {problem.message}"]
 
     async def _read(self, consistency: Consistency, *prefixes: str) -> list[list[dict[str, Any]]]:
         return await asyncio.gather(*(read_all(self._bus, prefix, consistency) for prefix in prefixes))
@@ -166,10 +243,21 @@ class Cluster:
         return nodes
 
 
+def _of_defined(items: Iterable[dict[str, Any]], nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stored resources without those whose node is not among the defined ones."""
+    items = list(items)
+    stale = {item["key"] for item in _of_undefined(items, nodes)}
+    return [item for item in items if item["key"] not in stale]
+
+
 def _of_undefined(items: Iterable[dict[str, Any]], nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the stored resources whose node is not among the defined ones."""
     defined = {node["key"].removeprefix(NODES) for node in nodes}
     return [item for item in items if isinstance(item["value"], dict) and str(item["value"].get("node")) not in defined]
+
+
+def _first_line(problem: CoveyError) -> str:
+    return problem.message.partition("\n")[0]
 
 
 def _reasons(answer: Iterable[dict[str, Any]]) -> list[str]:

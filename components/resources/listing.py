@@ -35,6 +35,11 @@ def stored_rows(
         if value.get("gone"):
             row |= {"gone": True, "since": value.get("since")}
         rows.append(row)
+    return ordered(rows)
+
+
+def ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows by node and key."""
     return sorted(rows, key=lambda row: (row["node"], _key_order(row["key"]), row["id"]))
 
 

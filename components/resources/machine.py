@@ -2,8 +2,10 @@
 
 Knows no socket, clock, thread or random source. Each controller has a `Supervision` (states, calls, back-off) with a
 `Poller` (dynamic attributes); the `Writer` brings what a discovery found into the registry; `VersionTable` holds the
-classes of the peers; `Waiters` the questions that are not answered yet. Odd: the moment of a discovery comes as text
-inside its message, because "gone since" is for people and the machine's own time means nothing to them.
+classes of the peers; `Waiters` the questions that are not answered yet, `Changes` what callers change, `News` what
+changed, for watchers. Odd: the moment
+of a discovery comes as text inside its message, because "gone since" is for people and the machine's own time means
+nothing to them.
 
 Invariants (`check_invariants`): 1. at most one call for classes or discovery is under way at a controller, and one is
 while it is discovering. 2. A class belongs to one controller. 3. Reads under way at a controller stay within the
@@ -18,11 +20,15 @@ from typing import Any
 from ...bus.machine import Address, Asked, Effect, Notify, Received, Reply, Send
 from ...controllers.catalog import Catalog, Versions
 from ...controllers.classes import to_wire
-from ...errors import ResourceNotFound
+from ...controllers.selection import selection
+from ...errors import CoveyError
+from .changing import Changes
 from .messages import (
     SERVICE,
     AskVersions,
     CallFailed,
+    Changed,
+    ChangeOne,
     ClassesKnown,
     ClassVersions,
     ControllerAppeared,
@@ -38,15 +44,19 @@ from .messages import (
     MembersChanged,
     Opened,
     ReadLocal,
+    SelectLocal,
     Standing,
     Stored,
     Values,
+    WatchLocal,
     Written,
 )
+from .news import News
+from .polling import Poller
 from .settings import Settings
 from .supervision import Supervision
 from .versions import VersionTable
-from .waiting import Waiters, values
+from .waiting import Waiters, answer
 from .writing import Writer
 
 CONTROLLER = "controller."
@@ -62,8 +72,10 @@ class ResourcesMachine:
         self.controllers: dict[str, Supervision] = {}
         self.versions = VersionTable()
         self.catalog = Catalog()
-        self.waiters = Waiters(self.controllers, self.catalog)
+        self.waiters = Waiters(node, self.controllers, self.catalog)
         self.writer = Writer(node, self.settings, self._next_id)
+        self.changes = Changes(node, self.settings, self._next_id)
+        self.news = News(node, token, self.settings)
         self._token = token
         self._count = 0
         self._listed = False
@@ -76,7 +88,13 @@ class ResourcesMachine:
     def deadline(self) -> float | None:
         """When `step` must be called next though nothing happened. Seconds, monotonic."""
         times = [supervision.deadline for supervision in self.controllers.values()]
-        times += [self.writer.deadline, self.waiters.deadline, self._ask_versions_at]
+        times += [
+            self.writer.deadline,
+            self.waiters.deadline,
+            self.changes.deadline,
+            self.news.deadline,
+            self._ask_versions_at,
+        ]
         return min((time for time in times if time is not None), default=None)
 
     def step(self, now: float, input: Any = None) -> list[Effect]:
@@ -92,7 +110,10 @@ class ResourcesMachine:
             case Received(source, message):
                 effects += self._heard(now, source, message)
             case Asked():
-                effects += self._asked(now, input)
+                try:
+                    effects += self._asked(now, input)
+                except CoveyError as refused:
+                    effects.append(Reply(input.request, refused, input.cause))
             case _:
                 effects += self._happened(now, input)
         effects += self.writer.tick(now)
@@ -103,9 +124,11 @@ class ResourcesMachine:
             if supervision.held and self._may_discover(supervision):
                 supervision.discover(now)
                 effects += supervision.tick(now)
+        effects += self.changes.tick(now, self.waiters.owner, self._is_writing)
         effects += self._boot_steps()
         effects += self._ask_versions(now)
         effects += self.waiters.tick(now, self._listed)
+        effects += self.news.tick(now)
         return effects
 
     def check_invariants(self) -> None:
@@ -121,6 +144,8 @@ class ResourcesMachine:
                 assert value["node"] == self.node, f"4: {path} is written for node {value['node']}"
         requests = [waiter.request for waiter in self.waiters.discovers]
         requests += [waiter.request for waiter in self.waiters.reads]
+        requests += [change.request for change in self.changes.ongoing]
+        requests += [watcher.request for watcher in self.news.waiting]
         assert len(requests) == len(set(requests)), "5: a question waits twice"
 
     # --- inputs ---------------------------------------------------------------------------------------------
@@ -164,12 +189,16 @@ class ResourcesMachine:
                 supervision.not_started(entry.reason)
 
     def _heard_controller(self, now: float, supervision: Supervision, message: Any) -> list[Effect]:
+        if isinstance(message, Changed | CallFailed):
+            effects = self.changes.answered(now, supervision, message)
+            if effects is not None:
+                return effects
         match message:
             case Described():
                 if supervision.described(now, message, self.catalog):
                     return self._tell_versions()
             case Discovered():
-                supervision.discovered(now, message)
+                supervision.discovered(now, message, self.writer.attributes)
             case Values():
                 supervision.values(now, message)
             case CallFailed():
@@ -199,18 +228,29 @@ class ResourcesMachine:
                     self.writer.reload(now)
                 self.waiters.discover(now, asked.request, question, asked.cause)
                 return []
-            case ReadLocal(cls, _, fresh):
-                if fresh:
+            case ReadLocal(cls) | SelectLocal(cls):
+                if isinstance(question, SelectLocal):
+                    selection(self.catalog.get(cls), question.select)  # refused at once, before anything is read
+                if question.fresh:
                     self.waiters.read(now, asked.request, question, asked.cause)
                     return []
-                result = values(now, self.waiters.owner(cls), question)
+                result = answer(now, self.node, self.waiters.owner(cls), question)
+            case WatchLocal(cls, select):
+                description = self.catalog.get(cls)
+                chosen = selection(description, select) if select else None
+                self.news.ask(now, asked.request, asked.cause, question, chosen)
+                return []
+            case ChangeOne(_, cls):
+                self.changes.ask(asked.request, question, asked.cause, self.waiters.owner(cls))
+                return []
             case DescribeClass(cls):
-                try:
-                    result = to_wire(self.catalog.get(cls))
-                except ResourceNotFound as missing:
-                    result = missing
+                result = to_wire(self.catalog.get(cls))
             case ListClasses():
-                result = {"items": self.versions.rows(), "warnings": self.versions.differences()}
+                result = {
+                    "items": self.versions.rows(),
+                    "warnings": self.versions.differences(),
+                    "told": self.versions.tellers,
+                }
             case Standing():
                 result = [found.standing() for _, found in sorted(self.controllers.items())]
             case _:
@@ -221,8 +261,13 @@ class ResourcesMachine:
 
     def _supervision(self, name: str) -> Supervision:
         if name not in self.controllers:
-            self.controllers[name] = Supervision(name, self.node, self.settings, self._next_id)
+            poller = Poller(name, self.settings, self._next_id, self.news.tell)
+            self.controllers[name] = Supervision(name, self.node, self.settings, self._next_id, poller)
         return self.controllers[name]
+
+    def _is_writing(self, name: str) -> bool:
+        """Whether something of this controller is not in the registry yet."""
+        return self.controllers[name].unwritten is not None or name in self.writer.writes
 
     def _may_discover(self, supervision: Supervision) -> bool:
         """Whether what the controller's classes depend on has been looked for; a class that nobody brings is no

@@ -72,12 +72,35 @@ class Values(Message, frozen=True):
     findings: tuple[Any, ...] = ()
 
 
+class Change(Message, frozen=True):
+    """Tell a controller to change something: one of its verbs, with its arguments; `deadline` in seconds.
+
+    Answered by `Changed` or `CallFailed`. Sent once: what is lost is not repeated, since it may have happened.
+    """
+
+    id: str
+    verb: Literal["set", "define", "undefine", "action"]
+    deadline: float
+    arguments: dict[str, Any]
+
+
+class Changed(Message, frozen=True):
+    """What a controller answered to `Change`: the attributes that hold now, or an action's result; `at` as RFC 3339."""
+
+    id: str
+    at: str
+    attributes: Any = None
+    result: Any = None
+    findings: tuple[Any, ...] = ()
+
+
 class CallFailed(Message, frozen=True):
-    """An order came to nothing: `code` is that of the error, `reason` its text. Also the registry's refusals."""
+    """An order came to nothing: `code`, `reason` and `hint` are those of the error. Also the registry's refusals."""
 
     id: str
     code: str
     reason: str
+    hint: str = ""
 
 
 # --- to and from the registry -----------------------------------------------------------------------------------
@@ -207,6 +230,48 @@ class ReadLocal(msgspec.Struct, frozen=True):
     wait: float = 2.0
 
 
+class SelectLocal(msgspec.Struct, frozen=True):
+    """This node's resources of one class for which an expression holds, whole.
+
+    Answered with `{items, reasons}`: rows `{class, id, key, node, attributes, age_s, reason}`, and why reads failed.
+    """
+
+    cls: str
+    select: str
+    fresh: bool = False
+    wait: float = 2.0
+    ids: tuple[str, ...] = ()
+
+
+class WatchLocal(msgspec.Struct, frozen=True):
+    """What changed of this node's resources of one class behind number `since` of the run `token` (empty: from now on).
+
+    `select` is an expression, empty: all. Answered within `wait` seconds with `{token, to, missed, events}`; an event
+    is `{type: appeared|changed|gone, class, id, key, node, attributes, changed: names}`.
+    """
+
+    cls: str
+    select: str = ""
+    token: str = ""
+    since: int = 0
+    wait: float = 10.0
+
+
+class ChangeOne(msgspec.Struct, frozen=True):
+    """Change one resource of this node: set attributes, define it, remove it, run one of its actions.
+
+    `values` are attributes or arguments; `as_text`: as a person typed them. Answered with its row (`run`: with its
+    place and `result`) and `warnings` on what the controller answered amiss, or with the error.
+    """
+
+    what: Literal["set", "define", "undefine", "run"]
+    cls: str
+    id: str = ""
+    values: dict[str, Any] = {}
+    action: str = ""
+    as_text: bool = False
+
+
 class DescribeClass(msgspec.Struct, frozen=True):
     """The description of a class that a controller of this node has; None when none has."""
 
@@ -214,11 +279,11 @@ class DescribeClass(msgspec.Struct, frozen=True):
 
 
 class ListClasses(msgspec.Struct, frozen=True):
-    """Every class known in the cluster with its nodes, and the differences between nodes in words."""
+    """Every class known in the cluster with its nodes, the differences between nodes in words, and who has told."""
 
 
 class Standing(msgspec.Struct, frozen=True):
     """How each controller of this node stands: `{name, state, reason, classes, resources}`."""
 
 
-Question = DiscoverAll | ReadLocal | DescribeClass | ListClasses | Standing
+Question = DiscoverAll | ReadLocal | SelectLocal | WatchLocal | ChangeOne | DescribeClass | ListClasses | Standing

@@ -1,8 +1,9 @@
 """Carries out what the machine orders: one call on the bus for each message, its outcome fed back as a message.
 
 Knows no verb that people use. Every order ends in exactly one answer, an error included. A call to a controller gets
-the deadline the machine has for it: the controller's process gives up a little before and then names the line where
-it hangs. Odd: the moment of a discovery is read from the wall clock here, since it goes into the registry for people.
+the deadline the machine has for it (a change one a little shorter): the controller's process gives up a little before
+and then names the line where it hangs. Odd: the moment of a discovery is read from the wall clock here, since it goes
+into the registry for people.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .machine import ResourcesMachine
 from .messages import (
     PREFIX,
     CallFailed,
+    Change,
+    Changed,
     Describe,
     Described,
     Discover,
@@ -72,11 +75,11 @@ class Orders:
 
     async def _carry_out(self, to: Address, message: Message, cause: str, effect: Send) -> None:
         match message:
-            case Describe(id) | Discover(id) | Read(id) | ReadStored(id) | Write(id):
+            case Describe(id) | Discover(id) | Read(id) | Change(id) | ReadStored(id) | Write(id):
                 try:
                     answer = await self._call(to, message, cause)
                 except CoveyError as problem:
-                    answer = CallFailed(id, problem.code, problem.message)
+                    answer = CallFailed(id, problem.code, problem.message, problem.hint)
                 except (TypeError, ValueError, KeyError, AttributeError) as problem:
                     # An answer of another shape than its verb promises: other people's code, or another version.
                     answer = CallFailed(id, "plugin.failed", f"its answer cannot be understood: {problem!r}"[:200])
@@ -98,10 +101,14 @@ class Orders:
                 return Discovered(id, known.found, known.at, known.findings, remembered=True)
             case Discover(id):
                 result = await bus.call(to.service, "discover", timeout=settings.discover_deadline, cause=cause)
-                at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-                found = Discovered(id, tuple(result["found"]), at, tuple(result.get("findings") or ()))
+                found = Discovered(id, tuple(result["found"]), _at(), tuple(result.get("findings") or ()))
                 self._found[to.service] = found
                 return found
+            case Change(id, verb, deadline, arguments):
+                timeout = deadline + settings.change_margin / 2
+                result = await bus.call(to.service, verb, timeout=timeout, cause=cause, **arguments)
+                findings = tuple(result.get("findings") or ())
+                return Changed(id, _at(), result.get("attributes"), result.get("result"), findings)
             case Read(id, cls, key):
                 result = await bus.call(
                     to.service, "read", timeout=settings.read_deadline, cause=cause, cls=cls, key=key
@@ -123,3 +130,7 @@ class Orders:
                 return Written(id, result["succeeded"], result["revision"])
             case _:
                 raise TypeError(f"{type(message).__name__} is no order")
+
+
+def _at() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ under way are bounded, and each has a deadline. Odd: a read that was asked for a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,12 @@ from .listing import key_text
 from .messages import Read
 from .settings import Settings
 from .stored import Resource
+
+Tell = Callable[[str, Resource, Mapping[str, Any], Collection[str]], None]
+"""Hears of a resource that `appeared`, `changed` in the attributes of these names, or is `gone`; with all of them."""
+
+
+def _nobody(what: str, resource: Resource, attributes: Mapping[str, Any], names: Collection[str]) -> None: ...
 
 
 class Polled(msgspec.Struct):
@@ -33,6 +39,11 @@ class Polled(msgspec.Struct):
     failures: int = 0
     reason: str = ""
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """All attributes beside the key, as they are known now."""
+        return {**self.resource.attributes, **self.values}
+
     def age(self, now: float) -> float:
         """Return the age of the dynamic attributes; of the discovery, where there are none to read."""
         if self.every is None or self.read_at is None:
@@ -43,10 +54,11 @@ class Polled(msgspec.Struct):
 class Poller:
     """Reads and keeps the dynamic attributes of the resources of one controller."""
 
-    def __init__(self, name: str, settings: Settings, next_id: Callable[[], str]) -> None:
+    def __init__(self, name: str, settings: Settings, next_id: Callable[[], str], tell: Tell = _nobody) -> None:
         self._address = Address(f"controller.{name}")
         self._settings = settings
         self._next_id = next_id
+        self._tell = tell
         self.resources: dict[str, Polled] = {}
         self._reads: dict[str, tuple[str, float]] = {}
         self._queue: list[tuple[float, str]] = []
@@ -92,17 +104,40 @@ class Poller:
         self.resources = {}
         for path in sorted(found):
             resource = found[path]
+            was = before[path].attributes if path in before else None
             polled = before.get(path) or Polled(resource, None, now)
             polled.resource, polled.seen_at, polled.every = resource, now, every.get(resource.cls)
             if values.get(path):
                 polled.values = {**polled.values, **values[path]}
             self.resources[path] = polled
+            self._compare(was, polled)
+        for path in sorted(before.keys() - self.resources.keys()):
+            self._tell("gone", before[path].resource, before[path].attributes, ())
         self._readable = sum(polled.every is not None for polled in self.resources.values())
         self._failing = {path for path in self._failing if path in self.resources}
         reading = {path for path, _ in self._reads.values()}
         for path, polled in self.resources.items():
             if polled.every is not None and polled.due is None and path not in reading:
                 self._plan(path, now)
+
+    def amend(
+        self, now: float, path: str, resource: Resource | None, values: Mapping[str, Any], every: float | None
+    ) -> None:
+        """Take over what a change made of one resource; None: it is no longer there."""
+        known = self.resources.get(path)
+        was = known.attributes if known is not None else None
+        if resource is None:
+            if known is not None:
+                self._tell("gone", known.resource, known.attributes, ())
+            self.resources.pop(path, None)
+            self._failing.discard(path)
+        else:
+            polled = self.resources.setdefault(path, Polled(resource, every, now))
+            polled.resource = resource
+            polled.values = {**polled.values, **values}
+            self._compare(was, polled)
+        self._readable = sum(polled.every is not None for polled in self.resources.values())
+        self.want(path)
 
     def want(self, path: str) -> bool:
         """Read a resource as soon as may be; false when there is nothing to read of it."""
@@ -158,7 +193,9 @@ class Poller:
         polled = self.resources.get(path)
         if polled is None:
             return
+        was = polled.attributes
         polled.values, polled.read_at, polled.failures, polled.reason = values, now, 0, complaint
+        self._compare(was, polled)
         self._failing.discard(path)
         if polled.every:
             self._plan(path, now + polled.every)
@@ -175,6 +212,14 @@ class Poller:
         self._failing.add(path)
         polled.reason = reason
         self._plan(path, now + self._settings.backoff(polled.failures))
+
+    def _compare(self, was: Mapping[str, Any] | None, polled: Polled) -> None:
+        attributes = polled.attributes
+        if was is None:
+            self._tell("appeared", polled.resource, attributes, attributes)
+        elif was != attributes:
+            names = [name for name in {**was, **attributes} if was.get(name) != attributes.get(name)]
+            self._tell("changed", polled.resource, attributes, names)
 
     def _plan(self, path: str, due: float) -> None:
         self.resources[path].due = due

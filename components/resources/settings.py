@@ -26,6 +26,15 @@ class Settings(msgspec.Struct, frozen=True):
     read_deadline: float = 5.0
     """For the dynamic attributes of one resource. A longer one would let one dead mount hold a whole poll."""
 
+    change_deadline: float = 10.0
+    """For a controller to set attributes, define or remove a resource; an action has the deadline that it declares."""
+
+    change_margin: float = 2.0
+    """Seconds that a controller's process has beyond that to say where it hangs, before it counts as silent."""
+
+    late_changes: int = 100
+    """Changes past their deadline whose answers are still taken. 0 to 10 000; each is a few hundred bytes."""
+
     write_deadline: float = 10.0
     """After that a transaction without an answer is sent again under the same request id."""
 
@@ -46,6 +55,15 @@ class Settings(msgspec.Struct, frozen=True):
 
     most_resources: int = 5000
     """Resources one discovery may find; more is a flood and a failure. They are written as one transaction."""
+
+    watch_ring: int = 10_000
+    """Changes kept for watchers; with 5000 resources that all change, two polls of them. 1 to 1 000 000."""
+
+    watch_kept: float = 60.0
+    """How long after a watcher's question changes are kept for its next one; with nobody watching they cost nothing."""
+
+    watch_events: int = 500
+    """Changes in one answer to a watcher: at 2 KiB each a message of a megabyte."""
 
     ask_again: float = 2.0
     """Pause before a peer that did not tell its class versions is asked again."""

@@ -68,10 +68,12 @@ class StoredResources:
         found: Mapping[str, Resource],
         at: str,
         unclear: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> Transaction | None:
         """Return what to write so that `classes` hold exactly `found` (by path); None when nothing changed.
 
-        `unclear` are classes of which something was found that nobody can name: nothing of them is marked gone.
+        `unclear` are classes of which something was found that nobody can name: nothing of them is marked gone, but
+        for the paths of `removed`.
         """
         puts: list[tuple[str, dict[str, Any]]] = []
         for path in sorted(found):
@@ -80,11 +82,18 @@ class StoredResources:
                 puts.append((path, value))
         for path, (value, _) in sorted(self._items.items()):
             cls = value.get("class")
-            if path not in found and cls in classes and cls not in unclear and not value.get("gone"):
+            clear = path in removed or (cls in classes and cls not in unclear)
+            if path not in found and clear and not value.get("gone"):
                 puts.append((path, {**value, "gone": True, "since": at}))
         if not puts:
             return None
         return Transaction(tuple((path, self._revision(path)) for path, _ in puts), tuple(puts))
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """Return the attributes that are stored of a resource; none of one that is gone or was never there."""
+        value = self._items[path][0] if path in self._items else {}
+        attributes = value.get("attributes")
+        return attributes if isinstance(attributes, Mapping) and not value.get("gone") else {}
 
     def applied(self, transaction: Transaction, revision: int) -> None:
         """Take over a transaction that the registry carried out at `revision`."""

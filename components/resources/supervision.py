@@ -8,8 +8,8 @@ reads make the controller failed only when not one of its resources can be read;
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from .checked import Checked, KnownClass, checked_found, checked_values, known_c
 from .messages import CallFailed, Describe, Described, Discover, Discovered, Values
 from .polling import Poller
 from .settings import Settings
+from .stored import Resource
 
 State = Literal["starting", "discovering", "running", "failed"]
 Outcome = Literal["done", "failed"]
@@ -59,7 +60,7 @@ class Call(NamedTuple):
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """What a discovery found, checked, and when (RFC 3339)."""
+    """What a discovery found, checked, and when (RFC 3339). Attempt 0: no discovery, but what changes made."""
 
     checked: Checked
     at: str
@@ -69,12 +70,14 @@ class Discovery(msgspec.Struct, frozen=True):
 class Supervision:
     """What is known of one controller of this node, and what is asked of it next."""
 
-    def __init__(self, name: str, node: int, settings: Settings, next_id: Callable[[], str]) -> None:
+    def __init__(
+        self, name: str, node: int, settings: Settings, next_id: Callable[[], str], poller: Poller | None = None
+    ) -> None:
         self.name = name
         self.state: State = "starting"
         self.reason = ""
         self.classes: dict[str, KnownClass] = {}
-        self.poller = Poller(name, settings, next_id)
+        self.poller = poller or Poller(name, settings, next_id)
         self.unwritten: Discovery | None = None
         self.attempt = 0
         self.settled = 0
@@ -92,17 +95,20 @@ class Supervision:
         self._reading_failed = False
         self._reported: tuple[str, str, tuple[str, ...]] | None = None
         self._orders: list[Effect] = []
+        self._amended: set[str] = set()
 
     @property
     def deadline(self) -> float | None:
         """When `tick` must run next."""
-        times = [self.poller.deadline, self.due, self.call.until if self.call else None]
+        times = [self.due, self.call.until if self.call else None]
+        if self._described:  # until then nothing is read, whatever is wanted
+            times.append(self.poller.deadline)
         return min((time for time in times if time is not None), default=None)
 
     @property
     def looked(self) -> bool:
         """Whether a discovery came to an end since the controller appeared, well or not."""
-        return self.outcome is not None or self.unwritten is not None
+        return self.outcome is not None or (self.unwritten is not None and self.unwritten.attempt > 0)
 
     def standing(self) -> dict[str, object]:
         """Return how the controller stands, as plain data."""
@@ -123,7 +129,8 @@ class Supervision:
         self._become("appeared")
         self._expected = True
         self._described = self.held = self._reading_failed = False
-        self.unwritten = None
+        if self.unwritten is not None:  # it stays true until something else is found
+            self.unwritten = msgspec.structs.replace(self.unwritten, attempt=0)
         self.call = self.overdue = self.outcome = None
         self.poller.stop()
         self.due = now
@@ -182,15 +189,26 @@ class Supervision:
         self._become("described")
         self._begin(now, "discover")
 
-    def discovered(self, now: float, message: Discovered) -> None:
-        """Check what was found; the machine writes it from `unwritten` and then says `written`."""
+    def discovered(
+        self, now: float, message: Discovered, stored: Callable[[str], Mapping[str, Any]] = lambda path: {}
+    ) -> None:
+        """Check what was found; the machine writes it from `unwritten` and then says `written`.
+
+        `stored` is what the registry has of a path. What was changed since the discovery began stays as it was changed,
+        and is looked for once more: the controller may have looked before.
+        """
         if not self._answers(message.id, "discover"):
             return
         most = self._settings.most_resources
         if len(message.found) > most:
             self._fail(now, f"found {len(message.found)} resources, at most {most} are taken; nothing was stored")
             return
-        checked = checked_found(self._node, self.classes, message.found, message.findings)
+        checked = checked_found(self._node, self.classes, message.found, message.findings, stored)
+        again = bool(self._amended)
+        for path in sorted(self._amended):
+            polled = self.poller.resources.get(path)
+            checked = _with(checked, path, polled.resource if polled is not None else None)
+        self._amended.clear()
         self.unwritten = Discovery(checked, message.at, self.attempt)
         self.poller.discovered(
             now, checked.resources, checked.values, {name: known.poll_every for name, known in self.classes.items()}
@@ -200,11 +218,33 @@ class Supervision:
         self._become("discovered")
         self.reason = checked.complaints[0] if checked.complaints else ""
         every = [known.discover_every for known in self.classes.values() if known.discover_every > 0]
-        self.due = now if message.remembered else now + min(every) if every else None
+        self.due = now if again or message.remembered else now + min(every) if every else None
+
+    def amend(self, now: float, path: str, resource: Resource | None, values: Mapping[str, Any], at: str) -> None:
+        """Take over what a change made of one resource (None: it is gone); it is written as a discovery is."""
+        known = self.classes[resource.cls] if resource is not None else None
+        self.poller.amend(now, path, resource, values, known.poll_every if known is not None else None)
+        before = self.unwritten or Discovery(Checked({}, {}, frozenset(self.classes)), at, 0)
+        self.unwritten = Discovery(_with(before.checked, path, resource), at, before.attempt)
+        if self.overdue is not None or (self.call is not None and self.call.what == "discover"):
+            self._amended.add(path)
+
+    def affected(self, now: float, path: str, effects: Collection[str]) -> None:
+        """An action may have changed these attributes of a resource: they are read again, or looked for."""
+        polled = self.poller.resources.get(path)
+        if polled is None or not effects:
+            return
+        self.poller.want(path)
+        declared = [self.classes[polled.resource.cls].description.attribute(name) for name in effects]
+        if any(one is not None and one.kind == "persistent" for one in declared):
+            if self.call is None and self.overdue is None:
+                self.due = now
+            else:
+                self._amended.add(path)
 
     def written(self) -> None:
         """What was discovered is in the registry (or was there already)."""
-        if self.unwritten is not None and self.unwritten.attempt >= self.settled:
+        if self.unwritten is not None and self.unwritten.attempt >= max(self.settled, 1):
             self.settled = self.unwritten.attempt
             self.outcome = "done"
         self.unwritten = None
@@ -267,6 +307,7 @@ class Supervision:
         self.call = Call(self._next_id(), what, now + deadlines[what], deadlines[what])
         self.overdue = None
         self.due = None
+        self._amended.clear()
         order = Describe(self.call.id) if what == "describe" else Discover(self.call.id)
         self._orders.append(Send(Address(f"controller.{self.name}"), order))
 
@@ -313,6 +354,15 @@ class Supervision:
         self._reported = report
         body = {"name": self.name, "state": report[0], "reason": report[1], "classes": list(report[2])}
         return [Notify("plugin_state", body)]
+
+
+def _with(checked: Checked, path: str, resource: Resource | None) -> Checked:
+    """Return what is to be written, with one resource as it is now; None: it is gone."""
+    resources = {found: one for found, one in checked.resources.items() if found != path}
+    removed = checked.removed - {path} if resource is not None else checked.removed | {path}
+    if resource is not None:
+        resources[path] = resource
+    return msgspec.structs.replace(checked, resources=resources, removed=removed)
 
 
 def _because(call: Call, reason: str) -> str:

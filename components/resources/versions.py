@@ -28,6 +28,11 @@ class VersionTable:
         """Members that have not said which classes they have, in order."""
         return sorted(node for node, versions in self._nodes.items() if versions is None)
 
+    @property
+    def tellers(self) -> list[int]:
+        """The nodes that have said which classes they have, in order."""
+        return sorted(node for node, versions in self._nodes.items() if versions is not None)
+
     def members(self, nodes: Collection[int]) -> None:
         """Keep exactly these nodes; a new one has told nothing yet."""
         self._nodes = {node: self._nodes.get(node) for node in sorted(nodes)}

@@ -13,7 +13,10 @@ import msgspec
 
 from ...bus.machine import Effect, Reply
 from ...controllers.catalog import Catalog
-from .messages import DiscoverAll, ReadLocal
+from ...controllers.selection import selection
+from ...errors import CoveyError
+from .listing import ordered
+from .messages import DiscoverAll, ReadLocal, SelectLocal
 from .supervision import Supervision
 
 
@@ -33,12 +36,12 @@ class DiscoverWaiter(msgspec.Struct):
 
 
 class ReadWaiter(msgspec.Struct):
-    """A fresh `ReadLocal`, and the paths of the resources that may still be waited for."""
+    """A question for fresh values, and the paths of the resources that may still be waited for."""
 
     request: int
     until: float
     cause: str
-    question: ReadLocal
+    question: ReadLocal | SelectLocal
     left: list[str]
 
     def done(self, owner: Supervision | None) -> bool:
@@ -51,7 +54,8 @@ class ReadWaiter(msgspec.Struct):
 class Waiters:
     """The questions that wait."""
 
-    def __init__(self, controllers: Mapping[str, Supervision], catalog: Catalog) -> None:
+    def __init__(self, node: int, controllers: Mapping[str, Supervision], catalog: Catalog) -> None:
+        self._node = node
         self._controllers = controllers
         self._catalog = catalog
         self.discovers: list[DiscoverWaiter] = []
@@ -74,7 +78,7 @@ class Waiters:
             attempts = {name: found.refresh(now) for name, found in sorted(self._controllers.items())}
         self.discovers.append(DiscoverWaiter(request, now + question.wait, cause, attempts))
 
-    def read(self, now: float, request: int, question: ReadLocal, cause: str) -> None:
+    def read(self, now: float, request: int, question: ReadLocal | SelectLocal, cause: str) -> None:
         """Begin to read the resources asked for, and wait for them."""
         owner = self.owner(question.cls)
         wanted = [path for path in paths(owner, question) if owner is not None and owner.poller.want(path)]
@@ -92,7 +96,7 @@ class Waiters:
             owner = self.owner(read.question.cls)
             if read.done(owner) or read.until <= now:
                 self.reads.remove(read)
-                effects.append(Reply(read.request, values(now, owner, read.question), read.cause))
+                effects.append(Reply(read.request, answer(now, self._node, owner, read.question), read.cause))
         return effects
 
     def _outcomes(self, late: set[str]) -> list[dict[str, Any]]:
@@ -102,7 +106,7 @@ class Waiters:
         ]
 
 
-def paths(owner: Supervision | None, question: ReadLocal) -> list[str]:
+def paths(owner: Supervision | None, question: ReadLocal | SelectLocal) -> list[str]:
     """Return the paths of the resources a question is about, in order."""
     if owner is None:
         return []
@@ -113,13 +117,38 @@ def paths(owner: Supervision | None, question: ReadLocal) -> list[str]:
     )
 
 
-def values(now: float, owner: Supervision | None, question: ReadLocal) -> list[dict[str, Any]]:
-    """Return `{id, attributes, age_s, reason}` of each resource a question is about, as last read."""
-    rows = []
+def answer(now: float, node: int, owner: Supervision | None, question: ReadLocal | SelectLocal) -> Any:
+    """Return the answer to a question from what was last read; a CoveyError when its expression makes no sense."""
+    if isinstance(question, ReadLocal):
+        return [_values(now, owner, path) for path in paths(owner, question)]
+    if owner is None or question.cls not in owner.classes:
+        return {"items": [], "reasons": []}
+    try:
+        chosen = selection(owner.classes[question.cls].description, question.select)
+    except CoveyError as problem:
+        return problem
+    items = []
+    reasons = set()
     for path in paths(owner, question):
-        assert owner is not None
-        polled = owner.poller.resources[path]
-        reason = polled.reason or (owner.reason if owner.state == "failed" else "")
-        age = round(polled.age(now), 3)
-        rows.append({"id": polled.resource.id, "attributes": polled.values, "age_s": age, "reason": reason})
-    return rows
+        resource = owner.poller.resources[path].resource
+        found = _values(now, owner, path)
+        reasons.add(found["reason"])
+        attributes = {**resource.key, **resource.attributes, **found["attributes"]}
+        if chosen(attributes):
+            row = {"class": resource.cls, "id": resource.id, "key": resource.key, "node": node}
+            row |= {"attributes": attributes, "age_s": found["age_s"]}
+            items.append(row | ({"reason": found["reason"]} if found["reason"] else {}))
+    return {"items": ordered(items), "reasons": sorted(reasons - {""})}
+
+
+def _values(now: float, owner: Supervision | None, path: str) -> dict[str, Any]:
+    """Return `{id, attributes, age_s, reason}` of one resource, as last read."""
+    assert owner is not None
+    polled = owner.poller.resources[path]
+    reason = polled.reason or (owner.reason if owner.state == "failed" else "")
+    return {
+        "id": polled.resource.id,
+        "attributes": polled.values,
+        "age_s": round(polled.age(now), 3),
+        "reason": reason,
+    }

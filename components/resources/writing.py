@@ -7,7 +7,8 @@ again and compared anew. A discovery that comes while another one is being writt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -70,6 +71,10 @@ class Writer:
         self._stored = StoredResources(self._node, message.items)
         return [Notify("loaded")] if first else []
 
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """Return the attributes that the registry has of a resource of this node, as far as is known."""
+        return self._stored.attributes(path) if self._stored is not None else {}
+
     def written(self, now: float, message: Written) -> None:
         """Take the outcome of a transaction."""
         name = self._name(message.id)
@@ -107,7 +112,7 @@ class Writer:
                 return []
             checked = discovery.checked
             transaction = self._stored.transaction(
-                supervision.classes, checked.resources, discovery.at, checked.unclear
+                supervision.classes, checked.resources, discovery.at, checked.unclear, checked.removed
             )
             if transaction is None:
                 supervision.written()

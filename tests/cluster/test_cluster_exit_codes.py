@@ -36,7 +36,14 @@ CASES = [
     (7, "core.timeout", ["cluster", "wait-for", "members=9", "--timeout", "500ms"]),
     (4, "core.not_found", ["node", "move", "n2", "--to", "other"]),
     (1, "core.not_implemented", ["cluster", "balance", "pools.yaml", "--plan"]),
-    (1, "core.not_implemented", ["resource", "ls", "Host", "-s", "Load1 > 1"]),
+    (2, "expression.invalid", ["resource", "ls", "Host", "-s", "Lod1 > 1"]),
+    (2, "expression.invalid", ["tap", 'knid == "event"', "--for", "1s"]),
+    (2, "resource.bad_attribute", ["resource", "set", "FileSystem", "/", "Size=1", "--node", "1"]),
+    (2, "core.ambiguous", ["resource", "run", "FileSystem", "/", "Check"]),
+    (2, "core.usage", ["resource", "undefine", "FileSystem", "/"]),
+    (4, "resource.not_found", ["resource", "run", "FileSystem", "/", "Check", "--node", "1"]),
+    (4, "resource.not_found", ["resource", "set", "FileSystem", "/no/where", "Size=1"]),
+    (5, "resource.unsupported", ["resource", "define", "FileSystem", "MountPoint=/no/where", "--node", "n3"]),
 ]
 
 

@@ -15,9 +15,12 @@ import pytest
 import yaml
 from covey.config import check_node
 from covey.controllers.description import read_description
+from fake_packages import put_example
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS = {"resources.md": "controller-notes"}
+"""The example package that is installed where a page is run."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -80,6 +83,8 @@ def test_commands_and_programs_run(page: Path, folder: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     environment.pop("COVEY_STATE", None)
+    if page.name in NEEDS:
+        environment["PYTHONPATH"] = str(put_example(folder / "site", ROOT / "examples" / NEEDS[page.name]))
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=folder,

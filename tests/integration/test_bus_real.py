@@ -286,8 +286,7 @@ def test_hostile_frames_are_counted_and_stop_nothing(folder: Path) -> None:
 def test_the_tap_sees_requests_replies_and_errors(folder: Path) -> None:
     async def story() -> None:
         async with node(folder) as (_, bus), bus.serve("greeter", Greeter()):
-            condition = {"field": "topic", "operator": "=~", "value": "*.greet"}
-            tap = (await bus.call("bus", "tap_attach", filter=[condition], payload=True))["tap"]
+            tap = (await bus.call("bus", "tap_attach", filter='topic =~ "*.greet"', payload=True))["tap"]
             await bus.call("greeter", "greet", name="x", cause="s1")
             with pytest.raises(errors.NoService):
                 await bus.call("nobody", "greet", cause="s2")

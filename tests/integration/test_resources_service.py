@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,10 +15,10 @@ from covey.bus.broker import Broker, BrokerSettings
 from covey.bus.broker_service import run_broker
 from covey.bus.client import Client, connect
 from covey.bus.context import ComponentContext, Local
-from covey.bus.messages import NodeInfo, Peer
+from covey.bus.messages import NodeInfo, Peer, Role
 from covey.bus.service import Request, verb
 from covey.components.resources.service import main
-from covey.controllers.classes import Attribute, ClassDescription, to_wire
+from covey.controllers.classes import Action, Attribute, ClassDescription, Field, to_wire
 from real_nodes import free_port
 
 
@@ -111,6 +112,7 @@ class Dcm:
         self.steps: list[int] = []
         self.offered: list[str] = []
         self.plugins: dict[str, tuple[str, str]] = {}
+        self.audited: list[tuple[str, int, str, str, dict[str, Any]]] = []
         self.heard = asyncio.Event()
 
     @verb()
@@ -129,6 +131,10 @@ class Dcm:
     @verb()
     def controllers_start(self) -> dict[str, Any]:
         return {"processes": self.processes}
+
+    @verb(Role.COMPONENT)
+    def audit(self, *, who: str, uid: int, what: str, outcome: str, about: dict[str, Any]) -> None:
+        self.audited.append((who, uid, what, outcome, about))
 
     @verb()
     def plugin_state(self, *, name: str, state: str, reason: str = "", classes: tuple[str, ...] = ()) -> None:
@@ -149,19 +155,25 @@ class Disks:
         self.version = version
         self.raises = raises
         self.slots = [0, 1]
+        self.models: dict[int, str] = {}
         self.reads = 0
 
     @verb()
     def classes(self) -> list[dict[str, Any]]:
         attributes = (
             Attribute(name="Slot", type="uint32", kind="persistent"),
-            Attribute(name="Model", type="string", kind="persistent"),
+            Attribute(name="Model", type="string", kind="persistent", writable=True),
             Attribute(name="Reads", type="uint32", kind="dynamic"),
         )
         return [
             to_wire(
                 ClassDescription(
-                    name="Disk", version=self.version, controller="disks", key=("Slot",), attributes=attributes
+                    name="Disk",
+                    version=self.version,
+                    controller="disks",
+                    key=("Slot",),
+                    attributes=attributes[: 2 if self.version == 2 else 3],
+                    actions=(Action(name="Spin", result=(Field(name="Rpm", type="uint32"),)),),
                 )
             )
         ]
@@ -170,13 +182,37 @@ class Disks:
     def discover(self) -> dict[str, Any]:
         if self.raises:
             raise errors.PluginError(self.raises)
-        found = [{"class": "Disk", "key": {"Slot": slot}, "attributes": {"Model": "A"}} for slot in self.slots]
+        found = [
+            {"class": "Disk", "key": {"Slot": slot}, "attributes": {"Model": self.models.get(slot, "A")}}
+            for slot in self.slots
+        ]
         return {"found": found, "findings": []}
 
     @verb()
     def read(self, *, cls: str, key: dict[str, Any]) -> dict[str, Any]:
         self.reads += 1
         return {"attributes": {"Reads": self.reads}, "findings": []}
+
+    @verb(Role.COMPONENT)
+    def set(self, *, cls: str, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        if values["Model"] == "bad":
+            raise errors.Failed("it does not fit", "take another")
+        self.models[key["Slot"]] = values["Model"]
+        return {"attributes": {}, "findings": []}
+
+    @verb(Role.COMPONENT)
+    def define(self, *, cls: str, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        self.slots.append(key["Slot"])
+        return {"attributes": {"Model": "A"}, "findings": []}
+
+    @verb(Role.COMPONENT)
+    def undefine(self, *, cls: str, key: dict[str, Any]) -> dict[str, Any]:
+        self.slots.remove(key["Slot"])
+        return {"attributes": {}, "findings": []}
+
+    @verb(Role.COMPONENT)
+    def action(self, *, cls: str, key: dict[str, Any], name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"result": {"Rpm": 7200, "Noise": 3}, "findings": []}
 
 
 class Node:
@@ -344,17 +380,82 @@ def test_raising_controller_is_told_to_the_dcm_and_to_the_join(folder: Path) -> 
     asyncio.run(story())
 
 
-def test_what_is_not_built_yet_says_so(folder: Path) -> None:
+def test_a_change_asked_for_anywhere_is_made_where_the_resource_is_and_audited_there(folder: Path) -> None:
     async def story() -> None:
-        async with nodes(folder, Disks()) as ((node,), _registry):
-            for name, arguments in (
-                ("set", {"cls": "Disk", "key": "0", "values": {}}),
-                ("define", {"cls": "Disk", "values": {}}),
-                ("undefine", {"cls": "Disk", "key": "0"}),
-                ("run", {"cls": "Disk", "key": "0", "action": "Reset"}),
-                ("ls", {"cls": "Disk", "select": "Slot == 0"}),
-            ):
-                with pytest.raises(errors.NotImplementedYet, match=r"SPEC 12\.2"):
-                    await node.bus.call("resources", name, **arguments)
+        async with nodes(folder, Disks(), Disks()) as ((one, two), registry):
+            call = one.bus.call
+            row = await call("resources", "set", cls="Disk", key="0", of_node=2, values={"Model": "B"}, as_text=True)
+            assert (row["node"], row["attributes"]["Model"], row["warnings"]) == (2, "B", [])
+            assert registry.items[f"/resources/Disk/{row['id']}"][0]["attributes"] == {"Model": "B"}
+            assert (one.disks.models, two.disks.models) == ({}, {0: "B"})
+            who, uid, *told = two.dcm.audited.pop()
+            assert (who, uid) == (f"{one.bus.name}@1", os.getuid()), "who asked, not who handed it on"
+            assert told == ["resource_set", "done", {"class": "Disk", "id": row["id"], "names": ["Model"]}]
+
+            with pytest.raises(errors.Failed, match="it does not fit") as failed:
+                await call("resources", "set", cls="Disk", key="0", of_node=2, values={"Model": "bad"})
+            assert failed.value.hint == "take another"
+            assert two.dcm.audited.pop()[3] == "resource.failed"
+            with pytest.raises(errors.Ambiguous):
+                await call("resources", "set", cls="Disk", key="0", values={"Model": "C"})
+            with pytest.raises(errors.BadAttribute, match="did you mean 'Model'"):
+                await call("resources", "set", cls="Disk", key="1", of_node=2, values={"Modl": "C"})
+
+            row = await call("resources", "define", cls="Disk", values={"Slot": "7", "Model": "A"}, as_text=True)
+            assert (row["node"], row["key"]) == (1, {"Slot": 7})
+            answer = await two.bus.call("resources", "run", cls="Disk", key="7", action="Spin")
+            assert (answer["node"], answer["result"]) == (1, {"Rpm": 7200})
+            assert "'Noise'" in answer["warnings"][0]
+            await two.bus.call("resources", "undefine", cls="Disk", key="7")
+            with pytest.raises(errors.ResourceNotFound, match="is gone since"):
+                await two.bus.call("resources", "undefine", cls="Disk", key="7")
+            assert [line[2] for line in one.dcm.audited] == ["resource_define", "resource_run", "resource_undefine"]
+            assert 7 not in one.disks.slots
+            roles = {one["verb"]: one["role"] for one in await call("resources", "describe")}
+            assert {roles[name] for name in ("set", "define", "undefine", "run")} == {"operator"}
+            with pytest.raises(errors.Denied):
+                await call("resources", "change_local", change={"what": "set", "cls": "Disk"}, who="x@1", uid=0)
+
+    asyncio.run(story())
+
+
+def test_a_selection_is_judged_at_each_node_and_the_registry_stands_in_for_a_silent_one(folder: Path) -> None:
+    async def story() -> None:
+        async with nodes(folder, Disks(), Disks()) as ((one, two), _registry):
+            await one.bus.call("resources", "set", cls="Disk", key="1", of_node=2, values={"Model": "B"})
+            found = await one.bus.call("resources", "ls", cls="Disk", select='Slot == 1 && Model =~ "[AB]"', fresh=True)
+            assert [(row["node"], row["attributes"]["Model"]) for row in found["items"]] == [(1, "A"), (2, "B")]
+            assert all(row["attributes"]["Reads"] and row["age_s"] < 5 for row in found["items"])
+            assert found["warnings"] == []
+            found = await two.bus.call("resources", "ls", cls="Disk", select="Reads > 0 && Slot == 0", of_node=1)
+            assert [(row["node"], row["key"]["Slot"]) for row in found["items"]] == [(1, 0)], found
+            with pytest.raises(errors.BadExpression, match="no attribute 'Modell'"):
+                await one.bus.call("resources", "ls", cls="Disk", select='Modell == "A"')
+            local = {"cls": "Disk", "select": "Reads > 0", "wait": 5.0}
+            watched = asyncio.ensure_future(one.bus.call("resources", "watch_local", node=2, **local))
+            await one.bus.call(
+                "resources", "watch_local", node=2, **{**local, "wait": 0.0}
+            )  # the first one waits there
+            await one.bus.call("resources", "show", cls="Disk", key="0", of_node=2, fresh=True)
+            assert [event["changed"] for event in (await watched)["events"]] == [["Reads"]]
+            seen = await one.bus.call("resources", "watch", cls="Disk", from_revision=1, select='Model == "B"')
+            assert [(event["node"], event["key"]["Slot"]) for event in seen["events"]] == [(2, 1)]
+            two.broker.close()
+            found = await one.bus.call("resources", "ls", cls="Disk", select='Model == "B" || Reads > 9000')
+            assert [(row["node"], row["key"]["Slot"], row["age_s"]) for row in found["items"]] == [(2, 1, None)]
+            silent, unknown = found["warnings"]
+            assert silent.startswith("node 2: persistent attributes only") and "may match too" in unknown
+
+    asyncio.run(story())
+
+
+def test_a_node_with_another_version_of_the_class_is_named_and_nothing_breaks(folder: Path) -> None:
+    async def story() -> None:
+        async with nodes(folder, Disks(), Disks(version=2)) as ((one, two), _registry):
+            found = await one.bus.call("resources", "ls", cls="Disk", select="Reads >= 0", fresh=True)
+            assert {row["node"] for row in found["items"]} == {1}
+            assert found["warnings"] == ["node 2 is left out, its Disk is another one: there is no attribute 'Reads'"]
+            row = await one.bus.call("resources", "set", cls="Disk", key="0", of_node=2, values={"Model": "B"})
+            assert row["attributes"] == {"Slot": 0, "Model": "B"} and two.disks.models == {0: "B"}
 
     asyncio.run(story())

@@ -26,7 +26,7 @@ def waiting(service: Any) -> list[Verb]:
 
 @pytest.mark.parametrize("service", [RegistryService, GroupsService, ResourcesService])
 def test_how_long_is_a_number_that_is_not_negative(service: Any) -> None:
-    given = {"prefix": "/", "group": "g", "cls": "c"}
+    given = {"prefix": "/", "group": "g", "cls": "c", "select": ""}
     assert waiting(service)
     for verb in waiting(service):
         names = verb.arguments.__struct_fields__

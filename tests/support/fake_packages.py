@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,15 @@ def put_package(site: Path, package: str, files: Mapping[str, str], controllers:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
     lines = "".join(f"{name} = {value}\n" for name, value in controllers.items())
     (info / "entry_points.txt").write_text(f"[covey.controllers]\n{lines}")
+
+
+def put_example(site: Path, example: Path) -> Path:
+    """Install one of the packages of examples/ into the folder `site`, which is returned."""
+    project = tomllib.loads((example / "pyproject.toml").read_text())["project"]
+    source = example / "src"
+    files = {str(path.relative_to(source)): path.read_text() for path in source.glob("*/*.[py][ya]*")}
+    put_package(site, project["name"], files, project["entry-points"]["covey.controllers"])
+    return site
 
 
 def put_controller(

@@ -43,7 +43,7 @@ CURED = (*DONE_OR_NOT, "registry.read_only", "registry.no_quorum", "registry.not
 BUDGET = 8.0
 """Seconds for one try of a call."""
 
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between two calls of a client."""
 
 AWAY = 0.1

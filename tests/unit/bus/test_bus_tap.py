@@ -9,7 +9,7 @@ import pytest
 from covey import errors
 from covey.bus import codec, tap
 from covey.bus.messages import Header, Kind
-from covey.bus.tap import Condition, Taps
+from covey.bus.tap import Taps
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ def balanced(counters: dict[str, int]) -> bool:
 
 def test_only_what_matches_is_kept_and_all_is_counted() -> None:
     taps = Taps()
-    number = taps.attach([Condition("topic", "=~", "reg*"), Condition("size", ">", 0)], False, 0.0)
+    number = taps.attach('topic =~ "reg*" && size > 0', False, 0.0)
     offer(taps, "registry.get", 3)
     offer(taps, "dcm.local", 2)
     offer(taps, "registry.get", 1, b"")
@@ -44,7 +44,7 @@ def test_only_what_matches_is_kept_and_all_is_counted() -> None:
 def test_a_reader_that_does_not_come_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tap, "RING_RECORDS", 10)
     taps = Taps()
-    slow, quick = taps.attach([], True, 0.0), taps.attach([], True, 0.0)
+    slow, quick = taps.attach("", True, 0.0), taps.attach("", True, 0.0)
     for _ in range(5):
         offer(taps, "x", 7)
         asyncio.run(taps.get(quick).take(1000, 0.0, 0.0))
@@ -56,14 +56,14 @@ def test_a_reader_that_does_not_come_costs_only_itself(monkeypatch: pytest.Monke
 def test_the_ring_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tap, "RING_BYTES", 100)
     taps = Taps()
-    number = taps.attach([], True, 0.0)
+    number = taps.attach("", True, 0.0)
     offer(taps, "x", 3, b"y" * 40)
     assert taps.get(number).counters()["dropped"] == 1
 
 
 def test_a_tap_does_not_show_its_own_fetching() -> None:
     taps = Taps()
-    number = taps.attach([], False, 0.0)
+    number = taps.attach("", False, 0.0)
     offer(taps, "bus.tap_next")
     offer(taps, "bus.tap_next", kind=Kind.REPLY)
     assert taps.get(number).counters()["passed"] == 0
@@ -71,7 +71,7 @@ def test_a_tap_does_not_show_its_own_fetching() -> None:
 
 def test_a_reader_that_is_gone_loses_its_tap() -> None:
     taps = Taps()
-    number = taps.attach([], False, 0.0)
+    number = taps.attach("", False, 0.0)
     taps.sweep(tap.LEASE + 0.1)
     assert not taps
     with pytest.raises(errors.NotFound, match=f"no tap {number}"):
@@ -79,32 +79,25 @@ def test_a_reader_that_is_gone_loses_its_tap() -> None:
 
 
 @pytest.mark.parametrize(
-    "condition",
-    [
-        Condition("topc", "==", "x"),
-        Condition("topic", "<", "x"),
-        Condition("size", "=~", 3),
-        Condition("size", ">", "big"),
-        Condition("topic", "==", "x" * 1000),
-    ],
+    "filter", ['topc == "x"', 'topic < "x"', "size =~ 3", 'size > "big"', 'kind == "requst"', "size >"]
 )
-def test_a_filter_that_can_never_make_sense_is_refused(condition: Condition) -> None:
-    with pytest.raises(errors.UsageError):
-        Taps().attach([condition], False, 0.0)
+def test_a_filter_that_can_never_make_sense_is_refused(filter: str) -> None:
+    with pytest.raises(errors.BadExpression):
+        Taps().attach(filter, False, 0.0)
 
 
 def test_there_are_not_endlessly_many_taps() -> None:
     taps = Taps()
     for _ in range(tap.MAX_TAPS):
-        taps.attach([], False, 0.0)
+        taps.attach("", False, 0.0)
     with pytest.raises(errors.Overloaded):
-        taps.attach([], False, 0.0)
+        taps.attach("", False, 0.0)
 
 
 def test_one_fetch_is_bounded_in_bytes_but_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tap, "MOST_BYTES", 100)
     taps = Taps()
-    number = taps.attach([], True, 0.0)
+    number = taps.attach("", True, 0.0)
     offer(taps, "x", 3, b"y" * 60)
     found = taps.get(number)
     assert [len(found.take_now(1000)) for _ in range(4)] == [1, 1, 1, 0]
@@ -113,7 +106,7 @@ def test_one_fetch_is_bounded_in_bytes_but_never_empty(monkeypatch: pytest.Monke
 
 def test_a_batch_is_shown_item_by_item() -> None:
     taps = Taps()
-    number = taps.attach([], True, 0.0)
+    number = taps.attach("", True, 0.0)
     offer_batch(taps, ["one", {"two": 2}, 3])
     records = taps.get(number).take_now(10)
     assert [(record.id, codec.decode_body(record.body), record.cause) for record in records] == [
@@ -127,7 +120,7 @@ def test_a_batch_is_shown_item_by_item() -> None:
 
 def test_items_are_matched_one_by_one() -> None:
     taps = Taps()
-    number = taps.attach([Condition("id", ">", 1), Condition("cause", "==", "s")], False, 0.0)
+    number = taps.attach('id > 1 && cause == "s"', False, 0.0)
     offer_batch(taps, ["x"] * 4, causes=("s", "s", "t", "s"))
     counters = taps.detach(number)
     assert (counters["passed"], counters["matched"], counters["waiting"]) == (4, 2, 2)
@@ -135,7 +128,7 @@ def test_items_are_matched_one_by_one() -> None:
 
 def test_a_compressed_batch_is_opened() -> None:
     taps = Taps()
-    number = taps.attach([], True, 0.0)
+    number = taps.attach("", True, 0.0)
     body, compressed = codec.compress(codec.join_items([codec.encode_item("x" * 5000), codec.encode_item("y")]))
     header = Header(Kind.REPLY, (4, 5), "", "a@1", "store.get", 2, compressed=compressed)
     taps.offer(0.0, 1, "in", header, "store@2", body)
@@ -157,7 +150,7 @@ def test_nothing_is_opened_that_cannot_match(monkeypatch: pytest.MonkeyPatch) ->
         ("destination", "shop"),
         ("direction", "in"),
     ]
-    numbers = [taps.attach([Condition(field, "==", value)], True, 0.0) for field, value in conditions]
+    numbers = [taps.attach(f'{field} == "{value}" && size > 0', True, 0.0) for field, value in conditions]
     for _ in range(3):
         offer_batch(taps, [1, 2, 3])
     for number in numbers:
@@ -167,7 +160,7 @@ def test_nothing_is_opened_that_cannot_match(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("count", [0, -1, 3, 10**9])
 def test_a_batch_that_lies_is_shown_as_a_whole(count: int) -> None:
     taps = Taps()
-    number = taps.attach([], True, 0.0)
+    number = taps.attach("", True, 0.0)
     taps.offer(0.0, 1, "out", Header(Kind.EVENT, topic="x", count=count), "a@1", b"\x92\1\2")
     (record,) = taps.get(number).take_now(10)
     assert record.body == b"\x92\1\2"
@@ -177,7 +170,7 @@ def test_a_batch_that_lies_is_shown_as_a_whole(count: int) -> None:
 def test_what_is_remembered_of_headers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tap, "MAX_VERDICTS", 5)
     taps = Taps()
-    number = taps.attach([Condition("topic", "==", "t3")], False, 0.0)
+    number = taps.attach('topic == "t3"', False, 0.0)
     for name in range(20):
         offer(taps, f"t{name}")
     assert len(taps.get(number)._verdicts) <= 5
@@ -190,11 +183,11 @@ def test_what_is_remembered_of_headers_is_bounded(monkeypatch: pytest.MonkeyPatc
         | st.integers(0, 5),
         max_size=40,
     ),
-    st.sampled_from([("topic", "=~", "a.*"), ("size", ">", 10), ("id", "!=", 2), ("kind", "==", "event")]),
+    st.sampled_from(['topic =~ "a.*"', "size > 10", "id != 2 || size > 20", '!(kind == "event")']),
 )
-def test_the_accounts_always_balance(steps: list[Any], condition: tuple[str, str, Any]) -> None:
+def test_the_accounts_always_balance(steps: list[Any], filter: str) -> None:
     taps = Taps()
-    number = taps.attach([Condition(*condition)], True, 0.0)
+    number = taps.attach(filter, True, 0.0)
     found = taps.get(number)
     passed = 0
     for step in steps:

@@ -91,12 +91,7 @@ def test_the_filter_goes_to_the_broker(covey, bus) -> None:  # type: ignore[no-u
     assert answer.exit_code == 0, answer.stderr
     assert tap.attached == [
         {
-            "filter": [
-                {"field": "kind", "operator": "==", "value": "event"},
-                {"field": "source", "operator": "=~", "value": "client-*"},
-                {"field": "size", "operator": ">", "value": 10},
-                {"field": "topic", "operator": "=~", "value": "a*"},
-            ],
+            "filter": 'kind == "event" && source =~ "client-*" && (size > 10 && topic =~ "a*")',
             "payload": True,
         }
     ]

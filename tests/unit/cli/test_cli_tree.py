@@ -102,7 +102,6 @@ def test_verbs_of_recordings_are_not_built(verb: str, covey) -> None:  # type: i
         ["tap", "--pairs"],
         ["tap", "--sample", "1/10"],
         ["config", "check", "x.yaml", "--deep"],
-        ["resource", "ls", "Host", "-s", "x > 1"],
     ],
 )
 def test_options_that_are_not_built_are_refused(words: list[str], covey) -> None:  # type: ignore[no-untyped-def]

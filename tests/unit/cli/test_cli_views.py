@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from covey.cli.output import Table
-from covey.errors import NotFound
+from covey.errors import BadExpression, NotFound, Unreachable
 
 TALLY = {
     "protocol": 7,
@@ -36,7 +36,17 @@ CLASS = {
     "version": 1,
     "nodes": [1],
     "attributes": [{"name": "Name", "type": "string", "key": True}, {"name": "Size", "type": "uint64", "unit": "By"}],
-    "actions": {"Format": {"summary": "Empty it."}},
+    "actions": [
+        {
+            "name": "Format",
+            "summary": "Empty it.",
+            "deadline": 90.0,
+            "arguments": [
+                {"name": "Blocks", "type": "uint32", "many": True, "unit": "By"},
+                {"name": "Fast", "type": "bool", "default": False, "has_default": True},
+            ],
+        }
+    ],
 }
 VIEW = {"id": [2, 4], "members": [{"number": 1, "boot_id": "b", "state": "online", "name": "n1"}]}
 GROUP = {"name": "g", "view": 3, "members": [{"node": 1, "member": "registry"}], "state": None, "phase": "idle"}
@@ -90,7 +100,14 @@ def full(bus: Any) -> Any:
     ("words", "shown", "data"),
     [
         ("resource classes", ["Disk   1        disk        1, 2"], [{"class": "Disk"}]),
-        ("resource class Disk", ["Size       uint64  -    By", "Format  Empty it."], CLASS),
+        (
+            "resource class Disk",
+            [
+                "Size       uint64  -    By",
+                "Format  1m30s     Blocks: list of uint32 in By, Fast: bool = no  Empty it.",
+            ],
+            CLASS,
+        ),
         ("resource ls Disk", ["node  Name  Size  age", "1     a     5 B   2s", "2     b     -     -"], ROWS),
         ("resource show Disk a", ["key    Name=a", "Size  5 B"], ROWS[0]),
         ("resource refresh", ["disk        late     slow"], [{"name": "disk"}]),
@@ -196,14 +213,60 @@ def test_resource_watch(covey, full) -> None:  # type: ignore[no-untyped-def]
         "id": "1-aa",
         "key": {"Name": "a"},
         "node": 1,
-        "attributes": {"Size": 6},
+        "attributes": {"Name": "a", "Size": 6, "Used": 2},
+        "changed": ["Used"],
     }
-    batches = [{"from": 3, "to": 4, "events": []}, {"from": 5, "to": 5, "events": [event]}]
-    full.answers["resources", "watch"] = lambda **_: batches.pop(0)
-    answer = covey("resource", "watch", "Disk", "--count", "1")
-    assert json.loads(answer.stdout) == event
-    asked = [given for _, verb, given in full.calls if verb == "watch"]
-    assert [given.get("from_revision") for given in asked] == [None, 5]
-    batches = [{"from": 5, "to": 5, "events": [event]}]
-    text = covey("resource", "watch", "Disk", "--count", "1", "-o", "table").stdout
-    assert text == "changed  Disk/Name=a@1  Size=6\n"
+    answers = [
+        {"token": "t", "to": 4, "missed": 0, "events": []},
+        Unreachable("node 1 is restarting"),
+        {"token": "u", "to": 9, "missed": 2, "events": [event, event]},
+    ]
+    full.answers["resources", "watch"] = {"from": 1, "to": 1, "events": []}
+    full.answers["resources", "watch_local"] = lambda **_: answers.pop(0)
+    answer = covey("resource", "watch", "Disk", "-s", "Used > 1", "--count", "1", "-o", "table")
+    assert answer.stdout == "changed  Disk/Name=a@1  Used=2\n"
+    assert "node 1 is restarting; trying again" in answer.stderr and "2 changes were missed" in answer.stderr
+    asked = [given for _, verb, given in full.calls if verb == "watch_local"]
+    assert [(given.get("token"), given.get("since")) for given in asked] == [(None, None), ("t", 4), ("t", 4)]
+    assert {given["select"] for given in asked} == {"Used > 1"}
+    answers.append({"token": "u", "to": 9, "missed": 0, "events": [event]})
+    assert json.loads(covey("resource", "watch", "Disk", "--count", "1").stdout) == event
+
+
+def test_changes_are_asked_for_as_typed_and_shown(covey, full) -> None:  # type: ignore[no-untyped-def]
+    row = {**ROWS[0], "warnings": ["Disk reports 'Heat'"]}
+    for verb in ("set", "define", "undefine"):
+        full.answers["resources", verb] = lambda **_: {**row}
+    answer = covey("resource", "set", "Disk", "a", "Size=5kB", "Label=x=y", "--node", "n2")
+    assert (answer.exit_code, "Size  5 B" in answer.stdout) == (0, True)
+    assert "warning: Disk reports 'Heat'" in answer.stderr
+    values = {"Size": "5kB", "Label": "x=y"}
+    asked = {"cls": "Disk", "key": "a", "values": values, "as_text": True, "of_node": 2}
+    assert ("resources", "set", asked) in full.calls
+    assert covey("resource", "define", "Disk", "Name=a", "-o", "json").exit_code == 0
+    assert full.calls[-1][2] == {"cls": "Disk", "values": {"Name": "a"}, "as_text": True, "of_node": None}
+    answer = covey("resource", "undefine", "Disk", "a")
+    assert (answer.exit_code, full.calls[-1][1]) == (2, "define"), "it asks first, where there is a terminal"
+    assert covey("resource", "undefine", "Disk", "a", "--yes").stdout == "Disk Name=a on node 1: removed\n"
+    for words in (["Size"], ["=5"], ["Size=5", "Size=6"]):
+        assert covey("resource", "set", "Disk", "a", *words).exit_code == 2
+
+
+def test_an_action_is_waited_for_until_its_own_deadline(covey, full) -> None:  # type: ignore[no-untyped-def]
+    full.answers["resources", "class"] = {"actions": [{"name": "Format", "deadline": 3600.0}]}
+    answer = {"class": "Disk", "key": {"Name": "a"}, "node": 1, "action": "Format", "result": {"Blocks": 7}}
+    full.answers["resources", "run"] = lambda **_: {**answer, "warnings": []}
+    text = covey("resource", "run", "Disk", "a", "Format", "Fast=true").stdout
+    assert text == "Format of Disk Name=a on node 1: done\nBlocks  7\n"
+    assert full.calls[-1][2]["arguments"] == {"Fast": "true"}
+    assert full.options[-1]["timeout"] > 3600
+    assert covey("resource", "run", "Disk", "a", "Format", "--timeout", "5s").exit_code == 0
+    assert full.options[-1]["timeout"] == 5.0
+
+
+def test_a_selection_is_handed_on_and_its_mistake_is_a_matter_of_usage(covey, full) -> None:  # type: ignore[no-untyped-def]
+    assert covey("resource", "ls", "Disk", "-s", "Size > 3").exit_code == 0
+    assert full.calls[-1][2]["select"] == "Size > 3"
+    full.answers["resources", "watch"] = BadExpression("there is no attribute 'Siz'")
+    answer = covey("resource", "watch", "Disk", "-s", "Siz > 3", "-o", "json")
+    assert (answer.exit_code, full.calls[-1][2]["select"]) == (2, "Siz > 3")

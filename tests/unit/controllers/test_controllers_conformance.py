@@ -17,10 +17,11 @@ from covey.controllers.conformance import (
     check_result,
     checked_arguments,
     checked_changes,
+    checked_definition,
     checked_key,
     redacted,
 )
-from covey.controllers.values import normal, shown
+from covey.controllers.values import from_text, normal, shown
 from covey.errors import BadAttribute
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,6 +233,79 @@ def test_a_set_is_taken_whole_or_not_at_all() -> None:
         checked_changes(GPU, {})
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        (Field(name="x", type="bool"), "true", True),
+        (Field(name="x", type="string"), "a,b", "a,b"),
+        (Field(name="x", type="string", many=True), "a, b", ["a", "b"]),
+        (Field(name="x", type="string", many=True), '["a,b"]', ["a,b"]),
+        (Field(name="x", type="uint32", many=True), "", []),
+        (Field(name="x", type="int64"), "-3", -3),
+        (Field(name="x", type="uint64", unit="By"), "10GiB", 10 * 2**30),
+        (Field(name="x", type="uint64", unit="By"), "1.5kB", 1500),
+        (Field(name="x", type="float64", unit="W"), "180W", 180.0),
+        (Field(name="x", type="float64", unit="%"), "80.5 %", 80.5),
+        (Field(name="x", type="float64", unit="ms"), "2s", 2000.0),
+        (Field(name="x", type="duration"), "2m", 120.0),
+        (Field(name="x", type="timestamp"), "2026-01-31T13:00:00+01:00", "2026-01-31T12:00:00Z"),
+    ],
+)
+def test_what_people_type_is_read_by_the_type(field: Field, text: str, value: Any) -> None:
+    assert normal(from_text(text, field), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "says"),
+    [
+        (Field(name="x", type="bool"), "yes", "write true or false"),
+        (Field(name="x", type="uint32"), "25O", "has a unit that does not fit: it has none"),
+        (Field(name="x", type="uint32"), "1.5", "is no uint32"),
+        (Field(name="x", type="uint64", unit="By"), "5s", "units: B, kB"),
+        (Field(name="x", type="uint64", unit="By"), "much", "units: B, kB"),
+        (Field(name="x", type="duration"), "5", "write 5s or 5ms"),
+        (Field(name="x", type="uint32", many=True), "1,x", "'x' is no uint32"),
+        (Field(name="x", type="uint32", many=True), "[1", "write a,b or JSON"),
+        (Field(name="x", type="uint32", sensitive=True), "hunter2", "the value is no uint32"),
+    ],
+)
+def test_what_is_typed_wrongly_is_said(field: Field, text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        normal(from_text(text, field), field)
+
+
+@given(st.sampled_from(TYPES), st.booleans(), st.text(max_size=20))
+def test_any_text_is_read_or_refused(type_name: Any, many: bool, text: str) -> None:
+    field = Field(name="x", type=type_name, many=many)
+    try:
+        value = normal(from_text(text, field), field)
+    except ValueError:
+        return
+    assert normal(value, field) == value
+
+
+def test_a_definition_has_its_key_what_is_required_and_defaults() -> None:
+    lamp = ClassDescription(
+        name="Lamp",
+        version=1,
+        controller="lamps",
+        key=("Name",),
+        attributes=(
+            Attribute(name="Name", type="string", kind="persistent"),
+            Attribute(name="Watts", type="float64", kind="persistent", unit="W", required=True),
+            Attribute(name="Colour", type="string", kind="persistent", writable=True, default="red", has_default=True),
+            Attribute(name="Hours", type="float64", kind="dynamic"),
+        ),
+    )
+    given = {"Name": "desk", "Watts": "40W"}
+    assert checked_definition(lamp, given, as_text=True) == ({"Name": "desk"}, {"Watts": 40.0, "Colour": "red"})
+    with pytest.raises(BadAttribute) as caught:
+        checked_definition(lamp, {"Wats": 3, "Hours": 1, "Colour": 5})
+    for words in ("did you mean 'Watts'?", "Hours is the controller's to say", "Colour: 5 is no string"):
+        assert words in caught.value.message
+    assert "Name (string) is missing; Watts (float64) is missing" in caught.value.message
+
+
 def test_arguments_of_an_action() -> None:
     assert checked_arguments(GPU, RESET, {"Wait": "30s"}) == {"Wait": 30.0, "Hard": False}
     with pytest.raises(BadAttribute) as caught:
@@ -246,7 +320,9 @@ def test_arguments_of_an_action() -> None:
 
 
 def test_result_of_an_action() -> None:
-    assert check_result(GPU, RESET, None) == ({}, [])
+    assert [found.message for found in check_result(GPU, RESET, None)[1]] == [
+        "Gpu.Reset: did not return 'Took', which it declares"
+    ]
     good, misfits = check_result(GPU, RESET, {"Took": timedelta(seconds=2), "Tok": 1})
     assert good == {"Took": 2.0}
     assert misfits[0].message == "Gpu.Reset: returned 'Tok', which its description does not declare"

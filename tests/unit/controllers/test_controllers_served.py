@@ -17,7 +17,7 @@ from covey.controllers.classes import from_wire, resource_id
 from covey.controllers.contract import Controller, Found, Resource, action
 from covey.controllers.description import load_description
 from covey.controllers.served import ServedController
-from covey.errors import BadAttribute, CoveyError, Failed, PluginError, ResourceNotFound, Retry, Timeout
+from covey.errors import BadAttribute, CoveyError, Failed, PluginError, ResourceNotFound, Retry, Timeout, Unsupported
 from covey.plugins.blame import Home
 
 HERE = Path(__file__)
@@ -231,10 +231,30 @@ def test_setting(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_defining_and_removing(tmp_path: Path) -> None:
+    async def work(served: ServedController, gpu: Gpu) -> None:
+        made: list[Any] = []
+        gpu.define = lambda resource, values: made.append((resource, values))  # type: ignore[method-assign]
+        gpu.undefine = made.append  # type: ignore[method-assign]
+        answer = await served.define(ASKED, cls="Gpu", key={"Index": 7}, values={"Limit": 20})
+        assert answer == {"attributes": {}, "findings": []}
+        ((resource, values),) = made
+        assert (resource.key, resource.id, values) == ({"Index": 7}, resource_id(3, {"Index": 7}), {"Limit": 20.0})
+        await served.read(ASKED, cls="Gpu", key={"Index": 7})
+        assert gpu.asked[-1].attributes == {"Limit": 20.0}, "what was defined is known to later calls"
+        await served.undefine(ASKED, cls="Gpu", key={"Index": 7})
+        await served.read(ASKED, cls="Gpu", key={"Index": 7})
+        assert gpu.asked[-1].attributes == {}
+        with pytest.raises(BadAttribute, match="Index"):
+            await served.define(ASKED, cls="Gpu", key={}, values={"Limit": 20})
+
+    run(tmp_path, work)
+
+
 def test_setting_where_nobody_wrote_it(tmp_path: Path) -> None:
     async def work(served: ServedController, gpu: Gpu) -> None:
         gpu.set = lambda *arguments: Controller.set(gpu, *arguments)  # type: ignore[method-assign]
-        with pytest.raises(Failed, match="Gpu has no method set"):
+        with pytest.raises(Unsupported, match="Gpu has no method set"):
             await served.set(ASKED, cls="Gpu", key={"Index": 0}, values={"Limit": 180})
 
     run(tmp_path, work)
@@ -246,7 +266,8 @@ def test_actions(tmp_path: Path) -> None:
         answer = await served.action(ASKED, cls="Gpu", key={"Index": 0}, name="Reset", arguments={"Hard": True})
         assert answer["result"] == {"Took": 2.0}
         assert [one["code"] for one in answer["findings"]] == ["plugin.undeclared_attribute"]
-        await served.action(ASKED, cls="Gpu", key={"Index": 0}, name="Reset")
+        gpu.answer = {"Took": 2}
+        assert (await served.action(ASKED, cls="Gpu", key={"Index": 0}, name="Reset"))["findings"] == []
         assert [hard for _, hard in gpu.asked] == [True, False]
         gpu.answer = "hang"
         with pytest.raises(Timeout, match=r"reset: no answer within 0.2 s \(at test_controllers_served.py"):
@@ -289,5 +310,7 @@ def test_who_may_do_what() -> None:
         "read": Role.LOOK,
         "discover": Role.COMPONENT,
         "set": Role.COMPONENT,
+        "define": Role.COMPONENT,
+        "undefine": Role.COMPONENT,
         "action": Role.COMPONENT,
     }

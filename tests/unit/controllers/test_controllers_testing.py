@@ -164,24 +164,27 @@ def test_the_contract_alone_is_light() -> None:
 
 # --- the example package ------------------------------------------------------------------------------------
 
-EXAMPLE = ROOT / "examples" / "controller-loadavg"
+EXAMPLES = sorted((ROOT / "examples").glob("controller-*"))
 
 
-def test_the_examples_own_tests_pass(tmp_path: Path) -> None:
+def test_the_examples_own_tests_pass() -> None:
+    sources = os.pathsep.join(str(example / "src") for example in EXAMPLES)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(EXAMPLE), str(EXAMPLE)],
+        [*command, "--rootdir", str(ROOT / "examples"), "-c", str(EXAMPLES[0] / "pyproject.toml"), *EXAMPLES],
         capture_output=True,
         text=True,
         check=False,
-        cwd=EXAMPLE,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLE / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=EXAMPLES[0],
+        env={**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
-def test_the_example_imports_covey_by_its_front_door_only() -> None:
-    for path in EXAMPLE.rglob("*.py"):
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_imports_covey_by_its_front_door_only(example: Path) -> None:
+    for path in example.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             for name in _imported(node):
                 assert name.partition(".")[0] != "covey" or name in ("covey", "covey.testing"), f"{path}: {name}"

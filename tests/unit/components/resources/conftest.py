@@ -9,7 +9,7 @@ from covey.bus.machine import Address, Asked, Effect, Notify, Received, Reply, S
 from covey.components.resources import messages as m
 from covey.components.resources.machine import ResourcesMachine
 from covey.components.resources.settings import Settings
-from covey.controllers.classes import Attribute, ClassDescription, to_wire
+from covey.controllers.classes import Attribute, ClassDescription, resource_id, to_wire
 
 AT = "2026-03-01T12:00:00Z"
 
@@ -68,7 +68,7 @@ class Rig:
         self.registry = Registry()
         self.open = True
         self.now = 100.0
-        self.orders: list[tuple[str, m.Describe | m.Discover | m.Read]] = []
+        self.orders: list[tuple[str, m.Describe | m.Discover | m.Read | m.Change]] = []
         self.held: list[m.ReadStored | m.Write] = []
         self.told: list[tuple[str, Any]] = []
         self.sent: list[Send] = []
@@ -138,6 +138,15 @@ class Rig:
     def fail(self, kind: type[Any], name: str = "disks", reason: str = "boom", code: str = "plugin.failed") -> None:
         self.hear(name, m.CallFailed(self.take(name, kind).id, code, reason))
 
+    def change(self, number: int, what: Any, slot: int | None = 0, name: str = "disks", **more: Any) -> Any:
+        """Ask for a change of the disk in a slot; return the order to its controller, or what it was refused with."""
+        identity = resource_id(self.machine.node, {"Slot": slot}) if slot is not None else ""
+        refused = self.ask(number, m.ChangeOne(what, "Disk", identity, **more))
+        return refused or (self.take(name, m.Change) if self.count(name, m.Change) else None)
+
+    def changed(self, order: m.Change, name: str = "disks", at: str = AT, **more: Any) -> None:
+        self.hear(name, m.Changed(order.id, at, **more))
+
     def states(self) -> dict[str, tuple[str, str]]:
         return {name: (found.state, found.reason) for name, found in self.machine.controllers.items()}
 
@@ -157,7 +166,7 @@ class Rig:
             self.held.append(message)
             if self.open:
                 self.answer_registry()
-        elif isinstance(message, m.Describe | m.Discover | m.Read):
+        elif isinstance(message, m.Describe | m.Discover | m.Read | m.Change):
             self.orders.append((effect.to.service.removeprefix("controller."), message))
         else:
             self.sent.append(effect)
