@@ -8,11 +8,16 @@ holds the list of modules that must not be loaded.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `covey ARGUMENTS` (default: those of the process) and end the process with its exit code."""
+    if sys.stdin is None:  # a caller that closed it, as some daemons do: whoever reads finds its end
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 (it stays open)
     try:
         from .root import root
     except KeyboardInterrupt:

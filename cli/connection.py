@@ -73,7 +73,8 @@ class Session:
             # "not found" would read as: there is no such key
             where = "this node" if node is None else f"node {node}"
             raise NotOnline(
-                f"{where} is not online, so the service {service} does not run there", "see `covey node show`"
+                f"the service {service} does not run on {where}: that is not online, or starts it again",
+                "see `covey node show`; if it is online, ask again",
             ) from None
 
     def envelope(self, schema: str) -> Envelope:

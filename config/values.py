@@ -62,7 +62,7 @@ def _state_folder(path: Path) -> Path:
     return path
 
 
-def _adapter(written: str) -> str:
+def adapter_address(written: str) -> str:
     """Check one ADDRESS/PREFIX and return it in its usual spelling."""
     address, slash, prefix = written.partition("/")
     try:
@@ -79,7 +79,7 @@ def _adapter(written: str) -> str:
         raise refusal("bad_address", message, f"write a number of bits, 1 to {found.max_prefixlen}")
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
         raise refusal("bad_address", f"{quoted(written)} is an IPv4 address in disguise", f"write {found.ipv4_mapped}")
-    if found.is_unspecified or found.is_multicast:
+    if found.is_unspecified or found.is_multicast or int(found) == 0xFFFF_FFFF:  # the last: everybody's on the link
         raise refusal("bad_address", f"{quoted(written)} is not the address of one adapter", "write the node's own")
     interface = ipaddress.ip_interface(f"{found}/{int(prefix)}")
     network = interface.network
@@ -129,6 +129,6 @@ PlacedPath = Annotated[
 StateFolder = Annotated[PlacedPath, AfterValidator(_state_folder)]
 Adapter = Annotated[
     str,
-    AfterValidator(_adapter),
+    AfterValidator(adapter_address),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(%[^/]+)?/[0-9]{1,3}$"}),
 ]

@@ -86,8 +86,7 @@ def _alone(folder: Path) -> Iterator[None]:
     from ...components.dcm.lock import FolderLock
     from .folder import exists, make_folder
 
-    new = not folder.exists()
-    make_folder(folder)
+    new = make_folder(folder)
     path = folder / ".up.lock"
     with FolderLock(path) as lock:
         if lock.holder is not None:

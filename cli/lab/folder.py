@@ -192,14 +192,19 @@ def check_servers(servers: int, nodes: int, present: int = 1) -> None:
         )
 
 
-def make_folder(folder: Path) -> None:
-    """Make a lab's folder, unless it is there; raises Refused."""
+def make_folder(folder: Path) -> bool:
+    """Make a lab's folder, unless it is there; say whether it was made. Raises Refused."""
     try:
+        str(folder).encode()
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
+    except UnicodeEncodeError:  # the lab's YAML files name it, and are UTF-8
+        raise Refused(f"the folder's name {str(folder)!a} is no Unicode text", "name another one with --dir") from None
     except OSError as problem:
         raise Refused(
             f"the folder {folder.absolute()} cannot be made: {problem.strerror}", "name another one with --dir"
         ) from None
+    return new
 
 
 def create(folder: Path, nodes: int, port: int, isolation: str, mode: str = MODE, servers: int = 1) -> Lab:

@@ -6,13 +6,14 @@ hears of it, or at its next join (SPEC 5.3).
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import msgspec
+from pydantic_core import PydanticCustomError
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
+from ...config.values import adapter_address
 from ...errors import AlreadyDefined, NotFound, NotOnline, Refused, UsageError
 from .definitions import NodeDefinition, check_name, plain
 from .entries import modify
@@ -111,13 +112,7 @@ def _addresses(given: list[str]) -> tuple[str, ...]:
     """Return addresses as definitions have them; UsageError names one that is none."""
     if not given:
         raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
-    for text in given:
-        try:
-            if "/" not in text:
-                raise ValueError("its prefix length is missing")
-            ipaddress.ip_interface(text)
-        except ValueError as why:
-            raise UsageError(
-                f"{text!r} is no address of a node: {why}", "write ADDRESS/PREFIX, as in its YAML"
-            ) from None
-    return tuple(given)
+    try:
+        return tuple(adapter_address(text) for text in given)
+    except PydanticCustomError as why:
+        raise UsageError(f"{why.message()}: no address of a node", (why.context or {})["hint"]) from None

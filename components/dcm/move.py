@@ -7,6 +7,7 @@ if that does not have it in time, into the current one.
 
     idle ─ asked ─▶ checking (m1) ─▶ pointing (m2) ─▶ moving (m3 m4 m5) ─ online ─▶ following (m6) ─▶ idle
                                                         └─ refused, or too late ─▶ reverting ─▶ returning ─▶ idle
+                                  └─ not written ─▶ reverting ─▶ idle
 
 Invariants: 1. The node is never sent to a cluster that the target pointer on the disk does not name. 2. Current is
 written only when the node is online in the target. 3. The request is answered once, after the last write.
@@ -228,6 +229,8 @@ class MoveMachine:
             self._until = now + POINT_AGAIN
             return []
         assert self._problem is not None
+        if "m2" not in self.reached:  # it has not left: on a full disk it could leave, but not come back
+            return self._end(self._problem)
         self.state, self._until = "returning", now + MOVE_TIME
         if self._offline or self.current is None:
             return [Rest(self._problem.message)]

@@ -283,7 +283,8 @@ class Group(GroupEvents):
     def vote(self, judge: Judge) -> Judge:
         """Name the function that votes for this member; it is asked in each phase, whether or not events are read.
 
-        It runs on this loop, so one that takes time should be async. If it raises, the default vote counts.
+        It runs on this loop, so one that takes time should be async. If it raises, or is not ready at the deadline and
+        so cancelled, the default vote counts.
         """
         self._judge = judge
         if self._voting is None:
@@ -323,14 +324,23 @@ class Group(GroupEvents):
         try:
             said = self._judge(proposal)
             if inspect.isawaitable(said):
-                said = await said
+                async with asyncio.timeout(proposal.deadline):  # else it would keep this member from all later votes
+                    said = await said
             vote, why = said if isinstance(said, tuple) else (said, "")
             if vote not in VOTES:
                 raise ValueError(f"{vote!r} is no vote; it must be one of {', '.join(VOTES)}")
-            return vote, str(why)
-        except Exception as problem:
+            return vote, _sendable(str(why))
+        except (Exception, asyncio.CancelledError) as problem:
+            task = asyncio.current_task()
+            if isinstance(problem, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # this member leaves
             log.exception("the function that votes in the group %s failed", self.name)
-            return None, f"{type(problem).__name__}: {problem}"
+            return None, _sendable(f"{type(problem).__name__}: {problem}")
+
+
+def _sendable(text: str) -> str:
+    """Return a text that a message can carry: what a vote function says may hold bytes that were no Unicode text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def changed(members: tuple[GroupMember, ...], kind: str, who: tuple[GroupMember, ...]) -> tuple[GroupMember, ...]:

@@ -64,6 +64,7 @@ class Parties:
         question, cause = asked.question, asked.cause
         try:
             if isinstance(question, Poll):
+                wishes.check_name(question.group)
                 self._pollers.ask(now, asked.request, question, cause)
             elif isinstance(question, AwaitVote):
                 self._voters.ask(now, asked.request, question, cause)

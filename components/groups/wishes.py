@@ -18,8 +18,7 @@ VOTABLE = ("join", "expel", "state")
 def check(question: Wish, exists: bool, groups: int, settings: Settings) -> None:
     """Raise UsageError, Denied, Refused or TooLarge for what cannot be. `groups`: how many the cluster has ever had."""
     name = question.group
-    if not NAME.fullmatch(name):
-        raise errors.UsageError(f"'{name}' is no name for a group", "1 to 64 of the characters a-z 0-9 . _ -")
+    check_name(name)
     stranger = not question.component if isinstance(question, JoinGroup) else getattr(question, "outside", False)
     if name.startswith(SYSTEM_PREFIX) and stranger:
         raise errors.Denied(f"the group {name} is for covey's own components", "choose a name without sys.")
@@ -37,6 +36,12 @@ def check(question: Wish, exists: bool, groups: int, settings: Settings) -> None
     if len(body) > settings.body_bytes:
         text = f"{len(body)} bytes were to go to the group {name}; {settings.body_bytes} are allowed"
         raise errors.TooLarge(text, "put it in the registry and tell the group its key")
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for what no group is named."""
+    if not NAME.fullmatch(name):
+        raise errors.UsageError(f"{name[:80]!r} is no name for a group", "1 to 64 of the characters a-z 0-9 . _ -")
 
 
 def _check_terms(terms: Terms, settings: Settings) -> None:

@@ -104,7 +104,7 @@ class Heartbeat(Message, frozen=True):
     Says: boot `boot_id` has just done its liveness tasks and holds view `view`. `leads` is the epoch that the
     sender leads (0: it does not). `beat` counts at the sender, the answer repeats it. By a `network` with a name it
     goes as a datagram from adapter to adapter (`probes.py`), else over the bus. One lost says nothing, a duplicate is
-    answered twice.
+    answered twice over the bus and dropped as a datagram.
     """
 
     boot_id: str

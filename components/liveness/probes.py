@@ -8,9 +8,11 @@ once (ICMP) that nobody listens there any more.
 Port: a node's own, as its peers know it, for UDP. Each datagram carries the number of its sender and a MAC (keyed
 BLAKE2b, 128 bits) over all of it. The key belongs to whoever asks: a node makes one for each node that it probes, new
 in each life of its process, and tells it over the bus (`ProbeKey`), where the sender's CURVE key is proved; both its
-probes and the answers are signed with it. So a stranger's datagram changes nothing but a counter, one that is repeated
-is an answer to a probe that is over, and an undefined node's keys are forgotten. What a datagram says is no secret and
-is not encrypted. In mode open, for loopback addresses alone, the bus proves nothing, and so do the keys.
+probes and the answers are signed with it. So a stranger's datagram changes nothing but a counter, and an undefined
+node's keys are forgotten. Probes are counted by who asks (`beat`), and of one node by one network only a higher one is
+taken, of probes as of answers: whoever caught some of a node that has died cannot keep it alive by saying them again.
+What a datagram says is no secret and is not encrypted. In mode open, for loopback addresses alone, the bus proves
+nothing, and so do the keys.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ class Probes:
         self._theirs: dict[int, bytes] = {}
         self._told: dict[int, float] = {}
         self._answered: dict[int, float] = {}
+        self._highest: dict[int, dict[tuple[type[Probe], str], int]] = {}  # the last beat that was taken
         self._sockets: dict[Place, socket.socket | None] = {}
         self._tried: dict[Place, float] = {}
         self._places: dict[str, dict[int, Place]] = {}
@@ -96,7 +99,7 @@ class Probes:
             if name
         }
         self._numbers = {place: n for places in self._places.values() for n, place in places.items()}
-        for keys in (self._mine, self._theirs, self._told, self._answered):
+        for keys in (self._mine, self._theirs, self._told, self._answered, self._highest):
             for number in [n for n in keys if n not in known]:
                 del keys[number]
         own = {places[self._number] for places in self._places.values() if self._number in places}
@@ -108,8 +111,10 @@ class Probes:
 
     def learn(self, number: int, key: bytes) -> None:
         """A node of the cluster, proved by the bus, has said with which key it signs its probes."""
-        if len(key) == 32:
+        if len(key) == 32 and key != self._theirs.get(number):
             self._theirs[number] = key
+            highest = self._highest.get(number, {})  # its count begins anew with its process, ours goes on
+            self._highest[number] = {place: beat for place, beat in highest.items() if place[0] is HeartbeatAck}
 
     def introduce(self, number: int) -> None:
         """Tell a node the key, unless it was told just now or shows that it knows it."""
@@ -235,6 +240,11 @@ class Probes:
         if type(message) is not kind or message.network not in self._places:
             self.counters["malformed"] += 1
             return
+        highest = self._highest.setdefault(sender, {})
+        if message.beat <= highest.get((kind, message.network), -1):
+            self.counters["repeated"] += 1
+            return
+        highest[kind, message.network] = message.beat
         if kind is HeartbeatAck:
             self._answered[sender] = self._loop.time()
         self.counters["received"] += 1

@@ -51,7 +51,7 @@ async def test_a_probe_is_answered_under_the_key_of_who_asks_and_nothing_else_co
                 break
             await asyncio.sleep(0.001)
         other.probes.learn(1, one.keys[2])
-        one.probes.send(2, ping)
+        one.probes.send(2, ping)  # the same again counts, since the first was not taken
         assert await other.heard.get() == (1, ping)
         pong = HeartbeatAck("b2", (1, 1), 7, network=NET, epoch=1, age=0.5)
         other.probes.send(1, pong)
@@ -66,14 +66,15 @@ async def test_a_probe_is_answered_under_the_key_of_who_asks_and_nothing_else_co
             one.probes.configure(
                 {NET: {1: "127.1.0.1", 2: "127.1.0.9"}}, {1: port, 2: listener.getsockname()[1]}, [1, 2]
             )
-            one.probes.send(2, ping)
+            later = Heartbeat("b1", (1, 1), 8, network=NET)
+            one.probes.send(2, later)
             genuine = listener.recv(2000)
             forged = [genuine[:-1] + b"\x00", b"", b"x" * 40, genuine[:20], b"\x00" * 1300, genuine[:28] + b"\xc1"]
             for data in forged:
                 stranger.sendto(data, ("127.1.0.2", port))
             stranger.sendto(genuine, ("127.1.0.1", port))  # thrown back at who said it
-            stranger.sendto(genuine, ("127.1.0.2", port))  # word for word: as good as a duplicate
-        assert await other.heard.get() == (1, ping)
+            stranger.sendto(genuine, ("127.1.0.2", port))  # word for word, as the first to bring it
+        assert await other.heard.get() == (1, later)
         counted = other.probes.counters
         assert counted["unproved"] + counted["malformed"] == 1 + len(forged)
         assert one.heard.empty() and other.heard.empty()
