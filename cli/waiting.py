@@ -22,6 +22,9 @@ PAUSE_SECONDS = 0.2
 PASSING: tuple[type[CoveyError], ...] = (ConnectionLost, NoDaemon, NoQuorum, NoService, NotOnline, ServiceDied)
 """What may be over at the next try: something is just starting, restarting or electing."""
 
+GONE_SECONDS = 10.0
+"""How long this node's own daemon may be away, restarting say, before waiting for what it could tell is over."""
+
 
 async def until(
     session: Session,
@@ -31,21 +34,31 @@ async def until(
     what: str,
     report: Callable[[str], None] | None = None,
 ) -> Any:
-    """Ask until `wanted` holds and return that answer; raises Timeout that says what was seen last.
+    """Ask until `wanted` holds and return that answer; raises Timeout that says what was seen last, and NoDaemon when
+    this node's daemon went away and did not come back.
 
     `state` puts an answer into a few words; each new one goes to `report`, by default to a person who watches.
     """
     import asyncio
 
     last = ""
+    here_at = session.left
     while True:
         try:
             data = await ask()
             seen = state(data)
             if wanted(data):
                 return data
+            here_at = session.left
         except PASSING as problem:
             seen = problem.message
+            if not isinstance(problem, ConnectionLost | NoDaemon):
+                here_at = session.left
+            elif session.left < here_at - GONE_SECONDS:
+                raise NoDaemon(
+                    f"this node's daemon went away during the wait for {what}: {problem.message}",
+                    "it may still happen; start the daemon, and ask again",
+                ) from None
         if seen != last:
             last = seen
             if report is not None:

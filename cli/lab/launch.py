@@ -62,8 +62,9 @@ async def greeted(daemon: Running, end: float) -> None:
                 await session.bus.wait_for_service("dcm", timeout=_left(end))
                 return
         except NoDaemon as problem:
+            alive = running(node) is not None  # asked first: what has ended then has an exit code
             code = daemon.ended()
-            if code is not None or running(node) is None:
+            if code is not None or not alive:
                 how = "ended" if code is None else f"ended with exit code {code}"
                 raise LabFailed(
                     f"{node.name} {how} before its bus answered; the end of its log:\n{tail(node.log)}",
