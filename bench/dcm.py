@@ -75,7 +75,7 @@ def moves(node: Node, rounds: int, note: Callable[[str], None]) -> dict[str, Any
         found.append(node.call("dcm", "node_move", to="BA"[number % 2], timeout=90.0))
         note(f"move {number - 1 if number > 1 else 'cold'}: {found[-1]['ms']:.0f} ms")
     counted = found[2:]
-    steps = {step["step"]: [] for step in counted[0]["steps"]}  # type: ignore[var-annotated]
+    steps: dict[str, list[float]] = {step["step"]: [] for step in counted[0]["steps"]}
     for one in counted:
         for step in one["steps"]:
             steps[step["step"]].append(step["ms"])

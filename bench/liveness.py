@@ -264,9 +264,16 @@ def text(found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Kill nodes; measure when the others know, and what probes cost.")
-    numbers = {"type": lambda text: [int(each) for each in text.split(",") if each], "metavar": "N,N"}
-    parser.add_argument("--nodes", default="3,10", help="sizes of real clusters (default 3,10)", **numbers)  # type: ignore[arg-type]
-    parser.add_argument("--simulated", default="100,1000", help="sizes simulated (default 100,1000)", **numbers)  # type: ignore[arg-type]
+
+    def sizes(text: str) -> list[int]:
+        return [int(each) for each in text.split(",") if each]
+
+    parser.add_argument(
+        "--nodes", type=sizes, metavar="N,N", default="3,10", help="sizes of real clusters (default 3,10)"
+    )
+    parser.add_argument(
+        "--simulated", type=sizes, metavar="N,N", default="100,1000", help="sizes simulated (default 100,1000)"
+    )
     parser.add_argument("--kills", type=int, default=10, help="how often (default 10)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long probes are counted (default 5)")
     parser.add_argument("--isolation", choices=("process", "inline"), default="inline")

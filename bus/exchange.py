@@ -336,7 +336,8 @@ class Exchange:
             self.counters["malformed"] += 1
             found = [(number, table.get(number)) for number in header.ids]
             lost = [(header.destination, number) for number, each in found if each and each.target == connection]
-            return self.fail(lost, lambda _, problem=problem: problem)  # type: ignore[misc]
+            error = problem  # Python forgets the other name at the end of this block
+            return self.fail(lost, lambda _: error)
         outs = []
         for index, number in enumerate(header.ids):
             each = Header(header.kind, (number,), "", header.destination, causes=(header.cause(index),))

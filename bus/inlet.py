@@ -58,7 +58,7 @@ class Inlet(Port):
                 self._rest = body.more
                 self._on_malformed()
             else:
-                self._on_message(identity, header.bytes, body)  # type: ignore[arg-type]
+                self._on_message(identity, header.bytes, body)  # type: ignore[arg-type]  # a Frame: read as a buffer
         except Exception as problem:
             self._loop.call_exception_handler({"message": "a message could not be handled", "exception": problem})
         return True

@@ -64,7 +64,7 @@ class Port:
         self._on_frames = on_frames
         self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
-        self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # this option is a number
         self._again = False
         self._rest = False
         """Whether the rest of a message with too many frames is being thrown away."""
@@ -75,7 +75,7 @@ class Port:
         # what pyzmq's own class adds to a send is for options nobody uses here, and as dear as the send itself
         self.send_frame: Callable[..., object] = super(zmq.Socket, socket).send
         self._recv: Callable[..., zmq.Frame] = socket.recv
-        self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]
+        self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]  # asked for numbers alone
         self._loop.add_reader(self._fd, self._drain)
         self._timer = self._loop.call_later(TICK, self._tick)
         self.touched()

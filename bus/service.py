@@ -59,7 +59,7 @@ def verb(role: Role = Role.LOOK) -> Callable[[Function], Function]:
     """
 
     def mark(function: Function) -> Function:
-        function.__covey_role__ = role  # type: ignore[attr-defined]
+        function.__covey_role__ = role  # type: ignore[attr-defined]  # the mark of a verb
         return function
 
     return mark
@@ -92,7 +92,7 @@ class Verb:
         self._open = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.arguments = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=not self._open)
         self._one = msgspec.msgpack.Decoder(self.arguments)
-        self._many = msgspec.msgpack.Decoder(list[self.arguments])  # type: ignore[name-defined]
+        self._many = msgspec.msgpack.Decoder(list[self.arguments])  # type: ignore[name-defined]  # made above
 
     def read(self, body: bytes | memoryview, count: int) -> list[dict[str, Any] | BadArguments]:
         """Return the arguments of each item of a body, or why they are none; raises Malformed.

@@ -173,7 +173,7 @@ class World:
             self._armed.pop((number, service), None)
             self._arm(node, service)
         for service, birth, input in held:
-            self._later(0.0, lambda s=service, b=birth, i=input: self._deliver(node, s, b, i))  # type: ignore[misc]
+            self._later(0.0, lambda s=service, b=birth, i=input: self._deliver(node, s, b, i))  # type: ignore[misc]  # bound now
         for service in () if timers_first else node.machines:
             self._armed.pop((number, service), None)
             self._arm(node, service)
@@ -404,7 +404,7 @@ class World:
             occurrence = Occurrence(self.now, number, service, effect.what, effect.body)
             self.notified.append(occurrence)
             for hear in self.on_notify:  # not within the step: a hearer may well end this machine
-                self.after(0.0, lambda h=hear: h(occurrence))  # type: ignore[misc]
+                self.after(0.0, lambda h=hear: h(occurrence))  # type: ignore[misc]  # bound now
 
     def _sync(self, node: Node, service: str, birth: int, number: int) -> None:
         if node.births[service] != birth:

@@ -172,12 +172,18 @@ def put(key: str, value: str, as_json: bool, if_revision: int | None) -> int:
 
 
 MOST_INPUT = 1 << 22
-"""Bytes read of standard input: more than any value may have, however its JSON is written."""
+"""Bytes taken of standard input: more than a value may have, however its JSON is written."""
 
 
 def _standard_input() -> str:
+    data = sys.stdin.buffer.read(MOST_INPUT + 1)
+    if len(data) > MOST_INPUT:
+        raise UsageError(
+            f"standard input holds more than {MOST_INPUT >> 20} MiB",
+            "a value has 1 MiB at most: put parts under several keys",
+        )
     try:
-        return sys.stdin.buffer.read(MOST_INPUT).decode()
+        return data.decode()
     except UnicodeDecodeError as problem:
         raise UsageError(f"standard input is not text in UTF-8: {problem}", "values are text or JSON") from None
 

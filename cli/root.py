@@ -111,8 +111,8 @@ class Root(click.Group):
 
 def _need_output() -> None:
     """Give a process that was started with closed standard streams somewhere to write, and let no text fail there."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 (it stays open)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115 (it stays open)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what the locale's characters cannot say is printed as an escape
             stream.reconfigure(errors="backslashreplace")

@@ -143,7 +143,7 @@ async def _define_servers(lab: Lab, session: Session, report: Report) -> None:
             session,
             lambda: session.call("registry", "status"),
             lambda data: "registry servers: " + ", ".join(f"{one['number']} {one['state']}" for one in data["servers"]),
-            lambda data, number=number: number in voting(data),  # type: ignore[misc]
+            lambda data, number=number: number in voting(data),  # type: ignore[misc]  # bound now
             f"registry server {number} to vote",
             report,
         )

@@ -46,16 +46,20 @@ LAST_WORDS = 2000
 """Bytes of a process's last words: a message with its hint; a pipe holds more."""
 
 
+def die_with(parent: int) -> bool:
+    """Have the kernel kill this process when its parent ends; return whether that is still there."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
 def run(name: str, parent: int, work: Callable[[], None], told: int) -> int:
     """Make this process a child of `parent`, then do the work; returns its exit code.
 
     `told` is the pipe for its last words. It is a pipe and no file, because a full disk is one thing to tell of.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, f"covey:{name}".encode()[:15], 0, 0, 0)
-    if os.getppid() != parent:
+    if not die_with(parent):
         return 1
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"covey:{name}".encode()[:15], 0, 0, 0)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

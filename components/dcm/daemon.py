@@ -66,7 +66,7 @@ class Daemon:
         self.lives = Lives(spawner)
         self.told: Callable[[life.State, str], None] = lambda _state, _cluster: None
         """Called with each state and the cluster it is about, once all that was ordered before is done."""
-        self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]
+        self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]  # its effects are no others
         self._orders: asyncio.Queue[life.Effect] = asyncio.Queue()
         self._background = Background()
         self._changed = asyncio.Event()

@@ -35,7 +35,7 @@ class Mover:
         self._home = home
         self._daemon = daemon
         self.machine = move.MoveMachine()
-        self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]
+        self._driver = Driver(self.machine, self._order)  # type: ignore[arg-type]  # its effects are no others
         self._orders: asyncio.Queue[move.Effect] = asyncio.Queue()
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._gone: asyncio.Future[dict[str, Any]] | None = None  # settled when the node is on its way

@@ -52,13 +52,14 @@ class PluginList:
         """Return INTERFACES `plugin ls`. `crashed` and `running` are about processes, by name."""
         found = []
         for status in self._manager.status():
-            state, reason, classes = status.state, status.reason, ()
+            state: str = status.state
+            reason, classes = status.reason, tuple[str, ...]()
             told = self._told.get(status.name) if status.group == CONTROLLERS else None
             process = f"controller:{status.name}"
             if status.group == CONTROLLERS and status.name in self._disabled:
                 state, reason = "blocked", "`enabled: false` in this node's YAML"
             elif told is not None and status.state in ("found", "running"):
-                state, reason, classes = told.state, told.reason, told.classes  # type: ignore[assignment]
+                state, reason, classes = told.state, told.reason, told.classes
                 if state == "failed" and process in crashed:
                     reason += f" (its process ended last with: {crashed[process]})"
             elif status.group == CONTROLLERS and process in crashed:

@@ -7,7 +7,6 @@ maker, and the kernel ends the others with the parent.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -22,10 +21,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO
 
+from .child import die_with
 from .supervisor import PRELOAD
 
 _REQUEST = 1 << 17  # bytes: the words and the environment
-_PR_SET_PDEATHSIG = 1
 
 
 class Forked:
@@ -133,8 +132,7 @@ class _Parent:
             self._selector.register(pidfd, selectors.EVENT_READ)
             return False
         os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        if not die_with(parent):
             os._exit(1)
         os.dup2(output, 1)
         os.dup2(errors, 2)

@@ -103,9 +103,9 @@ class Verbs(ModifyVerbs, Unbuilt):
         return {"processes": names}
 
     @verb(Role.COMPONENT)
-    def plugin_state(self, *, name: str, state: str, reason: str = "", classes: list[str] = []) -> None:  # noqa: B006
+    def plugin_state(self, *, name: str, state: str, reason: str = "", classes: tuple[str, ...] = ()) -> None:
         """A process says what became of a plugin it runs."""
-        self._plugins.tell(name, Told(state, reason, tuple(classes)))
+        self._plugins.tell(name, Told(state, reason, classes))
 
     @verb(Role.COMPONENT)
     async def audit(self, *, who: str, uid: int, what: str, outcome: str, about: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ KINDS: dict[type[Any], int] = {
 }
 CONFIGURED = KINDS[Configured]
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(tuple[int, body])  # type: ignore[valid-type]
+    kind: msgspec.msgpack.Decoder(tuple[int, body])  # type: ignore[valid-type]  # a type of KINDS
     for body, kind in KINDS.items()
 }
 _pack = msgspec.msgpack.Encoder().encode

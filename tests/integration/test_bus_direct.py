@@ -86,6 +86,12 @@ def pair(curve: bool) -> tuple[End, End]:
     return one, two
 
 
+async def link(one: End, two: End) -> None:
+    """Tell one where the other is, and wait until both can speak."""
+    one.direct.reach(2, two.direct.endpoints)
+    await until(lambda: one.direct.ready(2) and two.direct.ready(1))
+
+
 @pytest.mark.parametrize("curve", [True, False])
 def test_two_talk_over_one_session_as_soon_as_one_knows_where_the_other_is(curve: bool) -> None:
     async def story() -> None:
@@ -95,8 +101,7 @@ def test_two_talk_over_one_session_as_soon_as_one_knows_where_the_other_is(curve
             assert not one.direct.ready(2) and not two.direct.ready(1)
             with pytest.raises(Unreachable):
                 two.say(1, "nothing stands yet")
-            one.direct.reach(2, two.direct.endpoints)
-            await until(lambda: one.direct.ready(2) and two.direct.ready(1))
+            await link(one, two)
             for number in range(100):
                 one.say(2, f"a{number}")
                 two.say(1, f"b{number}")
@@ -136,8 +141,7 @@ def test_a_key_that_is_revoked_cuts_the_link_on_both_sides_and_brings_nothing_mo
         for cutter in (0, 1):
             one, two = both = pair(True)
             async with ends(*both):
-                one.direct.reach(2, two.direct.endpoints)
-                await until(lambda: one.direct.ready(2) and two.direct.ready(1))  # noqa: B023
+                await link(one, two)
                 both[cutter].know()
                 assert not both[cutter].direct.ready(2 - cutter)
                 await until(lambda: len(one.changes) == len(two.changes) == 2)  # noqa: B023
@@ -156,8 +160,7 @@ def test_who_is_wanted_no_more_is_cut_though_its_key_is_good() -> None:
         for cutter in (0, 1):
             one, two = both = pair(True)
             async with ends(*both):
-                one.direct.reach(2, two.direct.endpoints)
-                await until(lambda: one.direct.ready(2) and two.direct.ready(1))  # noqa: B023
+                await link(one, two)
                 both[cutter].direct.configure({2 - cutter: both[1 - cutter].peer}, [])
                 await until(lambda: not one.direct.ready(2) and not two.direct.ready(1))  # noqa: B023
 

@@ -263,11 +263,11 @@ def test_who_is_not_the_one_it_should_be_is_not_spoken_with(folder: Path) -> Non
 
 def test_revocation_ends_what_is_under_way_on_both_sides(folder: Path) -> None:
     async def story() -> None:
-        async with pair(folder) as (one, two, door), two.bus.serve("door", Door()):
+        other = Door()
+        async with pair(folder) as (one, two, door), two.bus.serve("door", other):
             there = asyncio.ensure_future(two.bus.call("door", "hang", node=1, timeout=20))
             back = asyncio.ensure_future(one.bus.call("door", "hang", node=2, timeout=20))
-            await until(lambda: bool(door.heard) and bool(one.broker.callers.users()))
-            await asyncio.sleep(0.05)
+            await until(lambda: bool(door.heard) and bool(other.heard) and bool(one.broker.callers.users()))
             one.know()
             with pytest.raises(errors.Unreachable, match="no peer of this node any more"):
                 await back

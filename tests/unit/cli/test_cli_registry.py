@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from covey.cli.registry import MOST_INPUT
 from covey.errors import Compacted, CompareFailed, ConnectionLost, KeyNotFound, NoQuorum
 
 STATUS = {
@@ -77,6 +78,9 @@ def test_put_takes_standard_input_for_a_dash(covey, bus) -> None:  # type: ignor
     assert bus.calls[-1][2]["value"] == [1]
     answer = covey("registry", "put", "/app/a", "-", input=b"\xff\xfe")
     assert (answer.exit_code, "UTF-8" in answer.stderr) == (2, True)
+    called = len(bus.calls)
+    answer = covey("registry", "put", "/app/a", "-", input="x" * (MOST_INPUT + 1))
+    assert (answer.exit_code, "more than 4 MiB" in answer.stderr, len(bus.calls)) == (2, True, called)
 
 
 def test_put_of_no_json_is_a_usage_error(covey, bus) -> None:  # type: ignore[no-untyped-def]
