@@ -60,7 +60,7 @@ def test_options_are_there_before_the_object_is_made() -> None:
     made: Any = make(Slots, {"slots": 3}, node=Node(5, "n5", "lab"))
     assert (len(made.found), made.options.state, made.node.number) == (3, "free", 5)
     assert make(Slots).options == SlotOptions()
-    with pytest.raises(PluginError, match=r"unknown key 'slot' in.*did you mean 'slots'.*'state' must be text, not 5"):
+    with pytest.raises(PluginError, match=r"unknown key 'slot'.*did you mean 'slots'.*'state' must be text, not 5"):
         make(Slots, {"slot": 1, "state": 5})
 
 
@@ -163,7 +163,7 @@ def test_mistakes_in_options_of_shipped_controllers_have_their_place(tmp_path: P
         (11, 24, "config.bad_value"),
         (12, 16, "config.unknown_key"),
         (13, 7, "config.unknown_key"),
-        (14, 27, "config.bad_value"),
+        (14, 28, "config.bad_value"),
     ]
     assert found[2].hint.startswith("did you mean 'name'?")
     assert str(tmp_path / "nowhere.yaml") in found[4].message
