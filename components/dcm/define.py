@@ -233,12 +233,12 @@ class DefineMember:
         try:
             self._decision = decide(self.request, self._prepared, looked, self.definition_id)
         except CoveyError as why:
-            return [At("d7"), *self._undo(now, why)]
+            return [At("d6"), At("d7"), *self._undo(now, why)]
         if self._decision.written:
-            return [At("d7"), *self._wrote(now, Wrote(True, looked.servers.revision))]
+            return [At("d6"), At("d7"), *self._wrote(now, Wrote(True, looked.servers.revision))]
         self._attempt += 1
         self._enter("writing", now)
-        return [At("d7"), At("d8"), self._write()]
+        return [At("d6"), At("d7"), At("d8"), self._write()]
 
     def _wrote(self, now: float, input: Wrote) -> list[Effect]:
         assert self._decision is not None and self._looked is not None
@@ -246,7 +246,7 @@ class DefineMember:
             if self._attempt >= DEFINE_ROUNDS:
                 return self._undo(now, CompareFailed("the cluster's nodes change too fast to define one", "try again"))
             self._enter("looking", now)  # somebody was faster: look what is free now, and say what is not
-            return [At("d10"), self._look()]
+            return [At("d9"), At("d10"), self._look()]
         node = self._decision.node
         gone = {entry.definition.number for entry in self._decision.erase}
         kept = {entry.definition.number: entry.definition for entry in self._looked.nodes}
@@ -254,7 +254,7 @@ class DefineMember:
         replica = fitting(Replica(self._cluster, node, self._looked.servers, table))
         self._commit = Commit(self.transaction, replica)
         self._enter("committing", now)
-        return [At("d10"), At("d11"), Tell(self._commit)]
+        return [At("d9"), At("d10"), At("d11"), Tell(self._commit)]
 
     def _committed(self, _now: float, _message: Committed) -> list[Effect]:
         assert self._decision is not None

@@ -15,6 +15,7 @@ from ...bus.messages import Role
 from ...bus.service import Request, verb
 from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
+from .crash import crash_at
 from .daemon import Daemon
 from .decision import Request as Wanted
 from .definer import Definer
@@ -30,6 +31,9 @@ from .token import parse
 from .unbuilt import Unbuilt
 from .undefining import IDLE
 from .watching import Watcher
+
+DISCOVERY_STEPS = {22: "j4", 23: "j5", 24: "j6"}
+"""Of the steps of the boot those in which controllers discover: their names in SPEC 6.4."""
 
 
 class Verbs(ModifyVerbs, Unbuilt):
@@ -67,6 +71,8 @@ class Verbs(ModifyVerbs, Unbuilt):
             self._home.boot_log.record(number, component, event, how)
         except ValueError as why:
             raise BadArguments(str(why)) from why
+        if number in DISCOVERY_STEPS:
+            crash_at(DISCOVERY_STEPS[number], self._home)
         if number == 24 and not component.startswith("controller:"):
             self._daemon.feed(life.ControllersReady())
 

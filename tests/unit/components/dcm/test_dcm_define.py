@@ -40,7 +40,7 @@ def test_a_node_is_defined_in_the_steps_of_the_specification() -> None:
     world = World()
     world.request()
     world.run()
-    assert world.steps == ["d1", "d2", "d3", "d4", "d5", "d7", "d8", "d10", "d11", "d12", "d13", "d14"]
+    assert world.steps == [f"d{step}" for step in range(1, 15)]
     assert world.ended[0].node == world.local == node(2, definition_id=f"{0:0>31}d")
     world.check()
 
