@@ -292,6 +292,9 @@ class Daemon:
         changed = [name for name in await self.home.refresh(self._global.renewed) if name != "nodes"]
         if changed:
             await self.home.audit("dcm", "local_refreshed", "done", changed=changed)
+        verdict, cluster_id = self.machine.verdict, self.home.here().cluster.id
+        if verdict is not None and verdict.scenario == 1:  # a replacement was carried out, and a crash left its record
+            await asyncio.to_thread(self.home.store.drop_replacement, cluster_id)
 
     async def _erase(self, effect: life.EraseLocal) -> None:
         """The deletion of scenarios 2 and 4 is completed: only this cluster's local definition goes."""

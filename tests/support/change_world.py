@@ -1,8 +1,8 @@
 """Undefine and modify in virtual time: a member (node 1), another node (2), and a registry that decides.
 
-Each message may be lost, doubled or cut off, each piece of work may be the last of its node's daemon. A node erases its
-data in the three writes of `storage.erase_cluster`, only on a tombstone, and finishes that at its next start. In the end
-(`settled`) a node has a definition on its disk if and only if the registry lists that very one, and both are the same.
+Each message may be lost, doubled or cut off, each piece of work may be the last of its node's daemon. A node erases
+its data in the writes of `storage.erase_cluster`, only on a tombstone, and finishes that at its next start. In the end
+(`settled`) a node has a definition on its disk if and only if the registry lists that very one.
 """
 
 from __future__ import annotations
