@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "components": ("components", "The components and what each needs of the others."),
     "ping": ("ping", "Measure the way to a service of any node."),
     "tap": ("tap", "See the messages that pass a node's broker."),
+    "doctor": ("doctor", "Look for what is wrong, on this node and in its cluster."),
     "explain": ("explain", "Explain an error code or an exit code."),
     "version": ("version", "Print the versions of covey and what it runs on."),
 }

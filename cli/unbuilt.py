@@ -95,7 +95,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "": {
         "top": Unbuilt("", "A live screen of nodes, resources and traffic.", "13.4"),
         "reload": Unbuilt("", "Make a node read its YAML file again.", "14.1"),
-        "doctor": Unbuilt("", "Check a node and its cluster, and name what to do.", "16"),
     },
 }
 

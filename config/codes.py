@@ -63,17 +63,17 @@ FINDINGS: dict[str, str] = {
     "plugin.bad_key": "A controller found something whose key is not the one its class declares. It was not kept.",
     "plugin.unknown_class": "A controller found something of a class it does not declare. It was not kept.",
     "plugin.duplicate_resource": "A controller found two things with one key. The first one counts.",
-    "doctor.no_daemon": "No daemon runs on the state folder, so nothing can be asked. Start it with `covey node start` "
-    "or its service.",
-    "doctor.hung": "A daemon holds the state folder and does not answer: it is stopped, overloaded or hung. Look at its "
-    "process and its log.",
+    "doctor.no_daemon": "No daemon runs on the state folder, so nothing can be asked. Start it: `covey node start` or "
+    "its service.",
+    "doctor.hung": "A daemon holds the state folder and does not answer: it is stopped, overloaded or hung. Look at "
+    "its process and its log.",
     "doctor.no_folder": "There is no such state folder. Name the right one with --state; `covey node start` makes it.",
-    "doctor.damaged_file": "A local file was cut, edited or cannot be read. It is not used and not changed; put it back "
-    "from a copy, or define the node again.",
+    "doctor.damaged_file": "A local file was cut, edited or cannot be read. It is not used and not changed; put it "
+    "back from a copy, or define the node again.",
     "doctor.disk": "Little room is left where the state folder lies. A registry server that cannot write stops; make "
     "room.",
-    "doctor.silent": "A node that is defined does not answer its DCM's questions. Its daemon or machine is down, or the "
-    "network between the two nodes is.",
+    "doctor.silent": "A node that is defined does not answer its DCM's questions. Its daemon or machine is down, or "
+    "the network between the two nodes is.",
     "doctor.failed": "A node gave up joining. The reason is in the message; its boot log says how far it came.",
     "doctor.identity": "A node's identity is not as it was defined: a clone, a changed key, an id that cannot be read. "
     "`covey node verdict` there names the fix.",
@@ -97,6 +97,7 @@ FINDINGS: dict[str, str] = {
     "address in its YAML.",
     "doctor.prefix": "Two nodes lie in each other's subnetwork with different prefix lengths. One is mistyped.",
     "doctor.apart": "A node shares no subnetwork with any other. That works where addresses are routed.",
+    "doctor.redefined": "A machine was defined again, and its older definition in this cluster went with it.",
     "doctor.address": "A node does not listen where its definition says, so others look for it in vain. Correct its "
     "YAML, or the definition with `covey node modify`.",
     "doctor.crash": "A component or controller ended unasked in this stay of the node. It is started again by itself; "

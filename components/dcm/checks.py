@@ -15,6 +15,7 @@ import msgspec
 
 from ...errors import Preflight
 from .life import State
+from .messages import Here, Way
 
 Severity = Literal["error", "warning"]
 
@@ -34,26 +35,6 @@ class Finding(msgspec.Struct, frozen=True):
     node: int | None
     message: str
     hint: str = ""
-
-
-class Way(msgspec.Struct, frozen=True):
-    """One endpoint of another node that was tried; `problem` is why it was not reached. `node` 0: any of the cluster."""
-
-    node: int
-    endpoint: str
-    problem: str = ""
-
-
-class Here(msgspec.Struct, frozen=True):
-    """What a node says of itself to another that wants to work with it. Small: it goes over the join port.
-
-    `clock` is seconds since 1970; `ways` are the endpoints it tried, as many as fit.
-    """
-
-    version: str = ""
-    protocol: int = 0
-    clock: float = 0.0
-    ways: tuple[Way, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -123,7 +104,9 @@ def _clock(node: int | None, who: str, skew: float) -> Iterator[Finding]:
         severity: Severity = "error" if abs(skew) >= CLOCKS[1] else "warning"
         way = "ahead of" if skew > 0 else "behind"
         hint = "let the machines' clocks follow one time server (chrony, systemd-timesyncd)"
-        yield Finding("doctor.clock", severity, node, f"the clock of {who} is {abs(skew):.0f} s {way} this node's", hint)
+        yield Finding(
+            "doctor.clock", severity, node, f"the clock of {who} is {abs(skew):.0f} s {way} this node's", hint
+        )
 
 
 def _reach(node: int | None, who: str, ways: Iterable[Way], name: Callable[[int], str]) -> Iterator[Finding]:
@@ -268,12 +251,18 @@ def _cluster(survey: Survey) -> Iterator[Finding]:
         yield Finding("doctor.no_quorum", "error", None, "this side of the cluster has no quorum", hint)
     elif not registry["writable"]:
         why = registry.get("closed_because") or f"it is in phase {registry['phase']}"
-        yield Finding("doctor.read_only", "error", None, f"the registry takes no writes: {why}", "`covey registry status`")
+        yield Finding(
+            "doctor.read_only", "error", None, f"the registry takes no writes: {why}", "`covey registry status`"
+        )
     for server in registry["servers"]:
         number, state = server["number"], server["state"]
         if state == "damaged" or (state == "offline" and status["quorate"]):
             severity: Severity = "error" if state == "damaged" else "warning"
-            hint = "it is refilled by itself" if state == "damaged" else f"`covey registry online {number}`"
+            hint = (
+                "it is refilled by itself"
+                if state == "damaged"
+                else f"bring its node back, or `covey registry online {number}`"
+            )
             yield Finding("doctor.server", severity, number, f"the registry server of node {number} is {state}", hint)
     if registry.get("tolerates") == 0 and len(survey.names) >= 3:
         hint = "`covey registry define-server` two more nodes: three servers tolerate one loss"
@@ -315,7 +304,7 @@ def _machine(survey: Survey) -> Iterator[Finding]:
         for name, reason in sorted(one.crashed.items()):
             hint = "its log, and the records in `core/` of the cluster's folder, say more"
             yield Finding("doctor.crash", "warning", one.number, f"{name} on {one.name} ended unasked: {reason}", hint)
-        for name, reason in one.plugins:
+        for name, reason in one.plugins if one.state == "online" else ():
             hint = f"`covey plugin why {name}` there"
             yield Finding("doctor.plugin", "warning", one.number, f"the plugin {name} on {one.name}: {reason}", hint)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from ...bus.machine import ImpossibleTransition, Message
 from ...errors import CompareFailed, CoveyError, Refused, Timeout, TokenRefused, from_wire
+from .checks import Finding
 from .decision import Decision, Looked, Request, decide
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica
 from .entries import NodeEntry
@@ -37,9 +38,10 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The new node answered."""
+    """The new node answered; `skew`: so many seconds its clock is ahead of this node's, as far as that can be told."""
 
     message: Message
+    skew: float = 0.0
 
 
 class PeerFailed(msgspec.Struct, frozen=True):
@@ -91,11 +93,13 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Read all nodes from the registry, current, how the define stands and whether `token` was used: `Looked`, or
-    `RegistryFailed`."""
+    """Read all nodes from the registry, current, how the define stands and whether `token` was used, and see what is
+    to be said of the new node before it is one: `Looked`, or `RegistryFailed`."""
 
     definition_id: str
+    prepared: Prepared
     token: str = ""
+    skew: float = 0.0
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -126,6 +130,7 @@ class Finish(msgspec.Struct, frozen=True):
 
     node: NodeDefinition | None
     error: CoveyError | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 Effect = Tell | Begin | Look | Write | Undo | At | Finish
@@ -164,6 +169,7 @@ class DefineMember:
             self._knock = Knock(transaction, request.token.id, cluster.id, key, nonce, proof)
         self._begun = 0
         self._prepared: Prepared | None = None
+        self._skew = 0.0
         self._looked: Looked | None = None
         self._decision: Decision | None = None
         self._commit: Commit | None = None
@@ -187,6 +193,8 @@ class DefineMember:
         self._story.append(f"{self.state} + {key.__name__}")
         if isinstance(input, Heard) and getattr(input.message, "transaction", None) != self.transaction:
             return []
+        if isinstance(input, Heard):
+            self._skew = input.skew
         if (self.state, key) in _LATE:
             return []
         found = _TABLE.get((self.state, key))
@@ -259,7 +267,7 @@ class DefineMember:
     def _committed(self, _now: float, _message: Committed) -> list[Effect]:
         assert self._decision is not None
         self._leave()
-        return [At("d13"), At("d14"), Finish(self._decision.node)]
+        return [At("d13"), At("d14"), Finish(self._decision.node, None, self._decision.findings)]
 
     def _declined(self, now: float, message: Declined) -> list[Effect]:
         why = from_wire(message.code, message.message, message.hint)
@@ -320,7 +328,8 @@ class DefineMember:
         return Begin(self.definition_id, self.request.token.key if self.request.token else "")
 
     def _look(self) -> Look:
-        return Look(self.definition_id, self._token)
+        assert self._prepared is not None
+        return Look(self.definition_id, self._prepared, self._token, self._skew)
 
     def _write(self) -> Write:
         assert self._decision is not None
