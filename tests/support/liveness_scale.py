@@ -233,9 +233,7 @@ class Scale:
             return False
         if (a, network) in self.dead_networks or (b, network) in self.dead_networks:
             return False
-        return not self.loss_in or (
-            self.loss_in.get(a) != 1.0 and self.random.random() >= self.loss_in.get(b, 0.0)
-        )
+        return not self.loss_in or (self.loss_in.get(a) != 1.0 and self.random.random() >= self.loss_in.get(b, 0.0))
 
     def _refuse(self, number: int, dead: int) -> None:
         observer = self.observers.get(number)
@@ -360,13 +358,13 @@ class Scale:
 # --- scenarios ----------------------------------------------------------------------------------------------------
 
 
-def crash(share: float, refused: bool) -> Callable[[int], dict[str, Any]]:
-    """That share of the nodes (0: one) dies at once: one view, with exactly these."""
+def crash(count: Callable[[int], int], refused: bool) -> Callable[[int], dict[str, Any]]:
+    """So many of `n` nodes die at once: one view, with exactly these."""
 
     def play(n: int) -> dict[str, Any]:
         world = Scale(n)
         world.run(2)
-        dead = sorted(world.random.sample(range(2, n + 1), max(1, round(share * n))))
+        dead = sorted(world.random.sample(range(2, n + 1), max(1, count(n))))
         world.crash(dead, refused=refused)
         began = world.now
         world.run(30)
@@ -451,10 +449,11 @@ def one_network_dead(n: int) -> dict[str, Any]:
 
 
 SCENARIOS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "one killed": crash(0.0, True),
-    "1 % killed": crash(0.01, True),
-    "10 % killed": crash(0.1, True),
-    "10 % without power": crash(0.1, False),
+    "one killed": crash(lambda n: 1, True),
+    "ten killed": crash(lambda n: min(10, n // 3), True),
+    "1 % killed": crash(lambda n: n // 100, True),
+    "10 % killed": crash(lambda n: n // 10, True),
+    "10 % without power": crash(lambda n: n // 10, False),
     "1 % with 80 % loss": lossy,
     "one-way cuts": one_way,
     "flip-flop": flip_flop,

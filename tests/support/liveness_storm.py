@@ -61,7 +61,9 @@ def trouble(world: World, end: float) -> None:
         length = world.random.uniform(0.2, 8.0)
         if world.now + length >= end:
             return
-        running = [n for n in sorted(world.nodes) if "liveness" in world.nodes[n].machines and not world.nodes[n].paused]
+        running = [
+            n for n in sorted(world.nodes) if "liveness" in world.nodes[n].machines and not world.nodes[n].paused
+        ]
         victim = world.random.choice(running)
         if world.random.random() < 0.5:
             network = world.random.choice(("10.1.0.0/16", "10.2.0.0/16"))
@@ -123,7 +125,9 @@ def main() -> int:
         counts = what_happened(cluster) + Counter(runs=1, seconds=round(cluster.world.now), steps=cluster.world.steps)
         total += counts
         if size:
-            print(f"seed {seed}: {dict(sorted(counts.items()))}; {time.process_time() - began:.0f} s of work", flush=True)
+            print(
+                f"seed {seed}: {dict(sorted(counts.items()))}; {time.process_time() - began:.0f} s of work", flush=True
+            )
     print(f"failures: {failed}; {dict(sorted(total.items()))}")
     return bool(failed)
 
