@@ -84,6 +84,8 @@ class Root(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click itself would make it exit code 1
             raise _ReaderGone from error
+        except KeyboardInterrupt:  # click itself would print an empty line
+            raise click.Abort from None
 
     def main(  # type: ignore[override]  # it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
