@@ -74,6 +74,35 @@ class NodeTable(msgspec.Struct, frozen=True):
     revision: int = 0
 
 
+class NetworkDefinition(msgspec.Struct, frozen=True):
+    """A network: which services prefer it (the highest number first), or never use it (0)."""
+
+    name: str
+    id: str = ""
+    priorities: dict[str, int] = {}
+
+
+class SubnetDefinition(msgspec.Struct, frozen=True):
+    """A subnetwork `prefix` (as 10.1.0.0/16) and the network that it belongs to. `hops` to other subnetworks, by id.
+
+    The id of one that nobody defined is its prefix.
+    """
+
+    id: str
+    name: str
+    prefix: str
+    network: str
+    hops: dict[str, int] = {}
+
+
+class NetworkTable(msgspec.Struct, frozen=True):
+    """The networks by name and the subnetworks by id that were defined, as of `revision`."""
+
+    networks: dict[str, NetworkDefinition] = {}
+    subnets: dict[str, SubnetDefinition] = {}
+    revision: int = 0
+
+
 class KnownCluster(msgspec.Struct, frozen=True):
     """A cluster this node knows. `making` and `erasing` are finished, or swept away, at the next start."""
 
@@ -140,6 +169,7 @@ class Replica(msgspec.Struct, frozen=True):
     node: NodeDefinition
     servers: ServerList
     nodes: NodeTable
+    networks: NetworkTable = NetworkTable()
 
 
 def check_name(text: str, what: str = "node name") -> str:
