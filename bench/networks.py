@@ -39,7 +39,7 @@ def tables(addresses: int, networks: int, chance: random.Random) -> tuple[Networ
 
 
 def measure(addresses: int, networks: int) -> dict[str, Any]:
-    """Return milliseconds of computing: of one list of fifteen addresses (five servers, three each), and of a change."""
+    """Return milliseconds of computing: one list of fifteen addresses (five servers, three each), and a change."""
     chance = random.Random(1)
     table, nodes = tables(addresses, networks, chance)
     found = Networks(table, nodes)

@@ -35,6 +35,10 @@ class NodeDefinition(msgspec.Struct, frozen=True):
     port: int = 0
     key: str = ""
 
+    def hosts(self) -> list[str]:
+        """Return every address without its prefix length."""
+        return [address.partition("/")[0] for address in self.addresses]
+
     def endpoints(self) -> list[str]:
         """Return `HOST:PORT` of every address, IPv6 in brackets."""
         return [endpoint(address, self.port) for address in self.addresses]
@@ -83,9 +87,9 @@ class NetworkDefinition(msgspec.Struct, frozen=True):
 
 
 class SubnetDefinition(msgspec.Struct, frozen=True):
-    """A subnetwork `prefix` (as 10.1.0.0/16) and the network that it belongs to. `hops` to other subnetworks, by id.
+    """A subnetwork `prefix` (as 10.1.0.0/16) and the network that it belongs to.
 
-    The id of one that nobody defined is its prefix.
+    `hops` to other subnetworks are by their prefixes. The id of one that nobody defined is its prefix.
     """
 
     id: str

@@ -73,8 +73,8 @@ class ModifyVerbs(ServerVerbs):
             for other in others:
                 if other.name == wanted.name:
                     raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
-                if both := sorted(set(other.endpoints()) & set(wanted.endpoints())):
-                    raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
+                if both := sorted(set(other.hosts()) & set(wanted.hosts())):
+                    raise AlreadyDefined(f"{both[0]} is an address of node {other.number}", "choose another address")
             if wanted == entry.definition:
                 return wanted
             if (await bus.call("registry", "txn", **modify(entry, **changes), timeout=WRITE_TIME))["succeeded"]:
@@ -112,7 +112,12 @@ def _addresses(given: list[str]) -> tuple[str, ...]:
     """Return addresses as definitions have them; UsageError names one that is none."""
     if not given:
         raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
+    return tuple(adapter(text) for text in given)
+
+
+def adapter(text: str) -> str:
+    """Return an ADDRESS/PREFIX as definitions have it; UsageError says what is wrong with it."""
     try:
-        return tuple(adapter_address(text) for text in given)
+        return adapter_address(text)
     except PydanticCustomError as why:
         raise UsageError(f"{why.message()}: no address of a node", (why.context or {})["hint"]) from None

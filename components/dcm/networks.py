@@ -110,7 +110,7 @@ class Networks:
             return 1
         if not subnet.hops and not any(each.hops for each in own):
             return FAR
-        said = [hops for each in own for hops in (each.hops.get(subnet.id), subnet.hops.get(each.id)) if hops]
+        said = [hops for each in own for hops in (each.hops.get(subnet.prefix), subnet.hops.get(each.prefix)) if hops]
         return min(said, default=FAR)
 
     def choose(self, service: str, node: int, places: Iterable[Place]) -> tuple[list[Choice], list[Rejection]]:

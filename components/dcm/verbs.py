@@ -21,8 +21,8 @@ from .definer import Definer
 from .definitions import split_endpoint
 from .dependencies import Graphs
 from .home import Home, new_id
-from .modifying import ModifyVerbs
 from .mover import Mover
+from .network_verbs import NetworkVerbs
 from .plugin_list import PluginList, Told
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
@@ -32,7 +32,7 @@ from .undefining import IDLE
 from .watching import Watcher
 
 
-class Verbs(ModifyVerbs, Unbuilt):
+class Verbs(NetworkVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(

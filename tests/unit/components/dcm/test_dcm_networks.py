@@ -12,8 +12,8 @@ def node(number: int, *addresses: str) -> NodeDefinition:
     return NodeDefinition(number, f"n{number}", f"machine-{number}", "", addresses, 7400)
 
 
-def subnet(name: str, prefix: str, network: str, **hops: int) -> SubnetDefinition:
-    return SubnetDefinition(name, name, prefix, network, hops)
+def subnet(name: str, prefix: str, network: str) -> SubnetDefinition:
+    return SubnetDefinition(name, name, prefix, network)
 
 
 def table(networks: dict[str, dict[str, int]], *subnets: SubnetDefinition) -> NetworkTable:
@@ -46,7 +46,7 @@ def test_the_longest_prefix_holds() -> None:
 
 
 def test_hops_are_one_in_the_same_subnetwork_else_as_said_by_either_else_two() -> None:
-    far = subnet("far", "10.9.0.0/24", "A", a=4)
+    far = SubnetDefinition("far", "far", "10.9.0.0/24", "A", {A.prefix: 4})
     found = Networks(table({}, A, B, far), TWO)
     assert [found.hops(1, each) for each in (A, far, subnet("other", "10.8.0.0/24", "A"))] == [1, 4, 2]
     assert found.hops(7, A) == 2, "of a node nobody knows anything"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from covey.components.dcm.service_lists import Candidate, ordered
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ def test_every_address_once_and_in_this_order(candidates: list[Candidate], node:
     assert Counter(found) == Counter(each for each in candidates if each.priority != 0), "each once, 0 never"
     ranks = [each.priority or 0 for each in found]
     assert ranks == sorted(ranks, reverse=True), "highest priority first, those without one last"
-    for one, two in zip(found, found[1:], strict=False):
+    for one, two in pairwise(found):
         if one.priority == two.priority:
             assert one.local or not two.local, "this very node first"
             assert one.local or two.local or one.hops <= two.hops, "the nearest first"
