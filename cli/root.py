@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "address": ("address", "Addresses of nodes."),
     "plugin": ("plugin", "Installed components and controllers, and why one does not run."),
     "config": ("config", "Check and show a node's YAML file."),
+    "log": ("log", "The audit log: who asked for what, and how it ended."),
     "bus": ("bus", "The node's broker: links, queues and counters."),
     "components": ("components", "The components and what each needs of the others."),
     "ping": ("ping", "Measure the way to a service of any node."),

@@ -71,7 +71,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "docs": Unbuilt("[DIR]", "Write a package's documentation from its descriptions.", "12.6"),
     },
     "log": {
-        "audit": Unbuilt("[-s 'EXPR']", "Show who asked for what, when, and how it ended.", "4"),
         "show": Unbuilt("", "Show the logs of a node's components.", "3.1"),
     },
     "": {
@@ -93,7 +92,6 @@ TAP: dict[str, Unbuilt] = {
 SUMMARIES = {
     "condition": "Conditions over resources' attributes.",
     "response": "What is done when a condition fires.",
-    "log": "The audit log and the components' logs.",
 }
 
 

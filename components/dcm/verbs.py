@@ -15,6 +15,7 @@ from ...bus.messages import Role
 from ...bus.service import Request, verb
 from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
+from .auditing import AuditVerbs
 from .daemon import Daemon
 from .decision import Request as Wanted
 from .definer import Definer
@@ -32,7 +33,7 @@ from .undefining import IDLE
 from .watching import Watcher
 
 
-class Verbs(NetworkVerbs, Unbuilt):
+class Verbs(NetworkVerbs, AuditVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(
