@@ -114,7 +114,7 @@ def modified(known: Global, number: int, changes: dict[str, Any]) -> tuple[Trans
     for other in others:
         if other.name == wanted.name:
             raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
-        if both := sorted(set(other.endpoints()) & set(wanted.endpoints())):
+        if both := sorted(set(other.hosts()) & set(wanted.hosts())):
             raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
     return None if wanted == entry.definition else modify(entry, **changes), wanted
 
@@ -123,7 +123,12 @@ def _addresses(given: list[str]) -> tuple[str, ...]:
     """Return addresses as definitions have them; UsageError names one that is none."""
     if not given:
         raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
+    return tuple(adapter(text) for text in given)
+
+
+def adapter(text: str) -> str:
+    """Return an ADDRESS/PREFIX as definitions have it; UsageError says what is wrong with it."""
     try:
-        return tuple(adapter_address(text) for text in given)
+        return adapter_address(text)
     except PydanticCustomError as why:
         raise UsageError(f"{why.message()}: no address of a node", (why.context or {})["hint"]) from None
