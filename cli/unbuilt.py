@@ -41,9 +41,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "node": {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
-    "cluster": {
-        "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
-    },
     "network": {
         "define": Unbuilt("NAME", "Define a network.", "8.1"),
         "modify": Unbuilt("NAME", "Change a network.", "8.1"),
