@@ -14,6 +14,7 @@ under the same number cannot repeat anything.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -25,6 +26,7 @@ from .session import (
     DATA,
     END,
     FULL,
+    HEARTBEAT,
     IDLE,
     LEAVING,
     MISMATCH,
@@ -50,7 +52,8 @@ MOST = 20_000
 """Sessions at a time; twice the largest cluster. Each costs about a kilobyte."""
 
 LOOK = 0.25
-"""Seconds between two looks at all sessions for heartbeats and silence; confirmations are not kept waiting for it."""
+"""Seconds a heartbeat may be late, so that sessions are looked at together; and longer than a dialler's own needs, which
+spares that of this side. Confirmations are not kept waiting for it."""
 
 
 class Accepted:
@@ -79,15 +82,15 @@ class Acceptor:
         self._most = most or MOST
         self._connections: dict[bytes, Accepted] = {}
         self._owing: dict[int, float] = {}  # sessions that owe a confirmation, and until when, the first one first
-        self._look_at: float | None = None
+        self._look_at = math.inf
 
     @property
     def deadline(self) -> float | None:
         """When `due` must be called; None: not at all."""
         at = self._look_at
-        if self._owing and at is not None:
+        if self._owing:
             at = min(at, next(iter(self._owing.values())))
-        return at
+        return None if at == math.inf else at
 
     def send(self, now: float, key: bytes, kind: Kind, frames: list[Any]) -> list[Effect]:
         """Send to the broker of this session; raises Overloaded, and Unreachable when the session is over."""
@@ -146,7 +149,7 @@ class Acceptor:
             effects += session.due(now)
             if session.ack_by is not None:
                 self._owing[number] = session.ack_by
-        if self._look_at is None or now < self._look_at:
+        if now < self._look_at:
             return effects
         stood_still = now - self._look_at > SILENT / 5
         for accepted in list(self.sessions.values()):
@@ -159,7 +162,7 @@ class Acceptor:
                 effects.append(self._down(accepted, f"nothing was heard for {SILENT:g} s"))
             else:
                 effects += session.due(now)
-        self._look_at = now + LOOK if self.sessions else None
+        self._look_at = LOOK + min((each.session.deadline for each in self.sessions.values()), default=math.inf)
         return effects
 
     def end(self, now: float, key: bytes, reason: str, code: int = CUT) -> list[Effect]:
@@ -176,7 +179,7 @@ class Acceptor:
         self.sessions.clear()
         self._connections.clear()
         self._owing.clear()
-        self._look_at = None
+        self._look_at = math.inf
         return [session.ending(now, LEAVING) for session in attached]
 
     def check_invariants(self) -> None:
@@ -214,10 +217,9 @@ class Acceptor:
             key = number.to_bytes(8, "big")
             accepted = self.sessions[number] = Accepted(Session(number, key, now, Counters()), key, user)
             effects.append(Up(key))
-            if self._look_at is None:
-                self._look_at = now + LOOK
         elif type == RESUME:
             accepted.session.counters.resumed += 1
+        self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         session = accepted.session
         fits = session.attach(now, ack) and (type == RESUME or session.untouched)
         self._bind(accepted, connection, attempt)
