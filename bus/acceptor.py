@@ -23,7 +23,6 @@ from .messages import Kind
 from .session import (
     ACCEPT,
     CUT,
-    DATA,
     END,
     FULL,
     HEARTBEAT,
@@ -31,9 +30,10 @@ from .session import (
     LEAVING,
     MISMATCH,
     OPEN,
+    PING,
     REASONS,
-    RESEND,
     RESUME,
+    SAID,
     SILENT,
     SILENT_END,
     UNKNOWN,
@@ -98,6 +98,7 @@ class Acceptor:
         if accepted is None:
             raise Unreachable("the other node's broker hung up", "it dials again when it needs something")
         effects = accepted.session.send(now, kind, frames)
+        self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         if accepted.session.ack_by is None:
             self._owing.pop(accepted.session.number, None)
         return effects
@@ -115,9 +116,11 @@ class Acceptor:
         if accepted is not None and accepted.user != user:
             self.counters["sessions_wrong_key"] += 1
             return []
-        if accepted is not None and accepted.session.number == number and DATA <= type <= RESEND:
+        if accepted is not None and accepted.session.number == number and type in SAID:
             session = accepted.session
             effects = session.heard(now, type, sequence, ack, extra, frames[1:])
+            if type == PING:  # it may have been calm until now
+                self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
             if session.ack_by is None:
                 self._owing.pop(number, None)
             elif number not in self._owing:
@@ -132,11 +135,11 @@ class Acceptor:
             return []
         return [self._refuse(connection, number, UNKNOWN)]
 
-    def unroutable(self, connection: bytes) -> None:
+    def unroutable(self, now: float, connection: bytes) -> None:
         """Nothing can be sent on this connection any more: it is closed. Its session waits for the next one."""
         accepted = self._connections.pop(connection, None)
         if accepted is not None:
-            self._detach(accepted)
+            self._detach(now, accepted)
 
     def due(self, now: float) -> list[Effect]:
         """Say what time demands: confirmations, heartbeats, and who was silent for too long."""
@@ -159,7 +162,7 @@ class Acceptor:
             if session.silent(now):
                 if accepted.connection is not None:
                     effects.append(session.ending(now, SILENT_END))
-                effects.append(self._down(accepted, f"nothing was heard for {SILENT:g} s"))
+                effects.append(self._down(accepted, f"nothing was heard for {max(now - session.heard_at, SILENT):.0f} s"))
             else:
                 effects += session.due(now)
         self._look_at = LOOK + min((each.session.deadline for each in self.sessions.values()), default=math.inf)
@@ -222,24 +225,25 @@ class Acceptor:
         self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         session = accepted.session
         fits = session.attach(now, ack) and (type == RESUME or session.untouched)
-        self._bind(accepted, connection, attempt)
+        self._bind(now, accepted, connection, attempt)
         if not fits:
             goodbye = session.ending(now, MISMATCH)
             return [*effects, goodbye, self._down(accepted, REASONS[MISMATCH])]
         return [*effects, session.opening(now, ACCEPT, attempt), *session.rest(now)]
 
-    def _bind(self, accepted: Accepted, connection: bytes, attempt: int) -> None:
+    def _bind(self, now: float, accepted: Accepted, connection: bytes, attempt: int) -> None:
         other = self._connections.pop(connection, None)
         if other is not None and other is not accepted:  # who opens a second session on a connection gave up the first
-            self._detach(other)
+            self._detach(now, other)
         if accepted.connection is not None:
             self._connections.pop(accepted.connection, None)
         self._connections[connection] = accepted
         accepted.connection, accepted.attempt, accepted.session.route = connection, attempt, (connection,)
 
-    def _detach(self, accepted: Accepted) -> None:
+    def _detach(self, now: float, accepted: Accepted) -> None:
         accepted.connection = None
-        accepted.session.detach()
+        accepted.session.detach(now)
+        self._look_at = min(self._look_at, now + SILENT + LOOK)
         self._owing.pop(accepted.session.number, None)
 
     def _ended(self, accepted: Accepted, code: int) -> list[Effect]:

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ class Broker:
             self._refuses if self.guard else None,
         )
         self.join_port: JoinPort | None = None
+        self._vouched: tuple[frozenset[int], float] = (frozenset(), 0.0)  # until when
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -433,6 +434,11 @@ class Broker:
         if isinstance(key, int):
             self.publish(PEER_TOPIC, {"node": key, "state": state, "reason": reason})
 
+    def vouch(self, nodes: Collection[int], seconds: float) -> None:
+        """For so long somebody vouches that these nodes live, and will say at once when one does not any more."""
+        self._vouched = frozenset(nodes), time.monotonic() + seconds
+        self.links.hush(self._vouched[0])
+
     def _sweep(self) -> None:
         now = time.monotonic()
         if self.guard:
@@ -443,6 +449,7 @@ class Broker:
         self.taps.sweep(now)
         self.tell_taps()
         self.links.keep(self.router.nodes_wanted())
+        self.links.hush(self._vouched[0] if now < self._vouched[1] else ())
         self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 

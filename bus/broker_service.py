@@ -27,6 +27,8 @@ MOST_RECORDS = 1000
 
 LONGEST_WAIT = 10.0
 
+LONGEST_VOUCH = 60.0
+
 
 class BrokerService:
     """The verbs of `bus`."""
@@ -43,6 +45,12 @@ class BrokerService:
     def configure(self, *, info: NodeInfo, peers: dict[int, Peer]) -> None:
         """Set this node's place in its cluster and where its peers listen. The DCM calls it at every change."""
         self._broker.configure(info, peers)
+
+    @verb(Role.COMPONENT)
+    def vouch(self, *, nodes: list[int], seconds: float) -> None:
+        """For `seconds` (at most 60) the caller knows that these nodes live and says at once when one does not: the links
+        to them need few heartbeats. Liveness calls it at every change, and again before the time is over."""
+        self._broker.vouch(nodes, min(seconds, LONGEST_VOUCH))
 
     @verb()
     def tap_attach(

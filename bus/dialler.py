@@ -25,13 +25,12 @@ from .messages import Kind
 from .session import (
     ACCEPT,
     CUT,
-    DATA,
     END,
     IDLE,
     OPEN,
     REASONS,
-    RESEND,
     RESUME,
+    SAID,
     SILENT,
     SILENT_END,
     Closed,
@@ -139,6 +138,11 @@ class Dialler:
         return self.state is State.UP
 
     @property
+    def hushed(self) -> bool:
+        """The session is calm, or will be when nothing waits."""
+        return self.session is not None and self.session.hushed
+
+    @property
     def kept(self) -> bool:
         """The connection is held though nobody uses it."""
         return self._kept
@@ -179,6 +183,10 @@ class Dialler:
         if not wanted and self.state is State.PAUSING and self.session is None:
             self._to(State.AT_REST)
         return []
+
+    def hush(self, now: float, wanted: bool) -> list[Act]:
+        """Somebody vouches that the peer lives, or nobody does any more (`Session.calm`)."""
+        return [*self.session.hush(now, wanted)] if self.session and self.state is State.UP else []
 
     def rest_if_idle(self, now: float, busy: bool) -> list[Act]:
         """Close the connection in good order when nobody used it for long; `busy`: an answer is on its way."""
@@ -226,7 +234,7 @@ class Dialler:
         self._reasons.append(f"{self.address}: {reason}")
         if self.state is State.UP:
             assert self.session is not None
-            self.session.detach()
+            self.session.detach(now)
             return [HangUp(), *self._pause(now)]
         self._refused |= refused
         self._tried += 1
@@ -244,7 +252,7 @@ class Dialler:
         if session is None or number != session.number:
             self.counters.malformed += 1
             return []
-        if self.state is State.UP and DATA <= type <= RESEND:
+        if self.state is State.UP and type in SAID:
             effects: list[Any] = session.heard(now, type, sequence, ack, extra, frames)
             if effects and isinstance(effects[0], Deliver):
                 self.used = now
@@ -344,7 +352,7 @@ class Dialler:
 
     def _silence(self, now: float, session: Session) -> list[Act]:
         if self.state is State.UP:
-            reason = f"{self.address}: nothing was heard for {SILENT:g} s"
+            reason = f"{self.address}: nothing was heard for {max(now - session.heard_at, SILENT):.0f} s"
             return [session.ending(now, SILENT_END), HangUp(), self._down(now, reason)]
         reason = f"{self._reasons[0] if self._reasons else 'broken'}, and no connection again for {SILENT:g} s"
         hang_up = [HangUp()] if self.state is not State.PAUSING else []
