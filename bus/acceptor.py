@@ -52,8 +52,8 @@ MOST = 20_000
 """Sessions at a time; twice the largest cluster. Each costs about a kilobyte."""
 
 LOOK = 0.25
-"""Seconds a heartbeat may be late, so that sessions are looked at together; and longer than a dialler's own needs, which
-spares that of this side. Confirmations are not kept waiting for it."""
+"""Seconds a heartbeat may be late, so that sessions are looked at together; and longer than a dialler's own needs,
+which spares that of this side. Confirmations are not kept waiting for it."""
 
 
 class Accepted:
@@ -162,7 +162,8 @@ class Acceptor:
             if session.silent(now):
                 if accepted.connection is not None:
                     effects.append(session.ending(now, SILENT_END))
-                effects.append(self._down(accepted, f"nothing was heard for {max(now - session.heard_at, SILENT):.0f} s"))
+                unheard = max(now - session.heard_at, SILENT)
+                effects.append(self._down(accepted, f"nothing was heard for {unheard:.0f} s"))
             else:
                 effects += session.due(now)
         self._look_at = LOOK + min((each.session.deadline for each in self.sessions.values()), default=math.inf)

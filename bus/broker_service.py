@@ -48,8 +48,10 @@ class BrokerService:
 
     @verb(Role.COMPONENT)
     def vouch(self, *, nodes: list[int], seconds: float) -> None:
-        """For `seconds` (at most 60) the caller knows that these nodes live and says at once when one does not: the links
-        to them need few heartbeats. Liveness calls it at every change, and again before the time is over."""
+        """For `seconds` (at most 60) the caller knows that these nodes live, and says at once when one does not.
+
+        The links to them need few heartbeats. Liveness calls it at every change, and again before the time is over.
+        """
         self._broker.vouch(nodes, min(seconds, LONGEST_VOUCH))
 
     @verb()

@@ -48,7 +48,7 @@ _POLLIN = int(zmq.POLLIN)
 
 
 class _Ticker:
-    """Call some functions every `TICK` seconds, all in one turn of the loop; without any it ends, the next port makes one."""
+    """Call some functions every `TICK` seconds, all in one turn of the loop. Without any it ends."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -67,7 +67,7 @@ LULL = 15.0
 """Seconds that take the place of `HEARTBEAT` while a session is calm, and are added to `SILENT`."""
 
 WORRY = 2.0
-"""Seconds of silence that are left when nobody vouches for the other side any more: it was not heard for some by then."""
+"""Seconds of silence that are left when nobody vouches for the other side any more: some have passed by then."""
 
 ACK_MESSAGES = 64
 """Messages received after which they are confirmed without waiting for something to send."""
@@ -175,9 +175,9 @@ class Session:
     __slots__ = (
         "_acked",
         "_again",
-        "_lulled",
         "_asked",
         "_given",
+        "_lulled",
         "_owed",
         "_owed_bytes",
         "_ping",
@@ -191,8 +191,8 @@ class Session:
         "ack_by",
         "attached",
         "counters",
-        "hushed",
         "heard_at",
+        "hushed",
         "key",
         "number",
         "route",

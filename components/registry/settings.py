@@ -59,4 +59,4 @@ class Settings(msgspec.Struct, frozen=True):
     # --- the agent ---
     find_interval: float = 0.5  # seconds between two questions for the primary; a fail-over takes about a second
     find_misses: int = 4  # questions without answer before the primary counts as lost: 2 s, one lost packet is no loss
-    look_interval: float = 5.0  # seconds until one that answered is asked again: calls, links and its own word tell sooner
+    look_interval: float = 5.0  # seconds until one that answered is asked again; calls, links and its word are sooner
