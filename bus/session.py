@@ -253,8 +253,13 @@ class Session:
         return now >= self._silent_at
 
     @property
+    def silent_since(self) -> float:
+        """From when silence counts: since the other side was heard, or much later while that says little."""
+        return max(self.heard_at, self._since) + (LULL if self.calm else 0.0)
+
+    @property
     def _silent_at(self) -> float:
-        return max(self.heard_at, self._since) + (LULL + SILENT if self.calm else SILENT)
+        return self.silent_since + SILENT
 
     @property
     def _beat_at(self) -> float:
