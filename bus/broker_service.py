@@ -39,6 +39,11 @@ class BrokerService:
         """Parties, links to peers, waiting requests, and a counter for every kind of refusal and loss."""
         return _status(self._broker)
 
+    @verb()
+    def traffic(self) -> list[dict[str, Any]]:
+        """Messages and bytes from and to other brokers, by network and service, since this broker began."""
+        return self._broker.traffic.state()
+
     @verb(Role.COMPONENT)
     def configure(self, *, info: NodeInfo, peers: dict[int, Peer], ways: dict[str, Way] | None = None) -> None:
         """Set this node's place in its cluster, where its peers listen, and the network of each prefix. The DCM calls

@@ -25,6 +25,7 @@ import zmq
 from ..errors import CoveyError, Malformed, UsageError
 from . import codec
 from .callers import Callers
+from .ends import LinkKey
 from .guard import Guard
 from .links import Links, endpoint, parse_endpoint
 from .messages import HELLO, Header, Hello, Kind, NodeInfo, Peer
@@ -181,11 +182,11 @@ class Direct:
         self._links.retain(dialled)
         self._links.keep(dialled)
 
-    def _peer(self, key: int | str) -> Peer:
+    def _peer(self, key: LinkKey) -> Peer:
         assert isinstance(key, int)
         return msgspec.structs.replace(self._peers[key], addresses=self._places[key])
 
-    def _secure(self, socket: zmq.Socket[bytes], key: int | str) -> None:
+    def _secure(self, socket: zmq.Socket[bytes], key: LinkKey) -> None:
         assert self._guard is not None
         self._guard.secure_link(socket, self._peer(key))
 
@@ -193,7 +194,7 @@ class Direct:
         body = msgspec.msgpack.encode(Hello(node=self.place))
         return [codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), body]
 
-    def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
+    def _from_link(self, key: LinkKey, frames: list[zmq.Frame]) -> None:
         assert isinstance(key, int)
         header = self._header(frames)
         if header is None:
@@ -211,7 +212,7 @@ class Direct:
             self._places.pop(key, None)
             self._loop.call_soon(self._links.cut, key, "another answers there")
 
-    def _link_down(self, key: int | str, reason: str) -> None:
+    def _link_down(self, key: LinkKey, reason: str) -> None:
         assert isinstance(key, int)
         if key in self._answered:
             self._answered.discard(key)
