@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "components": ("components", "The components and what each needs of the others."),
     "ping": ("ping", "Measure the way to a service of any node."),
     "tap": ("tap", "See the messages that pass a node's broker."),
+    "doctor": ("doctor", "Look for what is wrong, on this node and in its cluster."),
     "explain": ("explain", "Explain an error code or an exit code."),
     "version": ("version", "Print the versions of covey and what it runs on."),
 }
@@ -86,6 +87,8 @@ class Root(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click itself would make it exit code 1
             raise _ReaderGone from error
+        except KeyboardInterrupt:  # click itself would print an empty line
+            raise click.Abort from None
 
     def main(  # type: ignore[override]  # it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

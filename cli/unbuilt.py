@@ -41,9 +41,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "node": {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
-    "cluster": {
-        "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
-    },
     "network": {
         "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
         "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
@@ -76,7 +73,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "": {
         "top": Unbuilt("", "A live screen of nodes, resources and traffic.", "13.4"),
         "reload": Unbuilt("", "Make a node read its YAML file again.", "14.1"),
-        "doctor": Unbuilt("", "Check a node and its cluster, and name what to do.", "16"),
     },
 }
 

@@ -320,6 +320,7 @@ def _settings(config: Any) -> dict[str, Any]:
         if isinstance(section, dict):
             section = {key: _dump(value) for key, value in section.items()}
         sections[name] = _dump(section) if section is not None else {}
+    sections["folder"] = str(getattr(config, "folder", ""))  # what paths in options count from
     key = getattr(config.security, "key", None)
     sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections

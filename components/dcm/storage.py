@@ -220,8 +220,10 @@ class Store:
                 write_document(path, kind, value)
 
     def drop_replacement(self, cluster_id: str) -> None:
+        path = self.layout.cluster(cluster_id).replacement_file
         with self._lock:
-            remove_file(self.layout.cluster(cluster_id).replacement_file)
+            if path.exists():  # at nearly every join it is not, and then the disk is left alone
+                remove_file(path)
 
     def make_cluster(self, cluster: ClusterDefinition) -> None:
         """Note that a cluster's folder is being made, then make it: after a crash it is swept away or finished."""
