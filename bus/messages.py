@@ -102,10 +102,12 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """The network of a subnetwork, and this node's own address from which it is reached ("": whichever it is)."""
+    """The network of a subnetwork, this node's own address from which it is reached ("": whichever it is), and the
+    services that never use it."""
 
     network: str
     source: str = ""
+    never: tuple[str, ...] = ()
 
 
 class Hello(msgspec.Struct, frozen=True):

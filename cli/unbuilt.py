@@ -42,7 +42,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
     "network": {
-        "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
         "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
     },
     "condition": {

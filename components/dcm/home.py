@@ -191,6 +191,8 @@ class Home:
             "stopped": [],
             "primary_server": None,
             "nodes": {},
+            "ways": {},
+            "server_lists": {},
             "settings": self.settings,
         }
         if replica is None:
@@ -208,6 +210,12 @@ class Home:
             "learners": list(replica.servers.learners),
             "stopped": list(replica.servers.stopped),
             "primary_server": replica.servers.primary,
+            "ways": plain(self.routes.ways),
+            "server_lists": {
+                number: peer.lists.get("registry", peer.addresses)
+                for number, peer in self.routes.peers.items()
+                if number in replica.servers.all
+            },
             "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
         }
 

@@ -16,7 +16,7 @@ import asyncio
 import ipaddress
 import logging
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -102,7 +102,7 @@ class Post:
             keys = await asyncio.to_thread(_keys, local, addresses)
             self._place = NodeInfo(local.node, local.node_name, local.node_id, local.cluster_id, local.cluster_name)
             self._direct = Direct(
-                self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
+                SERVICE, self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
             )
         except (CoveyError, zmq.ZMQError) as problem:
             log.warning("no links of its own to other registry servers, all goes by the brokers: %s", problem)
@@ -116,14 +116,14 @@ class Post:
         peers = {
             number: Peer(
                 str(node.get("name", "")),
-                tuple(endpoint(address, int(node.get("port", 0))) for address in node.get("addresses", ())),
+                local.server_lists[number] if number in local.server_lists else _places(node),
                 str(node.get("key", "")),
             )
             for number, node in local.nodes.items()
             if number != local.node
         }
         servers = [number for number in local.registry_servers if number != local.node]
-        self._direct.configure(peers, servers)
+        self._direct.configure(peers, servers, local.ways)
         for number in self._ways.keys() - set(servers):
             del self._ways[number]
 
@@ -167,6 +167,10 @@ class Post:
         """Return how often somebody was not let in, or not spoken with, by reason."""
         counters = self._direct.counters if self._direct else {}
         return {name: count for name, count in sorted(counters.items()) if name.startswith("refused_") and count}
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links, by network."""
+        return self._direct.traffic.state() if self._direct else []
 
     async def close(self) -> None:
         """Close the links."""
@@ -297,6 +301,10 @@ class Post:
     async def _say_refusal(self, body: dict[str, Any]) -> None:
         with suppress(CoveyError):  # it is counted
             await self._bus.publish(REFUSED_TOPIC, body)
+
+
+def _places(node: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(endpoint(address, int(node.get("port", 0))) for address in node.get("addresses", ()))
 
 
 def _keys(local: Local, addresses: Sequence[str]) -> Keys | None:
