@@ -72,7 +72,8 @@ class BrokerSettings(msgspec.Struct, frozen=True):
 
     `roles` gives extra uids their role; uid 0 and the daemon's own are always administrators. `reserved` are the
     service names only components may take. With `keys` the mode is curve: only nodes of the cluster are let in on the
-    peer port, and any key on the next one, for requests of `join_topics` alone. Without, it is open.
+    peer port, and any key on the next one, for requests of `join_topics` alone. Without, it is open. Only a node of a
+    `lab` can be cut off.
     """
 
     folder: str
@@ -82,6 +83,7 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     reserved: tuple[str, ...] = ()
     keys: Keys | None = None
     join_topics: tuple[str, ...] = ()
+    lab: bool = False
 
 
 class Broker:

@@ -183,6 +183,8 @@ class Callers:
             if self._refuses and self._refuses(user, frames[1]):
                 return
         host = self._host_of(frames)
+        if not self._traffic.lets_in(host):
+            return
         if len(frames) == 2:
             self._traffic.received(host, "", len(frames[1]))
         effects = self._acceptor.heard(now, frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
@@ -217,7 +219,8 @@ class Callers:
 
     def _transmit(self, effect: Transmit) -> None:
         port, frames = self._port, effect.frames
-        if port is None:
+        host = self._hosts.get(frames[0], "")
+        if port is None or not self._traffic.lets_out(host):
             return
         try:
             port.put(frames)
@@ -228,7 +231,7 @@ class Callers:
                 self._acceptor.counters["sessions_stuck"] += 1
         else:
             size = sum(map(len, frames)) - len(frames[0])
-            self._traffic.sent(self._hosts.get(frames[0], ""), effect.service, size)
+            self._traffic.sent(host, effect.service, size)
         if not self._touching:
             self._touching = True
             self._loop.call_soon(self._touch)

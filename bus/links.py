@@ -152,7 +152,7 @@ class Link:
 
     def _transmit(self, effect: Transmit) -> None:
         wire = self._wire
-        if wire is None:
+        if wire is None or not self._links.traffic.lets_out(wire.host):
             return
         try:
             wire.port.put(effect.frames)
@@ -185,6 +185,8 @@ class Link:
         """Open a connection with a socket of its own; raises CoveyError, ZMQError."""
         socket = self._links.socket(self.key, ":" in address.rpartition(":")[0])
         wire = Wire(socket, address, self._heard, self._told, self._links.on_drained)
+        if not (self._links.traffic.lets_out(wire.host) and self._links.traffic.lets_in(wire.host)):
+            return wire  # no connection comes about where one way is cut, and nothing tells so
         try:
             socket.connect(f"tcp://{self._links.source_for(address)}{address}")
         except zmq.ZMQError:
@@ -193,7 +195,7 @@ class Link:
         return wire
 
     def _heard(self, wire: Wire, frames: list[zmq.Frame]) -> None:
-        if wire is not self._wire:
+        if wire is not self._wire or not self._links.traffic.lets_in(wire.host):
             return
         try:
             type, number, sequence, ack, extra = parse(frames[0].bytes, len(frames))

@@ -176,6 +176,10 @@ TAP_TOPIC = "bus.tap"
 """`{"on": …}`: whether anybody taps this broker. Who speaks past it then shows it copies (`bus.tap_show`)."""
 
 
+CUT_TOPIC = "bus.cut"
+"""`{"out": […], "into": […]}`: the hosts to and from which nothing shall pass, on a node of a lab."""
+
+
 def split_address(destination: str) -> tuple[str, int | str | None]:
     """Split `registry@2` into ("registry", 2), `dcm@127.1.0.2:7400` into ("dcm", "127.1.0.2:7400").
 

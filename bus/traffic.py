@@ -2,12 +2,15 @@
 
 A message belongs to the service that its topic names, whichever way it goes; what brokers say to one another
 (greetings, confirmations, heartbeats) is the service `bus`. Sent again is counted again: it was on the wire.
+
+It is also where the traffic of a lab's node is cut (`covey lab cut`): what may not pass is thrown away at the socket,
+and nobody is told, as by a cable that was pulled.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .messages import Way
@@ -31,6 +34,7 @@ class Traffic:
         self._counts: dict[tuple[str, str], list[int]] = {}  # messages and bytes out, then in
         self._ways: Prefixes[Way] = Prefixes({})
         self._networks: dict[str, str] = {}
+        self._cut: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
     def renew(self, ways: Mapping[str, Way]) -> None:
         """Take the networks: what is counted from now on counts for them."""
@@ -41,6 +45,18 @@ class Traffic:
         """Return this node's own address for a connection to that host; "" when the networks say nothing of it."""
         way = self._ways.find(host)
         return way.source if way else ""
+
+    def cut(self, out: Collection[str], into: Collection[str]) -> None:
+        """Let nothing pass to these hosts, and nothing from those."""
+        self._cut = (frozenset(out), frozenset(into))
+
+    def lets_out(self, host: str) -> bool:
+        """Whether what is sent to a host shall leave."""
+        return host not in self._cut[0]
+
+    def lets_in(self, host: str) -> bool:
+        """Whether what came from a host shall be heard."""
+        return host not in self._cut[1]
 
     def sent(self, host: str, service: str, size: int) -> None:
         """Count a message to a host."""

@@ -330,6 +330,7 @@ def _settings(config: Any) -> dict[str, Any]:
         sections[name] = _dump(section) if section is not None else {}
     sections["folder"] = str(getattr(config, "folder", ""))  # what paths in options count from
     key = getattr(config.security, "key", None)
+    sections["lab"] = bool(getattr(config, "lab", False))
     sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections
 

@@ -144,6 +144,8 @@ class Probes:
         if found is None:
             self.counters["unsent"] += 1
             return
+        if not self.traffic.lets_out(place[0]):
+            return
         head, body = _HEAD.pack(_MAGIC, self._number, number), msgspec.msgpack.encode(message)
         try:
             found.sendto(head + _mac(key, head, body) + body, place)
@@ -250,6 +252,9 @@ class Probes:
         highest[kind, message.network] = message.beat
         if kind is HeartbeatAck:
             self._answered[sender] = self._loop.time()
+        theirs = self._places[message.network].get(sender)
+        if theirs is not None and not self.traffic.lets_in(theirs[0]):
+            return
         self.counters["received"] += 1
         own = self._places[message.network].get(self._number)
         self.traffic.received(own[0] if own else "", "liveness", len(data))

@@ -23,7 +23,7 @@ from ...bus.client import Client
 from ...bus.context import ComponentContext
 from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
-from ...bus.messages import PEER_TOPIC, Role
+from ...bus.messages import CUT_TOPIC, PEER_TOPIC, Role
 from ...bus.prefixes import Prefixes
 from ...bus.service import Request, verb
 from ...errors import ConnectionLost, CoveyError, Denied, NotFound, Timeout
@@ -98,6 +98,8 @@ class LivenessService:
                 tasks.create_task(self._driver.failed())
                 tasks.create_task(self._follow_adapters())
                 tasks.create_task(self._hear_local())
+                if self._context.local.settings.get("lab"):
+                    tasks.create_task(self._hear_cuts())
                 tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_leading())
                 tasks.create_task(self._hear_peers())
@@ -284,6 +286,11 @@ class LivenessService:
         """The DCM says when the local configuration changed."""
         async for _ in self._bus.subscribe("dcm.local"):
             self._look.set()
+
+    async def _hear_cuts(self) -> None:
+        """On a node of a lab probes are cut with all other traffic."""
+        async for event in self._bus.subscribe(CUT_TOPIC):
+            self._probes.traffic.cut(event.body["out"], event.body["into"])
 
     def _greet_servers(self) -> None:
         """Registry servers judge by the end of the links between their brokers whether another one lives: those links

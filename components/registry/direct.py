@@ -31,7 +31,7 @@ from ...bus.direct import Direct
 from ...bus.driver import Background, Outbox
 from ...bus.links import endpoint
 from ...bus.machine import Send
-from ...bus.messages import REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
+from ...bus.messages import CUT_TOPIC, REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
 from ...bus.security import Keys, load_keys
 from ...bus.trust import Refusal
 from ...errors import CoveyError, KeyMismatch, Malformed, UsageError
@@ -91,6 +91,7 @@ class Post:
         self._open: dict[int, Letters] = {}
         self._scheduled = False
         self._tapped = False
+        self._lab = False
         self._background = Background()
 
     async def open(self, local: Local) -> None:
@@ -100,6 +101,7 @@ class Post:
             if "security" not in local.settings or not addresses:
                 return
             keys = await asyncio.to_thread(_keys, local, addresses)
+            self._lab = bool(local.settings.get("lab"))
             self._place = NodeInfo(local.node, local.node_name, local.node_id, local.cluster_id, local.cluster_name)
             self._direct = Direct(
                 SERVICE, self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
@@ -149,6 +151,7 @@ class Post:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._outbox.post())
             tasks.create_task(self._hear_taps())
+            tasks.create_task(self._hear_cuts())
 
     def state(self) -> list[dict[str, Any]]:
         """Return for each other server that was spoken with whether there is a link, and what passed.
@@ -276,6 +279,13 @@ class Post:
         async with self._bus.subscribe(TAP_TOPIC) as events:
             async for event in events:
                 self._tapped = bool(event.body["on"])
+
+    async def _hear_cuts(self) -> None:
+        """On a node of a lab the direct links are cut with all others."""
+        if not (self._direct and self._lab):
+            return
+        async for event in self._bus.subscribe(CUT_TOPIC):
+            self._direct.traffic.cut(event.body["out"], event.body["into"])
 
     def _show(self, direction: str, header: Header, body: bytes | memoryview) -> None:
         """Give this node's broker a copy for its taps."""
