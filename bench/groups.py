@@ -265,6 +265,23 @@ class Bench:
             await crowd.kill()
         return found
 
+    async def deaths(self, times: int) -> dict[str, float]:
+        """From SIGKILL of a node's daemon to the failure of its member at watchers on the others."""
+        found: list[float] = []
+        for _ in range(times):
+            watchers = [GroupEvents(await self.bus(node), "bench.node") for node in (0, 1)]
+            for watcher in watchers:
+                await watcher.begin()
+            async with connect(self._states[2]) as bus:
+                await bus.call("groups", "join", group="bench.node")
+                begun = [asyncio.ensure_future(self._failed(watcher)) for watcher in watchers]
+                killed = time.perf_counter()
+                await asyncio.to_thread(self._cluster[3].kill)
+                found += [at - killed for at in await asyncio.gather(*begun)]
+            self._cluster[3].start()
+            await asyncio.to_thread(self._cluster.wait_online)
+        return spread(found)
+
     @staticmethod
     async def _lost(watcher: GroupEvents, count: int) -> None:
         async with asyncio.timeout(CROWD_LIMIT):
@@ -299,6 +316,7 @@ async def measure(cluster: Cluster, said: argparse.Namespace) -> dict[str, Any]:
             "vote_one_phase_ms": await bench.votes(1),
             "vote_two_phases_ms": await bench.votes(2),
             "failure_leave_ms": await bench.failures(said.kills),
+            **({"node_death_ms": await bench.deaths(said.deaths)} if said.deaths else {}),
         }
 
 
@@ -316,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the groups of a cluster of three nodes on this machine.")
     parser.add_argument("--count", type=int, default=2000, help="messages of each kind (default 2000)")
     parser.add_argument("--kills", type=int, default=20, help="members killed (default 20)")
+    parser.add_argument("--deaths", type=int, default=5, help="how often a whole node is killed (default 5)")
     parser.add_argument("--members", type=int, default=0, help="so many in one group, and nothing else")
     parser.add_argument("--groups", type=int, default=0, help="so many with three members each, and nothing else")
     parser.add_argument("--json", action="store_true", help="one object")
