@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from .messages import (
     NodeInfo,
     Peer,
     Role,
+    Way,
 )
 from .port import bind
 from .routing import Router
@@ -122,6 +123,7 @@ class Broker:
             self._refuses if self.guard else None,
         )
         self.join_port: JoinPort | None = None
+        self._vouched: tuple[frozenset[int], float] = (frozenset(), 0.0)  # until when
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -162,8 +164,8 @@ class Broker:
         self._watch.close()
         self._outside.term()
 
-    def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> None:
-        """Take this node's place in its cluster, and where its peers are and by which keys they are known.
+    def configure(self, node: NodeInfo, peers: dict[int, Peer], ways: Mapping[str, Way] | None = None) -> None:
+        """Take this node's place in its cluster, where its peers are, by which keys they are known, and the networks.
 
         Whose key is trusted no more is cut off at once, in both directions.
         """
@@ -433,6 +435,11 @@ class Broker:
         if isinstance(key, int):
             self.publish(PEER_TOPIC, {"node": key, "state": state, "reason": reason})
 
+    def vouch(self, nodes: Collection[int], seconds: float) -> None:
+        """For so long somebody vouches that these nodes live, and will say at once when one does not any more."""
+        self._vouched = frozenset(nodes), time.monotonic() + seconds
+        self.links.hush(self._vouched[0])
+
     def _sweep(self) -> None:
         now = time.monotonic()
         if self.guard:
@@ -443,6 +450,7 @@ class Broker:
         self.taps.sweep(now)
         self.tell_taps()
         self.links.keep(self.router.nodes_wanted())
+        self.links.hush(self._vouched[0] if now < self._vouched[1] else ())
         self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 

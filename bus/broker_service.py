@@ -17,7 +17,7 @@ from ..errors import Denied
 from . import codec
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
-from .messages import NodeInfo, Peer, Role
+from .messages import NodeInfo, Peer, Role, Way
 from .routing import FLOW
 from .service import Request, verb
 from .tap import Record
@@ -26,6 +26,8 @@ MOST_RECORDS = 1000
 """Tap records in one answer: about 200 KiB without payload."""
 
 LONGEST_WAIT = 10.0
+
+LONGEST_VOUCH = 60.0
 
 
 class BrokerService:
@@ -40,9 +42,18 @@ class BrokerService:
         return _status(self._broker)
 
     @verb(Role.COMPONENT)
-    def configure(self, *, info: NodeInfo, peers: dict[int, Peer]) -> None:
-        """Set this node's place in its cluster and where its peers listen. The DCM calls it at every change."""
-        self._broker.configure(info, peers)
+    def configure(self, *, info: NodeInfo, peers: dict[int, Peer], ways: dict[str, Way] | None = None) -> None:
+        """Set this node's place in its cluster, where its peers listen, and the network of each prefix. The DCM calls
+        it at every change."""
+        self._broker.configure(info, peers, ways)
+
+    @verb(Role.COMPONENT)
+    def vouch(self, *, nodes: list[int], seconds: float) -> None:
+        """For `seconds` (at most 60) the caller knows that these nodes live, and says at once when one does not.
+
+        The links to them need few heartbeats. Liveness calls it at every change, and again before the time is over.
+        """
+        self._broker.vouch(nodes, min(seconds, LONGEST_VOUCH))
 
     @verb()
     def tap_attach(

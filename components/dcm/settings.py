@@ -97,8 +97,8 @@ REMEMBERED = 64
 MOST_PENDING = 8
 """Defines of one node that may be in doubt at a time, each to another cluster."""
 
-JOIN_TOPICS = ("dcm.join_message", "dcm.verdict")
-"""What may be asked on the join port, with any key."""
+JOIN_TOPICS = ("dcm.join_message", "dcm.verdict", "dcm.whereabouts", "dcm.called")
+"""What may be asked on the join port, with any key; each proves or checks for itself who asks."""
 
 COMMIT_BYTES = 3000
 """Bytes of a definition that travel with the commit: the join port takes messages of 4 KiB, and five servers fit."""
@@ -134,6 +134,15 @@ TELL_TIME = 3.0
 SERVERS_TIME = 20.0
 """Seconds for one change of the registry servers to be committed: a primary that goes hands over first."""
 
+WAY_TIME = 1.5
+"""Seconds for one address of another node to answer when it is tried: a define waits for it."""
+
+HEALTH_TIME = 5.0
+"""Seconds for another node to say how it is: longer than it tries its ways."""
+
+NEIGHBOURS = 8
+"""Other nodes that a node tries to reach for a look at the whole cluster: enough to see each from several sides."""
+
 STATUS_TIME = 2.0
 """Seconds for a component of this node to say how it is."""
 
@@ -146,8 +155,11 @@ LONG_POLL = 20.0
 LOOK_AGAIN = 1.0
 """Seconds after an error of a long poll."""
 
-BROKER_LOOK = 0.3
-"""Seconds between two looks whether the broker was restarted and forgot this node: compares two values, asks nobody."""
+BROKER_AGAIN = 0.3
+"""Seconds until the broker is told again who this node is, when that failed."""
+
+ROOM_LOOK = 5.0
+"""Seconds between two looks whether what a full disk did not take is still to be written."""
 
 ANSWER_FIRST = 0.05
 """Seconds for the answer "erased" to leave an undefined node, before its broker forgets whom it trusted."""
