@@ -13,9 +13,11 @@ from links_scripts import SCRIPTS
 from links_world import storm
 
 SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "12"))
+RARE = (1, 2, 6, 9)
+"""Storms that together reach what is rare: one test runs them all."""
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [seed for seed in range(SEEDS) if seed not in RARE])
 def test_storm(seed: int) -> None:
     storm(seed, 25.0)
 
@@ -37,7 +39,7 @@ def test_one_seed_is_one_trace() -> None:
 
 
 def test_the_storms_reach_what_is_rare() -> None:
-    worlds = [storm(seed, 25.0) for seed in (1, 2, 6, 9)]
+    worlds = [storm(seed, 25.0) for seed in RARE]
     counters = [world.a.counters for world in worlds]
     assert sum(each.resumed for each in counters) > 5
     assert sum(each.resent for each in counters) > 20
