@@ -437,6 +437,14 @@ class Busy(Refused):
     code = "dcm.busy"
 
 
+class Preflight(Refused):
+    """A node is not fit to be defined: it, or the way between it and the cluster, would not work. Each finding has a
+    code of its own that can be explained. Nothing was changed; mend it, and define the node again.
+    """
+
+    code = "dcm.preflight"
+
+
 class MoveFailed(CoveyError):
     """The node did not come online in the cluster it was to move to, so it goes back to where it was. The message says
     how far it got; `covey node boot-log` and the node's log say why. Ask again when that is mended."""

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from .messages import (
     NodeInfo,
     Peer,
     Role,
+    Way,
 )
 from .port import bind
 from .routing import Router
@@ -162,8 +163,8 @@ class Broker:
         self._watch.close()
         self._outside.term()
 
-    def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> None:
-        """Take this node's place in its cluster, and where its peers are and by which keys they are known.
+    def configure(self, node: NodeInfo, peers: dict[int, Peer], ways: Mapping[str, Way] | None = None) -> None:
+        """Take this node's place in its cluster, where its peers are, by which keys they are known, and the networks.
 
         Whose key is trusted no more is cut off at once, in both directions.
         """

@@ -17,7 +17,7 @@ from ..errors import Denied
 from . import codec
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
-from .messages import NodeInfo, Peer, Role
+from .messages import NodeInfo, Peer, Role, Way
 from .routing import FLOW
 from .service import Request, verb
 from .tap import Record
@@ -40,9 +40,10 @@ class BrokerService:
         return _status(self._broker)
 
     @verb(Role.COMPONENT)
-    def configure(self, *, info: NodeInfo, peers: dict[int, Peer]) -> None:
-        """Set this node's place in its cluster and where its peers listen. The DCM calls it at every change."""
-        self._broker.configure(info, peers)
+    def configure(self, *, info: NodeInfo, peers: dict[int, Peer], ways: dict[str, Way] | None = None) -> None:
+        """Set this node's place in its cluster, where its peers listen, and the network of each prefix. The DCM calls
+        it at every change."""
+        self._broker.configure(info, peers, ways)
 
     @verb()
     def tap_attach(

@@ -90,11 +90,22 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Another node, where its broker listens (`host:port`, best first), and its public key in hex (mode curve)."""
+    """Another node, where its broker listens (`host:port`, best first), and its public key in hex (mode curve).
+
+    `lists` has the addresses for services that are not to be reached in that order; an empty one: not at all.
+    """
 
     name: str
     addresses: tuple[str, ...]
     key: str = ""
+    lists: dict[str, tuple[str, ...]] = {}
+
+
+class Way(msgspec.Struct, frozen=True):
+    """The network of a subnetwork, and this node's own address from which it is reached ("": whichever it is)."""
+
+    network: str
+    source: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ def entries() -> dict[str, dict[str, Any]]:
     for code, known in errors.by_code().items():
         found[code] = {"code": code, "exit_code": known.exit_code, "meaning": inspect.cleandoc(known.__doc__ or "")}
     for code, meaning in FINDINGS.items():
-        found.setdefault(code, {"code": code, "exit_code": 10, "meaning": meaning})
+        found.setdefault(code, {"code": code, "exit_code": 3 if code.startswith("doctor.") else 10, "meaning": meaning})
     for number, meaning in errors.EXIT_CODES.items():
         found[str(number)] = {"code": str(number), "exit_code": number, "meaning": meaning}
     return found

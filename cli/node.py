@@ -165,6 +165,7 @@ def define(
         made = await session.call(
             "dcm", "node_define", address=address, name=name, number=number, id=node_id, token=token
         )
+        session.warnings += [f"[{one['code']}] {one['message']}: {one['hint']}" for one in made.pop("findings", ())]
         if waits(wait):
             await _until_state(session, int(made["number"]), "online")
         return made

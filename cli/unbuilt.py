@@ -45,26 +45,8 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
     },
     "network": {
-        "define": Unbuilt("NAME", "Define a network.", "8.1"),
-        "modify": Unbuilt("NAME", "Change a network.", "8.1"),
-        "undefine": Unbuilt("NAME", "Remove a network.", "8.1"),
-        "ls": Unbuilt("", "List networks with their subnetworks and priorities.", "8.1"),
-        "priority": Unbuilt("NET SERVICE=N …", "Set which services prefer, or never use, a network.", "8.1"),
-        "explain": Unbuilt("SERVICE [--from NODE]", "Show in which order a service's addresses are tried.", "8.2"),
         "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
         "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
-    },
-    "subnet": {
-        "define": Unbuilt("NAME", "Define a subnetwork.", "8.1"),
-        "modify": Unbuilt("NAME", "Change a subnetwork, or move it to another network.", "8.1"),
-        "undefine": Unbuilt("NAME", "Remove a subnetwork.", "8.1"),
-        "ls": Unbuilt("", "List subnetworks.", "8.1"),
-    },
-    "address": {
-        "define": Unbuilt("ADDRESS", "Define an address of a node.", "8.1"),
-        "modify": Unbuilt("ADDRESS", "Change an address of a node.", "8.1"),
-        "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
-        "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
     },
     "condition": {
         "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
@@ -89,13 +71,11 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "docs": Unbuilt("[DIR]", "Write a package's documentation from its descriptions.", "12.6"),
     },
     "log": {
-        "audit": Unbuilt("[-s 'EXPR']", "Show who asked for what, when, and how it ended.", "4"),
         "show": Unbuilt("", "Show the logs of a node's components.", "3.1"),
     },
     "": {
         "top": Unbuilt("", "A live screen of nodes, resources and traffic.", "13.4"),
         "reload": Unbuilt("", "Make a node read its YAML file again.", "14.1"),
-        "doctor": Unbuilt("", "Check a node and its cluster, and name what to do.", "16"),
     },
 }
 
@@ -109,12 +89,8 @@ TAP: dict[str, Unbuilt] = {
 
 # nouns of which nothing is built
 SUMMARIES = {
-    "network": "Networks: which services prefer, or never use, which one.",
-    "subnet": "Subnetworks and the network each belongs to.",
-    "address": "Addresses of nodes.",
     "condition": "Conditions over resources' attributes.",
     "response": "What is done when a condition fires.",
-    "log": "The audit log and the components' logs.",
 }
 
 

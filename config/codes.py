@@ -49,6 +49,7 @@ FINDINGS: dict[str, str] = {
     "config.unknown_source": "No such source of node ids is installed. The hint lists those there are.",
     "config.unknown_controller": "No such controller is installed on this node. The hint lists those there are; "
     "`covey plugin ls` shows packages that failed.",
+    "config.no_options": "This controller has no options. Leave `options` out.",
     "description.unknown_type": "An attribute or argument has a type that does not exist. The hint lists the types; "
     "a list of one of them is written `[string]`.",
     "description.bad_name": "Names of classes, attributes, actions and arguments have letters, digits and `_`, a "
@@ -63,4 +64,44 @@ FINDINGS: dict[str, str] = {
     "plugin.bad_key": "A controller found something whose key is not the one its class declares. It was not kept.",
     "plugin.unknown_class": "A controller found something of a class it does not declare. It was not kept.",
     "plugin.duplicate_resource": "A controller found two things with one key. The first one counts.",
+    "doctor.no_daemon": "No daemon runs on the state folder, so nothing can be asked. Start it: `covey node start` or "
+    "its service.",
+    "doctor.hung": "A daemon holds the state folder and does not answer: it is stopped, overloaded or hung. Look at "
+    "its process and its log.",
+    "doctor.no_folder": "There is no such state folder. Name the right one with --state; `covey node start` makes it.",
+    "doctor.damaged_file": "A local file was cut, edited or cannot be read. It is not used and not changed; put it "
+    "back from a copy, or define the node again.",
+    "doctor.disk": "Little room is left where the state folder lies. A registry server that cannot write stops; make "
+    "room.",
+    "doctor.silent": "A node that is defined does not answer its DCM's questions. Its daemon or machine is down, or "
+    "the network between the two nodes is.",
+    "doctor.failed": "A node gave up joining. The reason is in the message; its boot log says how far it came.",
+    "doctor.identity": "A node's identity is not as it was defined: a clone, a changed key, an id that cannot be read. "
+    "`covey node verdict` there names the fix.",
+    "doctor.no_cluster": "A node runs and is in no cluster. Define one there, or define the node to one.",
+    "doctor.offline": "A node's daemon runs and the node is offline. `covey node online` lets it join.",
+    "doctor.pending": "A node is on its way into the cluster or out of it. If it stays so, its boot log says what it "
+    "waits for.",
+    "doctor.no_quorum": "Too few registry servers can be reached from here to decide anything. Bring them back.",
+    "doctor.read_only": "The registry answers and takes no writes. The message says why; it opens by itself when that "
+    "is over.",
+    "doctor.server": "A registry server is offline or its copy damaged. The others go on; one more loss may stop them.",
+    "doctor.no_spare": "The loss of any one registry server stops all writes. Three servers tolerate one loss.",
+    "doctor.unreachable": "One node tried another's addresses and could not reach it at some of them, or at none. "
+    "Firewalls must let the nodes' port (TCP and UDP) and the join port, the next one (TCP), through.",
+    "doctor.protocol": "Two nodes speak different versions of the protocol between nodes and cannot work together. "
+    "Install the same covey on both.",
+    "doctor.version": "Two nodes run different versions of covey. That is meant for the time of an update only.",
+    "doctor.clock": "Two machines' clocks differ. Nothing is decided by them, but logs and the expiry of join tokens "
+    "are in each machine's own time. Let both follow one time server.",
+    "doctor.loopback": "One side has only loopback addresses, which no other machine can reach. Give the node a real "
+    "address in its YAML.",
+    "doctor.prefix": "Two nodes lie in each other's subnetwork with different prefix lengths. One is mistyped.",
+    "doctor.apart": "A node shares no subnetwork with any other. That works where addresses are routed.",
+    "doctor.redefined": "A machine was defined again, and its older definition in this cluster went with it.",
+    "doctor.address": "A node does not listen where its definition says, so others look for it in vain. Correct its "
+    "YAML, or the definition with `covey node modify`.",
+    "doctor.crash": "A component or controller ended unasked in this stay of the node. It is started again by itself; "
+    "the log and `core/` say why.",
+    "doctor.plugin": "A plugin is not used on a node. `covey plugin why NAME` there has the whole story.",
 }

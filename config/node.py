@@ -15,7 +15,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..errors import CoveyError
 from .document import load, read
@@ -23,11 +32,14 @@ from .findings import Finding, quoted
 from .roles import known_names, uids_of
 from .units import Duration, between
 from .values import Adapter, Name, PlacedPath, StateFolder, identity_fields
-from .walker import Problem
+from .walker import Part, Problem
 from .wording import nearest, refusal, suggestion
 
 KeyCheck = Callable[[Path], CoveyError | None]
 """Says what is wrong with a key file, None when it can be used."""
+
+OptionsOf = Callable[[str], type[BaseModel] | None]
+"""Gives the model of a controller's options by its name, None when it has none."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -166,6 +178,17 @@ class ControllerSettings(Settings):
         description="Time between two searches for resources, 1s to 7d. Default: what its resource description says "
         "for each class.",
     )
+    options: dict[str, Any] = Field(
+        default={},
+        description="What this controller can be told besides; its documentation says what. A change takes effect when "
+        "the node starts again. Default: nothing.",
+    )
+
+
+class AnyOptions(BaseModel):
+    """Options of a controller that is not known before it is loaded: whatever is written passes."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class NodeConfig(Settings):
@@ -183,6 +206,16 @@ class NodeConfig(Settings):
         default_factory=dict,
         description="Settings of resource controllers, by name. Controllers that are not named here run with theirs.",
     )
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the folder of the file: paths in options of controllers count from it, and are read later."""
+        self._folder = (context or {}).get("folder", self._folder)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths count from."""
+        return self._folder
 
 
 def load_node(
@@ -191,10 +224,11 @@ def load_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> NodeConfig:
     """Return a node's settings; raise `InvalidFile` with all findings. Arguments as of `check_node`."""
-    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
+    context = _context(controllers, identity_sources, check_key, options_of)
     return load(path, NodeConfig, env=env, context=context, check=across)
 
 
@@ -204,19 +238,34 @@ def check_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a node's YAML, by position; `load_node` refuses it if there is an error among it.
 
     `controllers` and `identity_sources` are the names installed here (None: not known, so any name passes); `check_key`
-    looks at the key file of `mode: curve` (None: nobody does); `env` holds the variables for `${env:…}` (None: those of
-    the process).
+    looks at the key file of `mode: curve` (None: nobody does); `options_of` gives the models of controllers' options
+    (None: any pass); `env` holds the variables for `${env:…}` (None: those of the process).
     """
-    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
+    context = _context(controllers, identity_sources, check_key, options_of)
     return read(path, NodeConfig, env=env, context=context, check=across)[1]
 
 
-def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
+def _context(
+    controllers: Collection[str] | None,
+    identity_sources: Collection[str] | None,
+    check_key: KeyCheck | None,
+    options_of: OptionsOf | None,
+) -> dict[str, Any]:
+    return {
+        "controllers": controllers,
+        "identity_sources": identity_sources,
+        "check_key": check_key,
+        "options_of": options_of,
+    }
+
+
+def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem | Part]:
     """Find what is wrong between several values of a file, whatever shape they have."""
     adapters, mode = _dig(data, "node", "adapters"), _dig(data, "security", "mode")
     yield from _twice(adapters)
@@ -227,6 +276,8 @@ def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _nobody(_dig(data, "security", "roles"))
     if context.get("controllers") is not None:
         yield from _not_installed(_dig(data, "controllers"), context["controllers"])
+    if context.get("options_of") is not None:
+        yield from _options(_dig(data, "controllers"), context["options_of"])
 
 
 def _twice(adapters: Any) -> Iterator[Problem]:
@@ -282,6 +333,20 @@ def _not_installed(settings: Any, installed: Collection[str]) -> Iterator[Proble
             yield Problem(path, "unknown_controller", message, hint, "warning", at_key=True)
         else:
             yield Problem(path, "unknown_controller", message, hint, at_key=True)
+
+
+def _options(settings: Any, options_of: OptionsOf) -> Iterator[Problem | Part]:
+    for name in settings if isinstance(settings, dict) else ():
+        written = _dig(settings, name, "options")
+        if not written or not isinstance(written, dict):
+            continue  # what is no section is said elsewhere
+        path, model = ("controllers", name, "options"), options_of(name)
+        if model is None:
+            yield Problem(
+                path, "no_options", f"the controller {quoted(name)} has no options", "leave it out", at_key=True
+            )
+        else:
+            yield Part(path, model)
 
 
 def _addresses(adapters: Any) -> Iterator[tuple[int, Address]]:

@@ -16,6 +16,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,28 +73,35 @@ class AuditLog:
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Return every entry that can be read, oldest first."""
-        for path in self.files():
-            for line in path.read_bytes().splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue
+        for _, _, line in self._lines():
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    yield entry
 
     def verify(self) -> list[Break]:
         """Return every place where the chain does not hold; empty for a sound log."""
         breaks: list[Break] = []
         previous: str | None = None
-        for path in self.files():
-            for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                try:
-                    claimed = json.loads(line)["previous"]
-                except (ValueError, KeyError, TypeError):
-                    breaks.append(Break(path, number, "the line is cut short or is no entry"))
-                else:
-                    if previous is not None and claimed != previous:
-                        breaks.append(Break(path, number, "the line before it was changed, removed or moved"))
-                previous = _digest(line)
+        for path, number, line in self._lines():
+            try:
+                claimed = json.loads(line)["previous"]
+            except (ValueError, KeyError, TypeError):
+                breaks.append(Break(path, number, "the line is cut short or is no entry"))
+            else:
+                if previous is not None and claimed != previous:
+                    breaks.append(Break(path, number, "the line before it was changed, removed or moved"))
+            previous = _digest(line)
         return breaks
+
+    def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
+        """Return the lines of all files, oldest first. All are opened at once: none is missed when they are rotated."""
+        with ExitStack() as stack:
+            with self._lock:
+                opened = [(path, stack.enter_context(path.open("rb"))) for path in self.files()]
+            for path, file in opened:
+                for number, line in enumerate(file, 1):
+                    yield path, number, line.removesuffix(b"\n")
 
     def _resume(self) -> str:
         """Find the digest to go on from; end and report a line that was cut short."""

@@ -19,6 +19,7 @@ import msgspec
 from ...bus.driver import Background, Driver
 from ...errors import CompareFailed, CoveyError, LocalDamaged, NotDefined
 from . import life
+from .crash import crash_at
 from .definitions import Clusters, Replacement, Replica
 from .entries import decision_key, modify, standing
 from .home import Home, new_id
@@ -205,6 +206,10 @@ class Daemon:
         await self.home.bus.publish("dcm.state", body)
         self._tell(effect.state)
 
+    def _at(self, step: str) -> None:
+        log.info("join: step %s", step)
+        crash_at(step, self.home)
+
     def _tell(self, state: life.State) -> None:
         replica = self.home.replica
         self.told(state, replica.cluster.id if replica else "")
@@ -220,6 +225,7 @@ class Daemon:
         self.home.boot_log.begin(effect.boot_id, self.started_at)
         await self.home.enter()
         await self.home.tell_broker()
+        self._at("j1")
         if self.home.replica is None:
             self.feed(life.OfflineAsked(self.home.problem or "its cluster is gone from here", operator=False))
         self._tell(self.machine.state)
@@ -244,6 +250,8 @@ class Daemon:
 
     async def _open(self, effect: life.OpenFunctions) -> None:
         self.open.update(effect.functions)
+        if "dcm.join" in effect.functions:
+            self._at("j2")
 
     async def _close(self, effect: life.CloseFunctions) -> None:
         self.open.difference_update(effect.functions)
@@ -284,6 +292,9 @@ class Daemon:
         changed = [name for name in await self.home.refresh(self._global.renewed) if name != "nodes"]
         if changed:
             await self.home.audit("dcm", "local_refreshed", "done", changed=changed)
+        verdict, cluster_id = self.machine.verdict, self.home.here().cluster.id
+        if verdict is not None and verdict.scenario == 1:  # a replacement was carried out, and a crash left its record
+            await asyncio.to_thread(self.home.store.drop_replacement, cluster_id)
 
     async def _erase(self, effect: life.EraseLocal) -> None:
         """The deletion of scenarios 2 and 4 is completed: only this cluster's local definition goes."""
@@ -363,6 +374,7 @@ class Daemon:
                 raise NotDefined("the definition of this node went away meanwhile")
             if entry.definition.id != new:
                 await asyncio.to_thread(home.store.save, cluster_id, Replacement(entry.definition.id, new))
+                self._at("r1")
                 done = await home.bus.call("registry", "txn", **modify(entry, id=new), system=True, timeout=WRITE_TIME)
                 if not done["succeeded"]:
                     raise CompareFailed("the node's entry, or an index of it, was changed by somebody else")
@@ -376,17 +388,22 @@ class Daemon:
         def renamed(old: Replica) -> Replica:
             return msgspec.structs.replace(old, node=msgspec.structs.replace(old.node, id=new))
 
+        self._at("r2")
         await home.refresh(renamed)
+        self._at("r3")
         await asyncio.to_thread(home.store.drop_replacement, cluster_id)
         await home.audit("dcm", "identity_replaced", "done", old=here.node.id, new=new)
         self._global = None
         return life.Replaced(True)
 
     async def _discover(self, _effect: life.Discover) -> life.Input:
+        self._at("j3")
         await self._try("resources", "discover", DISCOVERY_TIME)
+        self._at("j8")
         return life.DiscoveryDone()
 
     async def _announce(self, _effect: life.Announce) -> life.Input:
+        self._at("j9")
         return life.Announced(await self._try("liveness", "configured", CONFIGURED_TIME))
 
     async def _leave(self, _effect: life.Leave) -> life.Input:

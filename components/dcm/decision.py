@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...errors import AlreadyDefined, IdentityClone, IdentityConflict, Refused, TokenRefused
+from .checks import Finding, refuse
 from .definitions import NodeDefinition, ServerList, check_name
 from .entries import NodeEntry
 from .messages import Prepared
@@ -22,7 +23,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """What the registry holds now (d6): all nodes, who is online, the servers.
+    """What the registry holds now (d6): all nodes, who is online, the servers; and what was found of the new node.
 
     `used`: the token was used in this cluster before. `begun`: this define may still be written.
     """
@@ -32,6 +33,7 @@ class Looked(msgspec.Struct, frozen=True):
     servers: ServerList
     used: bool = False
     begun: bool = True
+    findings: tuple[Finding, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class Decision(msgspec.Struct, frozen=True):
     node: NodeDefinition
     erase: tuple[NodeEntry, ...] = ()
     written: bool = False
+    findings: tuple[Finding, ...] = ()
 
 
 def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: str) -> Decision:
@@ -53,7 +56,7 @@ def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: 
     for entry in found:
         old = entry.definition
         if old.definition_id == definition_id:
-            return Decision(old, written=True)
+            return Decision(old, written=True, findings=looked.findings)
         if prepared.local == old or (prepared.local and prepared.local.definition_id == old.definition_id):
             raise AlreadyDefined(f"the node at {request.address} is defined already, as {old.name} ({old.number})")
         if old.number in looked.online:
@@ -79,11 +82,22 @@ def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: 
         port=prepared.port,
         key=prepared.key,
     )
-    taken = {endpoint: other for other in others for endpoint in other.endpoints()}
-    for endpoint in node.endpoints():
-        if endpoint in taken:
-            raise AlreadyDefined(f"the address {endpoint} is that of {taken[endpoint].name} ({taken[endpoint].number})")
-    return Decision(node, tuple(found))
+    taken = {host: other for other in others for host in other.hosts()}
+    for host in node.hosts():
+        if host in taken:
+            raise AlreadyDefined(f"the address {host} is that of {taken[host].name} ({taken[host].number})")
+    refuse(request.address, looked.findings)
+    replaced = [
+        Finding(
+            "doctor.redefined",
+            "warning",
+            None,
+            f"the older definition of this machine, {entry.definition.name} ({entry.definition.number}), was erased",
+            "it was offline; if it is another machine with the same id, give that one an identity of its own",
+        )
+        for entry in found
+    ]
+    return Decision(node, tuple(found), findings=(*looked.findings, *replaced))
 
 
 def _trust(request: Request, prepared: Prepared, looked: Looked, others: list[NodeDefinition]) -> None:

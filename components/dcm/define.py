@@ -19,6 +19,7 @@ import msgspec
 
 from ...bus.machine import ImpossibleTransition, Message
 from ...errors import CompareFailed, CoveyError, Refused, Timeout, TokenRefused, from_wire
+from .checks import Finding
 from .decision import Decision, Looked, Request, decide
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica
 from .entries import NodeEntry
@@ -37,9 +38,10 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The new node answered."""
+    """The new node answered; `skew`: so many seconds its clock is ahead of this node's, as far as that can be told."""
 
     message: Message
+    skew: float = 0.0
 
 
 class PeerFailed(msgspec.Struct, frozen=True):
@@ -91,11 +93,13 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Read all nodes from the registry, current, how the define stands and whether `token` was used: `Looked`, or
-    `RegistryFailed`."""
+    """Read all nodes from the registry, current, how the define stands and whether `token` was used, and see what is
+    to be said of the new node before it is one: `Looked`, or `RegistryFailed`."""
 
     definition_id: str
+    prepared: Prepared
     token: str = ""
+    skew: float = 0.0
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -126,6 +130,7 @@ class Finish(msgspec.Struct, frozen=True):
 
     node: NodeDefinition | None
     error: CoveyError | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 Effect = Tell | Begin | Look | Write | Undo | At | Finish
@@ -164,6 +169,7 @@ class DefineMember:
             self._knock = Knock(transaction, request.token.id, cluster.id, key, nonce, proof)
         self._begun = 0
         self._prepared: Prepared | None = None
+        self._skew = 0.0
         self._looked: Looked | None = None
         self._decision: Decision | None = None
         self._commit: Commit | None = None
@@ -187,6 +193,8 @@ class DefineMember:
         self._story.append(f"{self.state} + {key.__name__}")
         if isinstance(input, Heard) and getattr(input.message, "transaction", None) != self.transaction:
             return []
+        if isinstance(input, Heard):
+            self._skew = input.skew
         if (self.state, key) in _LATE:
             return []
         found = _TABLE.get((self.state, key))
@@ -233,12 +241,12 @@ class DefineMember:
         try:
             self._decision = decide(self.request, self._prepared, looked, self.definition_id)
         except CoveyError as why:
-            return [At("d7"), *self._undo(now, why)]
+            return [At("d6"), At("d7"), *self._undo(now, why)]
         if self._decision.written:
-            return [At("d7"), *self._wrote(now, Wrote(True, looked.servers.revision))]
+            return [At("d6"), At("d7"), *self._wrote(now, Wrote(True, looked.servers.revision))]
         self._attempt += 1
         self._enter("writing", now)
-        return [At("d7"), At("d8"), self._write()]
+        return [At("d6"), At("d7"), At("d8"), self._write()]
 
     def _wrote(self, now: float, input: Wrote) -> list[Effect]:
         assert self._decision is not None and self._looked is not None
@@ -246,7 +254,7 @@ class DefineMember:
             if self._attempt >= DEFINE_ROUNDS:
                 return self._undo(now, CompareFailed("the cluster's nodes change too fast to define one", "try again"))
             self._enter("looking", now)  # somebody was faster: look what is free now, and say what is not
-            return [At("d10"), self._look()]
+            return [At("d9"), At("d10"), self._look()]
         node = self._decision.node
         gone = {entry.definition.number for entry in self._decision.erase}
         kept = {entry.definition.number: entry.definition for entry in self._looked.nodes}
@@ -254,12 +262,12 @@ class DefineMember:
         replica = fitting(Replica(self._cluster, node, self._looked.servers, table))
         self._commit = Commit(self.transaction, replica)
         self._enter("committing", now)
-        return [At("d10"), At("d11"), Tell(self._commit)]
+        return [At("d9"), At("d10"), At("d11"), Tell(self._commit)]
 
     def _committed(self, _now: float, _message: Committed) -> list[Effect]:
         assert self._decision is not None
         self._leave()
-        return [At("d13"), At("d14"), Finish(self._decision.node)]
+        return [At("d13"), At("d14"), Finish(self._decision.node, None, self._decision.findings)]
 
     def _declined(self, now: float, message: Declined) -> list[Effect]:
         why = from_wire(message.code, message.message, message.hint)
@@ -320,7 +328,8 @@ class DefineMember:
         return Begin(self.definition_id, self.request.token.key if self.request.token else "")
 
     def _look(self) -> Look:
-        return Look(self.definition_id, self._token)
+        assert self._prepared is not None
+        return Look(self.definition_id, self._prepared, self._token, self._skew)
 
     def _write(self) -> Write:
         assert self._decision is not None

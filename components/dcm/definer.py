@@ -34,8 +34,8 @@ from ...errors import (
     UsageError,
     from_wire,
 )
+from . import checks, entries, facts, newcomer
 from . import define as member
-from . import entries, newcomer
 from .crash import crash_at
 from .daemon import Daemon
 from .decision import Looked, Request
@@ -44,7 +44,7 @@ from .doorkeeper import Door
 from .home import Home, new_id
 from .judge import Judge
 from .lookup import ask_dcm, ask_outcome, decode, online_members, read_global, read_value
-from .messages import Resolve
+from .messages import Prepared, Resolve
 from .places import join_place, join_places, who_knows
 from .settings import ASKED, WRITE_TIME
 from .token import NONCE_BYTES
@@ -76,8 +76,9 @@ class Definer:
 
     # --- the member -------------------------------------------------------------------------------------------
 
-    async def define(self, request: Request) -> NodeDefinition:
-        """Define the node at an address; raises why it could not be, and then nothing of it is left."""
+    async def define(self, request: Request) -> tuple[NodeDefinition, tuple[checks.Finding, ...]]:
+        """Define the node at an address, and say what is doubtful about it; raises why it could not be, and then
+        nothing of it is left."""
         if self._home.curve and (request.token is None or not request.token.key):
             raise TokenNeeded(
                 f"to define the node at {request.address} its join token is needed, since this cluster is encrypted",
@@ -91,7 +92,7 @@ class Definer:
         finally:
             self._defining.discard(request.address)
 
-    async def _define(self, request: Request) -> NodeDefinition:
+    async def _define(self, request: Request) -> tuple[NodeDefinition, tuple[checks.Finding, ...]]:
         here = self._home.here()
         ask = [*join_places(here.node), *who_knows(here.node, here.servers, here.nodes)]
         machine = member.DefineMember(
@@ -110,7 +111,7 @@ class Definer:
             while True:
                 for effect in effects:
                     if isinstance(effect, member.Finish):
-                        return _finished(effect)
+                        return _finished(effect), effect.findings
                     if isinstance(effect, member.At):
                         log.info("define %s: step %s", request.address, effect.step)
                         crash_at(effect.step, self._home)
@@ -129,11 +130,14 @@ class Definer:
                 where = machine.request.address
                 if self._home.curve and machine.request.token is not None:
                     where = join_place(where, machine.request.token.key)
-                inputs.put_nowait(member.Heard(await ask_dcm(self._home.bus, where, effect.message)))
+                asked = time.time()
+                answer = await ask_dcm(self._home.bus, where, effect.message)
+                skew = facts.skew(answer.here.clock, asked, time.time()) if isinstance(answer, Prepared) else 0.0
+                inputs.put_nowait(member.Heard(answer, skew))
             elif isinstance(effect, member.Begin):
                 inputs.put_nowait(await self._begin(machine.transaction, effect))
             elif isinstance(effect, member.Look):
-                inputs.put_nowait(await self._look(effect))
+                inputs.put_nowait(await self._look(machine.request.address, effect))
             elif isinstance(effect, member.Write):
                 inputs.put_nowait(await self._write(machine.transaction, effect))
             elif isinstance(effect, member.Undo):
@@ -158,18 +162,31 @@ class Definer:
             raise CompareFailed("the registry knows this define already", "ask again")
         return member.Began(int(done["revision"]))
 
-    async def _look(self, effect: member.Look) -> Looked:
-        bus = self._home.bus
-        found = await read_global(bus, self._home.here().cluster.id)
+    async def _look(self, address: str, effect: member.Look) -> Looked:
+        bus, prepared = self._home.bus, effect.prepared
+        ways = facts.to_newcomer(bus, address, prepared, self._home.here().cluster.id, effect.definition_id)
+        found, here = await asyncio.gather(read_global(bus, self._home.here().cluster.id), facts.here(ways))
         decision, _ = await read_value(bus, entries.decision_key(effect.definition_id))
+        online = frozenset(await online_members(bus))
+        away = [entry.definition for entry in found.entries if entry.definition.number not in online]
         used = (await read_value(bus, entries.token_key(effect.token)))[0] if effect.token else None
         ours = isinstance(used, dict) and used.get("definition_id") == effect.definition_id
         return Looked(
             found.entries,
-            frozenset(await online_members(bus)),
+            online,
             found.servers,
             used=used is not None and not ours,
             begun=entries.standing(decision) in ("begun", "defined"),
+            findings=checks.preflight(
+                checks.Visit(
+                    address,
+                    here,
+                    facts.without(prepared.here, away),
+                    effect.skew,
+                    prepared.addresses,
+                    tuple(each for entry in found.entries for each in entry.definition.addresses),
+                )
+            ),
         )
 
     async def _write(self, transaction: str, effect: member.Write) -> member.Wrote:
@@ -291,9 +308,7 @@ class Definer:
             log.info("being defined: step %s", effect.step)
             crash_at(effect.step, home)
         elif isinstance(effect, newcomer.Answer):
-            future = self._askers.get(effect.asker)
-            if future is not None and not future.done():
-                future.set_result(msgspec.msgpack.encode(effect.message))
+            self._background.start(self._answer(effect), "answer a member")
         elif isinstance(effect, newcomer.Keep):
             home.clusters = await asyncio.to_thread(home.store.change, _with(effect.pending))
             self._feed(newcomer.Kept(effect.pending.transaction))
@@ -309,6 +324,17 @@ class Definer:
             await self.refused(f"token_{effect.refusal.reason}", effect.by, effect.refusal.token)
         elif isinstance(effect, newcomer.JoinNow):
             await self._daemon.defined(effect.cluster_id)
+
+    async def _answer(self, effect: newcomer.Answer) -> None:
+        """Answer a member; before it may define this node, it is told which of the members this node reaches."""
+        message = effect.message
+        pending = self._home.clusters.pending.get(getattr(message, "transaction", ""))
+        if isinstance(message, Prepared) and pending is not None:
+            ways = facts.to_members(self._home.bus, pending)
+            message = msgspec.structs.replace(message, here=await facts.here(ways))
+        future = self._askers.get(effect.asker)
+        if future is not None and not future.done():
+            future.set_result(msgspec.msgpack.encode(message))
 
     async def refused(self, reason: str, by: str, token: str = "") -> None:
         """Write down who was not let in; what comes too often is counted, and written when there is time for it."""

@@ -7,8 +7,30 @@ None is lost for good: the side that waits asks again, and a new node that hears
 
 from __future__ import annotations
 
+import msgspec
+
 from ...bus.machine import Message
 from .definitions import ClusterDefinition, NodeDefinition, Replica
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One endpoint of another node that was tried; `problem`: why it was not reached. `node` 0: any of the cluster."""
+
+    node: int
+    endpoint: str
+    problem: str = ""
+
+
+class Here(msgspec.Struct, frozen=True):
+    """What a node says of itself to another that wants to work with it. Small: it goes over the join port.
+
+    `clock` is seconds since 1970; `ways` are the endpoints it tried, as many as fit.
+    """
+
+    version: str = ""
+    protocol: int = 0
+    clock: float = 0.0
+    ways: tuple[Way, ...] = ()
 
 
 class Knock(Message, frozen=True):
@@ -52,7 +74,8 @@ class Prepare(Message, frozen=True):
 class Prepared(Message, frozen=True):
     """New node to the member (d3), after it wrote down that it is in doubt: its id, what it is called and where.
 
-    `local` is an old definition to this very cluster. Lost: comes again with the next Prepare.
+    `local` is an old definition to this very cluster; `here` says which members it reaches.
+    Lost: comes again with the next Prepare.
     """
 
     transaction: str
@@ -62,6 +85,7 @@ class Prepared(Message, frozen=True):
     port: int
     key: str = ""
     local: NodeDefinition | None = None
+    here: Here = Here()
 
 
 class Commit(Message, frozen=True):

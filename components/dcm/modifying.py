@@ -14,15 +14,15 @@ from pydantic_core import PydanticCustomError
 from ...bus.messages import Role
 from ...bus.service import Request, verb
 from ...config.values import adapter_address
-from ...errors import AlreadyDefined, NotFound, NotOnline, Refused, UsageError
+from ...errors import AlreadyDefined, NotFound, NotOnline, UsageError
+from . import change
+from .changing import perform, written
 from .definitions import NodeDefinition, check_name, plain
-from .entries import modify
-from .lookup import read_global, read_value
+from .entries import Transaction, modify
+from .lookup import Global, read_global, read_value
 from .servers import ServerVerbs
-from .settings import WRITE_TIME
 from .watching import Watcher
 
-ROUNDS = 5
 DEFINITION = "/cluster/definition"
 
 
@@ -62,24 +62,17 @@ class ModifyVerbs(ServerVerbs):
             return dict(plain(found))
 
     async def _modify(self, number: int, changes: dict[str, Any]) -> NodeDefinition:
-        bus, cluster_id = self._home.bus, self._home.here().cluster.id
-        for _ in range(ROUNDS):
-            known = await read_global(bus, cluster_id)
-            entry = known.entry(number)
-            if entry is None:
-                raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
-            wanted = msgspec.structs.replace(entry.definition, **changes)
-            others = [each.definition for each in known.entries if each.definition.number != number]
-            for other in others:
-                if other.name == wanted.name:
-                    raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
-                if both := sorted(set(other.endpoints()) & set(wanted.endpoints())):
-                    raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
-            if wanted == entry.definition:
-                return wanted
-            if (await bus.call("registry", "txn", **modify(entry, **changes), timeout=WRITE_TIME))["succeeded"]:
-                return wanted
-        raise Refused(f"the definition of node {number} changes too fast", "ask again")
+        def decide(known: Global) -> tuple[Transaction | None, NodeDefinition]:
+            return modified(known, number, changes)
+
+        async def do(effect: Any) -> change.Input:
+            if isinstance(effect, change.Look):
+                return change.Read(await read_global(self._home.bus, self._home.here().cluster.id))
+            return await written(self._home, effect)
+
+        machine = change.Change(decide, f"the definition of node {number}")
+        found: NodeDefinition = await perform(machine, do, self._home)
+        return found
 
     @verb(Role.ADMIN)
     async def cluster_modify(self, request: Request, *, name: str) -> dict[str, Any]:
@@ -87,20 +80,23 @@ class ModifyVerbs(ServerVerbs):
         async with self._audited(request, "cluster_modify", name=name):
             check_name(name, "cluster name")
             self._must_be_online("rename the cluster")
-            bus, cluster = self._home.bus, self._home.here().cluster
-            for _ in range(ROUNDS):
-                value, revision = await read_value(bus, DEFINITION, cluster.id)
-                done = await bus.call(
-                    "registry",
-                    "txn",
-                    compare=[{"key": DEFINITION, "mod_revision": revision}],
-                    then=[{"op": "put", "key": DEFINITION, "value": {**value, "name": name}}],
-                    timeout=WRITE_TIME,
-                )
-                if done["succeeded"]:
-                    await self._watcher.seen()
-                    return {"name": name, "id": cluster.id}
-            raise Refused("the cluster's definition changes too fast", "ask again")
+            cluster = self._home.here().cluster
+
+            def decide(read: tuple[Any, int]) -> tuple[Transaction | None, dict[str, Any]]:
+                value, revision = read
+                compare = [{"key": DEFINITION, "mod_revision": revision}]
+                then = [{"op": "put", "key": DEFINITION, "value": {**value, "name": name}}]
+                same = value["name"] == name
+                return None if same else {"compare": compare, "then": then}, {"name": name, "id": cluster.id}
+
+            async def do(effect: Any) -> change.Input:
+                if isinstance(effect, change.Look):
+                    return change.Read(await read_value(self._home.bus, DEFINITION, cluster.id))
+                return await written(self._home, effect)
+
+            renamed = await perform(change.Change(decide, "the cluster's definition"), do, self._home)
+            await self._watcher.seen()
+            return dict(renamed)
 
     def _must_be_online(self, what: str) -> None:
         self._home.here()
@@ -108,11 +104,31 @@ class ModifyVerbs(ServerVerbs):
             raise NotOnline(f"this node is {self._daemon.machine.state}, and only an online node can {what}")
 
 
+def modified(known: Global, number: int, changes: dict[str, Any]) -> tuple[Transaction | None, NodeDefinition]:
+    """Return what to write to change a node's definition (None: it is so already), and what it is then. Pure."""
+    entry = known.entry(number)
+    if entry is None:
+        raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
+    wanted = msgspec.structs.replace(entry.definition, **changes)
+    others = [each.definition for each in known.entries if each.definition.number != number]
+    for other in others:
+        if other.name == wanted.name:
+            raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
+        if both := sorted(set(other.hosts()) & set(wanted.hosts())):
+            raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
+    return None if wanted == entry.definition else modify(entry, **changes), wanted
+
+
 def _addresses(given: list[str]) -> tuple[str, ...]:
     """Return addresses as definitions have them; UsageError names one that is none."""
     if not given:
         raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
+    return tuple(adapter(text) for text in given)
+
+
+def adapter(text: str) -> str:
+    """Return an ADDRESS/PREFIX as definitions have it; UsageError says what is wrong with it."""
     try:
-        return tuple(adapter_address(text) for text in given)
+        return adapter_address(text)
     except PydanticCustomError as why:
         raise UsageError(f"{why.message()}: no address of a node", (why.context or {})["hint"]) from None

@@ -134,6 +134,15 @@ TELL_TIME = 3.0
 SERVERS_TIME = 20.0
 """Seconds for one change of the registry servers to be committed: a primary that goes hands over first."""
 
+WAY_TIME = 1.5
+"""Seconds for one address of another node to answer when it is tried: a define waits for it."""
+
+HEALTH_TIME = 5.0
+"""Seconds for another node to say how it is: longer than it tries its ways."""
+
+NEIGHBOURS = 8
+"""Other nodes that a node tries to reach for a look at the whole cluster: enough to see each from several sides."""
+
 STATUS_TIME = 2.0
 """Seconds for a component of this node to say how it is."""
 

@@ -26,6 +26,7 @@ from .definitions import (
     ClusterDefinition,
     Clusters,
     KnownCluster,
+    NetworkTable,
     NodeDefinition,
     NodeTable,
     Replacement,
@@ -195,6 +196,10 @@ class Store:
         path = self.layout.cluster(cluster_id).nodes_file
         return _present(path, read_document(path, "node table", NodeTable))
 
+    def networks(self, cluster_id: str) -> NetworkTable:
+        path = self.layout.cluster(cluster_id).networks_file
+        return _present(path, read_document(path, "network table", NetworkTable))
+
     def replacement(self, cluster_id: str) -> Replacement | None:
         return read_document(self.layout.cluster(cluster_id).replacement_file, "identity replacement", Replacement)
 
@@ -206,6 +211,7 @@ class Store:
             NodeDefinition: (layout.node_file, "node definition"),
             ServerList: (layout.servers_file, "registry server list"),
             NodeTable: (layout.nodes_file, "node table"),
+            NetworkTable: (layout.networks_file, "network table"),
             Replacement: (layout.replacement_file, "identity replacement"),
         }
         with self._lock:
@@ -214,8 +220,10 @@ class Store:
                 write_document(path, kind, value)
 
     def drop_replacement(self, cluster_id: str) -> None:
+        path = self.layout.cluster(cluster_id).replacement_file
         with self._lock:
-            remove_file(self.layout.cluster(cluster_id).replacement_file)
+            if path.exists():  # at nearly every join it is not, and then the disk is left alone
+                remove_file(path)
 
     def make_cluster(self, cluster: ClusterDefinition) -> None:
         """Note that a cluster's folder is being made, then make it: after a crash it is swept away or finished."""
@@ -226,7 +234,8 @@ class Store:
 
     def commit_replica(self, replica: Replica) -> None:
         """Write all files of a cluster below the folder that `make_cluster` made."""
-        self.save(replica.cluster.id, replica.cluster, replica.node, replica.servers, replica.nodes)
+        parts = (replica.cluster, replica.node, replica.servers, replica.nodes, replica.networks)
+        self.save(replica.cluster.id, *parts)
 
     def commit_cluster(
         self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True, used: str = ""

@@ -23,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ...controllers.description import preload
 from ...errors import AlreadyRunning, CoveyError
 from . import child
 from .layout import Layout
@@ -86,6 +87,7 @@ class Supervisor:
         try:
             self._start_broker()
             self._start_dcm()
+            preload()  # while those two start: the resources' and the controllers' processes will need it
             while self._pids and not self._ended:
                 self._turn()
         finally:

@@ -12,7 +12,9 @@ from typing import Any
 
 from ...bus.driver import Background
 from ...errors import CoveyError, NodeOnline, NotFound, Refused
-from . import life
+from . import change, life
+from .changing import perform, written
+from .crash import crash_at
 from .daemon import Daemon
 from .entries import undefine
 from .home import Home
@@ -22,7 +24,6 @@ from .settings import ANSWER_FIRST, LEFT_TIME, SERVERS_TIME, WRITE_TIME
 
 log = logging.getLogger(__name__)
 
-ROUNDS = 5
 IDLE: tuple[life.State, ...] = ("undefined", "offline", "failed")
 
 
@@ -36,38 +37,26 @@ class Undefiner:
 
     async def undefine(self, number: int) -> dict[str, Any]:
         """Remove a node from this cluster; return its last definition and whether its own files are gone already."""
+        machine = change.UndefineMember(number, self._home.here().node.number)
+        return dict(await perform(machine, self._do, self._home))
+
+    async def _do(self, effect: change.Effect) -> change.Input:
+        """Carry out one order of an undefine."""
         home = self._home
         cluster_id = home.here().cluster.id
-        found = await read_global(home.bus, cluster_id)
-        entry = found.entry(number)
-        if entry is None:
-            raise NotFound(f"no node has the number {number}", "`covey node ls` lists the nodes")
-        if number in found.servers.all:
-            last = found.servers.servers == (number,)
-            raise Refused(
-                f"node {number} is {'the last' if last else 'a'} registry server",
-                f"`covey registry define-server` another node first, then `covey registry undefine-server {number}`"
-                if last
-                else f"`covey registry undefine-server {number}` first",
-            )
-        if number == home.here().node.number:
-            raise NodeOnline(
-                "this node is online itself", "ask another node of the cluster: covey --state … node undefine"
-            )
-        if number in await online_members(home.bus):
-            await home.bus.call("dcm", "node_offline", node=number, wait=True, timeout=LEFT_TIME + 5)
+        if isinstance(effect, change.Look):
+            found, online = await asyncio.gather(read_global(home.bus, cluster_id), online_members(home.bus))
+            return change.Read(change.Standing(found.entry(effect.number), effect.number in online, found.servers))
+        if isinstance(effect, change.PutOffline):
+            # not by an operator's word: if this comes to nothing, the node's next start joins, and completes it
+            number, time = effect.number, LEFT_TIME + 5
+            await home.bus.call("dcm", "node_offline", node=number, wait=True, operator=False, timeout=time)
             await self._left(number)
-        for _ in range(ROUNDS):
-            done = await home.bus.call("registry", "txn", **undefine(entry), timeout=WRITE_TIME)
-            if done["succeeded"]:
-                break
-            entry = (await read_global(home.bus, cluster_id)).entry(number)
-            if entry is None:
-                break
-        else:
-            raise Refused(f"the definition of node {number} changes too fast to remove it", "ask again")
-        node = found.table().nodes[number]
-        return {"number": number, "name": node.name, "erased": await self._tell(peer_places(node), cluster_id)}
+            return change.Went()
+        if isinstance(effect, change.Tell):
+            return change.Told(await self._tell(peer_places(effect.node), cluster_id))
+        assert isinstance(effect, change.Write)
+        return await written(home, effect)
 
     async def undefine_cluster(self, force: bool) -> dict[str, Any]:
         """Undefine every node of this cluster, this one last; raises when another is online, unless `force`.
@@ -108,7 +97,7 @@ class Undefiner:
 
     async def _over(self, own: int, cluster_id: str) -> Verdict:
         """Take this node's own definition out, the last one; return the proof."""
-        for _ in range(ROUNDS):
+        for _ in range(change.ROUNDS):
             found = await read_global(self._home.bus, cluster_id)
             entry = found.entry(own)
             if entry is None or len(found.entries) > 1:
@@ -154,7 +143,9 @@ class Undefiner:
         verdict = await ask_verdict(home.bus, who_knows(node, servers, table), cluster_id, node)
         if verdict is None or verdict.standing != "gone":
             return False
+        crash_at("u4", home)
         await self._erase(cluster_id, verdict, "undefined")
+        crash_at("u5", home)
         self._background.start(self._erased_soon(current), "an undefined node's broker is told")
         return True
 

@@ -15,14 +15,17 @@ from ...bus.messages import Role
 from ...bus.service import Request, verb
 from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
+from .auditing import AuditVerbs
+from .crash import crash_at
 from .daemon import Daemon
 from .decision import Request as Wanted
 from .definer import Definer
 from .definitions import split_endpoint
 from .dependencies import Graphs
+from .doctoring import DoctorVerbs
 from .home import Home, new_id
-from .modifying import ModifyVerbs
 from .mover import Mover
+from .network_verbs import NetworkVerbs
 from .plugin_list import PluginList, Told
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
@@ -31,8 +34,11 @@ from .unbuilt import Unbuilt
 from .undefining import IDLE
 from .watching import Watcher
 
+DISCOVERY_STEPS = {22: "j4", 23: "j5", 24: "j6"}
+"""Of the steps of the boot those in which controllers discover: their names in SPEC 6.4."""
 
-class Verbs(ModifyVerbs, Unbuilt):
+
+class Verbs(NetworkVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(
@@ -67,6 +73,8 @@ class Verbs(ModifyVerbs, Unbuilt):
             self._home.boot_log.record(number, component, event, how)
         except ValueError as why:
             raise BadArguments(str(why)) from why
+        if number in DISCOVERY_STEPS:
+            crash_at(DISCOVERY_STEPS[number], self._home)
         if number == 24 and not component.startswith("controller:"):
             self._daemon.feed(life.ControllersReady())
 
@@ -212,7 +220,8 @@ class Verbs(ModifyVerbs, Unbuilt):
         id: str | None = None,
         token: str | None = None,
     ) -> dict[str, Any]:
-        """Define the node at an address to this cluster; return its definition. It joins by itself.
+        """Define the node at an address to this cluster; return its definition, and as `findings` what is doubtful
+        about it. It joins by itself.
 
         `token` is what `covey node prepare` printed there; in mode curve nothing goes without.
         """
@@ -221,10 +230,10 @@ class Verbs(ModifyVerbs, Unbuilt):
         about = {"address": where, "name": name, "number": number, "token": given.id if given else None}
         async with self._audited(request, "node_define", **about):
             self._must_be_online("define a node")
-            node = await self._definer.define(Wanted(where, number, name, id, given))
+            node, findings = await self._definer.define(Wanted(where, number, name, id, given))
             await self._watcher.seen()
             found: dict[str, Any] = msgspec.to_builtins(node)
-            return found
+            return found | {"findings": msgspec.to_builtins(findings)}
 
     @verb(Role.ADMIN)
     async def node_undefine(self, request: Request, *, number: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from ...errors import Compacted, CoveyError
 from ..groups.messages import VOTED_TOPIC
 from . import life
+from .crash import crash_at
 from .daemon import JOINED, Daemon
 from .home import Home, new_id
 from .lookup import read_global
@@ -56,7 +57,9 @@ class Watcher:
                 )
                 position = int(batch["to"]) + 1
                 if batch["events"]:
+                    crash_at("j7", self._home)
                     await self.renew()
+                    crash_at("c4", self._home)
             except Compacted:
                 position = None
             except CoveyError as why:

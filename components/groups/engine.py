@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ...bus.context import ComponentContext
-from ...bus.driver import Background, Driver, Outbox
+from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
 from ...bus.messages import PARTY_TOPIC
 from ...errors import CoveyError
@@ -33,8 +33,6 @@ ASK_AGAIN = 1.0
 OUTBOX = 20_000
 """Messages that wait for this node's broker; more are lost, and repeated by the machines."""
 
-_decoder = msgspec.msgpack.Decoder(GroupsMessage)
-
 
 class GroupsEngine:
     """One groups machine, fed and obeyed."""
@@ -46,6 +44,7 @@ class GroupsEngine:
         self._driver = Driver(self._machine, self._perform)
         self._background = Background()
         self._outbox = Outbox(context.bus, OUTBOX)
+        self._hearing = Hearing(GroupsMessage)
         self._log = SystemLog(context.bus)
         self._primary = 0
         self._view: tuple[int, int] = (0, 0)
@@ -72,7 +71,9 @@ class GroupsEngine:
 
     def hear(self, body: bytes, node: int, cause: str) -> None:
         """Take a message of another node's machine."""
-        self._driver.feed(Received(Address(SERVICE, node), _decoder.decode(body), cause))
+        message = self._hearing.take(body, node)
+        if message is not None:
+            self._driver.feed(Received(Address(SERVICE, node), message, cause))
 
     # --- the machine's orders -----------------------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class Settings(msgspec.Struct, frozen=True):
     """An undecided proposal is then withdrawn. With `withdraw_within` below the 10 s a call waits by default."""
     withdraw_within: float = 2.0
     """A withdrawal not confirmed in this time is answered with a timeout: it may still happen."""
+    report_within: float = 10.0
+    """So long a new coordinator waits for what a node has of fast messages, then the node's members in groups with such
+    messages have failed: its groups process hangs. Longer than its restart takes, and than a dead node is in the view.
+    """
     wait_at_most: float = 60.0
     """The longest long poll."""
 

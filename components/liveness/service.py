@@ -21,7 +21,7 @@ import msgspec
 
 from ...bus.client import Client
 from ...bus.context import ComponentContext
-from ...bus.driver import Background, Driver, Outbox
+from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
 from ...bus.messages import PEER_TOPIC, Role
 from ...bus.service import Request, verb
@@ -66,8 +66,6 @@ SEEN_TIME = 2.0
 ASKED_AT_ONCE = 64
 """Nodes asked at a time which paths they see."""
 
-_decoder = msgspec.msgpack.Decoder(LivenessMessage)
-
 
 class LivenessService:
     """The verbs of `liveness`, and the machine behind them."""
@@ -83,6 +81,7 @@ class LivenessService:
         self._driver = Driver(self._machine, self._perform)
         self._background = Background()
         self._outbox = Outbox(context.bus)
+        self._hearing = Hearing(LivenessMessage)
         self._log = SystemLog(context.bus)
         self._probes = Probes(local.node, self._hear_probe, self._tell_key, self._refused)
         self._linked: set[int] = set()
@@ -113,7 +112,8 @@ class LivenessService:
     async def status(self) -> dict[str, Any]:
         """The view this node holds, whether it is quorate, who leads, and what it thinks of each peer."""
         found: dict[str, Any] = await self._driver.ask(Status())
-        return {**found, "probes": dict(sorted(self._probes.counters.items()))}
+        misheard = {str(node): count for node, count in sorted(self._hearing.misheard.items())}
+        return {**found, "probes": dict(sorted(self._probes.counters.items())), "not_understood": misheard}
 
     @verb()
     async def views(self, *, last: int = 10) -> list[dict[str, Any]]:
@@ -174,7 +174,9 @@ class LivenessService:
         """A message of another node's liveness."""
         if request.service != self._context.name:
             raise Denied(f"'{request.source}' is not the liveness of a node, and only that may speak here")
-        message = _decoder.decode(body)
+        message = self._hearing.take(body, request.node)
+        if message is None:
+            return
         if isinstance(message, ProbeKey):
             if request.node in self._context.local.nodes or self._machine.chain.boot_id(request.node):
                 self._probes.learn(request.node, message.key)

@@ -75,8 +75,18 @@ def test_leader_election(shared: Cluster) -> None:
                     assert await second.line() == "I lead"
                     kinds = [(await anext(events)).kind for _ in range(3)]
                     assert kinds == ["joined", "joined", "failed"] and [m.node for m in events.members] == [2]
-                    second.process.send_signal(signal.SIGINT)
-                    assert await second.process.wait() == 0 and (await anext(events)).kind == "left"
+                    async with running(shared[3], program, "test.leader") as third:
+                        assert (await third.line()).endswith("@2 leads")
+                        expelled = f"{events.members[0].member}@2"
+                        await bus.call(
+                            "groups", "expel", group="test.leader", member=expelled, reason="enough", outside=True
+                        )
+                        assert await second.line() == "expelled: enough" and await second.process.wait() == 0
+                        assert await third.line() == "I lead"
+                        third.process.send_signal(signal.SIGINT)
+                        assert await third.process.wait() == 0
+                        kinds = [(await anext(events)).kind for _ in range(3)]
+                        assert kinds == ["joined", "expelled", "left"]
 
     story(work())
 

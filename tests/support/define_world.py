@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from covey.components.dcm import define as member
 from covey.components.dcm import entries, newcomer
+from covey.components.dcm.checks import Finding
 from covey.components.dcm.decision import Looked, Request
 from covey.components.dcm.definitions import (
     ClusterDefinition,
@@ -102,7 +103,9 @@ class Registry:
         listed = [entry.definition for entry in self.nodes()]
         wanted = {key for each in listed for key in entries.index_keys(each)}
         apart = ("/index/definition/", "/index/token/")
-        assert {key for key in self.data if key.startswith("/index/") and not key.startswith(apart)} == wanted
+        assert {
+            key for key in self.data if key.startswith(("/index/", "/addresses/")) and not key.startswith(apart)
+        } == wanted
         for what in ("name", "id", "number"):
             assert len({getattr(each, what) for each in listed}) == len(listed)
         for each in listed:
@@ -125,6 +128,12 @@ class World:
         self.steps: list[str] = []
         self.count = 0
         self.crash_at: dict[int, str] = {}
+        self.messages = 0
+        self.lose: set[int] = set()
+        self.twice: set[int] = set()
+        self.cut_until = 0.0  # before then nothing gets through
+        self.on_step: dict[str, Callable[[], None]] = {}
+        self.findings: tuple[Finding, ...] = ()
         # the new node: its disk and its process
         self.disk: dict[str, PendingDefine] = {}
         self.local: NodeDefinition | None = None
@@ -147,7 +156,10 @@ class World:
 
     def send(self, do: Callable[[], None]) -> None:
         """Carry a message: it may be lost, late, or come twice."""
-        for _ in range(1 + (self.random.random() < self.double)):
+        self.messages += 1
+        if self.messages in self.lose or self.now < self.cut_until:
+            return
+        for _ in range(1 + (self.messages in self.twice or self.random.random() < self.double)):
             if self.random.random() >= self.loss:
                 self.after(0.01 + self.random.random() * self.late, do)
 
@@ -215,7 +227,7 @@ class World:
         machine = self.members[number]
         assert machine is not None
         if isinstance(effect, member.At):
-            self.steps.append(effect.step)
+            self.at(effect.step)
         elif isinstance(effect, member.Finish):
             self.ended[number] = effect
         elif not self.work("member"):
@@ -226,6 +238,11 @@ class World:
             self.send(lambda: self.to_newcomer(message, back))
         else:
             self.send(lambda: self.ask_registry(number, machine, effect))
+
+    def at(self, step: str) -> None:
+        self.steps.append(step)
+        if step in self.on_step:
+            self.on_step.pop(step)()
 
     def ask_registry(self, number: int, machine: member.DefineMember, effect: Any) -> None:
         answer: Any
@@ -245,6 +262,7 @@ class World:
                 self.servers,
                 used is not None and used["definition_id"] != effect.definition_id,
                 self.registry.standing(effect.definition_id) in ("begun", "defined"),
+                self.findings,
             )
         elif isinstance(effect, member.Write):
             wanted = entries.define(effect.node, effect.erase, effect.begun, effect.token)
@@ -290,7 +308,7 @@ class World:
 
     def newcomer_does(self, effect: Any) -> None:
         if isinstance(effect, newcomer.At):
-            self.steps.append(effect.step)
+            self.at(effect.step)
             return
         if isinstance(effect, newcomer.Refused):
             self.refused.append(effect.refusal.reason)

@@ -132,6 +132,8 @@ class Cluster:
         self.views: dict[int, View] = {}
         self.first_seen: dict[int, float] = {}
         self._checked: dict[tuple[int, int], int] = {}
+        self._gone: set[str] = set()
+        self._departed_to = 0
         self._lost_since: float | None = None
         self.world.on_notify.append(self.play_dcm)
         self.world.on_step.append(self.check)
@@ -228,14 +230,13 @@ class Cluster:
         self.check_departed()
 
     def check_departed(self) -> None:
-        gone: set[str] = set()
-        before: set[str] = set()
-        for n in sorted(self.views):
+        while (n := self._departed_to + 1) in self.views:
+            before = {m.boot_id for m in self.views[n - 1].members} if n > 1 else set()
             now = {m.boot_id for m in self.views[n].members}
-            gone |= before - now
-            back = gone & now
+            self._gone |= before - now
+            back = self._gone & now
             assert not back, f"INV-20: {sorted(back)} came back in view {n}"
-            before = now
+            self._departed_to = n
 
     # --- what tests look at -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 from covey.bus.machine import ImpossibleTransition
 from covey.components.dcm import define as member
 from covey.components.dcm import entries, newcomer
+from covey.components.dcm.checks import Finding
 from covey.components.dcm.decision import Looked, Request
 from covey.components.dcm.definitions import ClusterDefinition, NodeTable, PendingDefine, Replica, ServerList
 from covey.components.dcm.entries import NodeEntry
@@ -25,6 +26,7 @@ from covey.errors import (
     CoveyError,
     IdentityClone,
     IdentityConflict,
+    Preflight,
     ReadOnly,
     Refused,
     Timeout,
@@ -40,7 +42,7 @@ def test_a_node_is_defined_in_the_steps_of_the_specification() -> None:
     world = World()
     world.request()
     world.run()
-    assert world.steps == ["d1", "d2", "d3", "d4", "d5", "d7", "d8", "d10", "d11", "d12", "d13", "d14"]
+    assert world.steps == [f"d{step}" for step in range(1, 15)]
     assert world.ended[0].node == world.local == node(2, definition_id=f"{0:0>31}d")
     world.check()
 
@@ -105,7 +107,7 @@ def test_an_address_that_is_taken() -> None:
     world.registry = Registry(node(1), node(3, addresses=("127.1.0.2/8",)))
     error = refused(world)
     assert isinstance(error, AlreadyDefined)
-    assert "127.1.0.2:7400 is that of n3" in error.message
+    assert "127.1.0.2 is that of n3" in error.message
 
 
 def test_a_bad_name() -> None:
@@ -257,6 +259,53 @@ def test_two_crashes(at: tuple[int, int]) -> None:
         world.request()
         world.run()
         world.check()
+
+
+def messages_of_a_plain_define() -> int:
+    world = World()
+    world.request()
+    world.run()
+    return world.messages
+
+
+@pytest.mark.parametrize("fault", ["lose", "twice"])
+def test_every_message_may_be_lost_or_come_twice(fault: str) -> None:
+    for number in range(1, messages_of_a_plain_define() + 1):
+        world = World()
+        getattr(world, fault).add(number)
+        world.request()
+        world.run()
+        world.check()
+        assert world.ended[0].node == world.local is not None, number
+
+
+@pytest.mark.parametrize("step", [f"d{step}" for step in range(1, 15)])
+def test_a_cut_at_every_step(step: str) -> None:
+    for seconds in (2.0, 20.0, 45.0):
+        world = World()
+        world.on_step[step] = lambda world=world, seconds=seconds: setattr(world, "cut_until", world.now + seconds)
+        world.request()
+        world.run()
+        world.check()
+        if seconds == 2.0:
+            assert world.ended[0].node is not None
+
+
+def test_a_finding_of_the_preflight_refuses_and_a_warning_is_told() -> None:
+    world = World()
+    world.findings = (Finding("doctor.unreachable", "error", None, "no way", "open it"),)
+    before = dict(world.registry.data)
+    world.request()
+    world.run()
+    error = world.ended[0].error
+    assert isinstance(error, Preflight)
+    assert "[doctor.unreachable] no way" in error.message
+    assert (world.local, world.disk, world.registry.data) == (None, {}, before)
+    world.findings = (Finding("doctor.version", "warning", None, "older"),)
+    world.request()
+    world.run()
+    assert world.ended[1].findings == world.findings
+    world.check()
 
 
 def test_the_crash_tests_see_both_ends() -> None:

@@ -56,7 +56,7 @@ def test_a_node_is_defined_with_its_token_and_its_key() -> None:
     world = World()
     token = with_token(world)
     world.run()
-    assert world.steps == ["d1", "d2", "d3", "d4", "d5", "d7", "d8", "d10", "d11", "d12", "d13", "d14"]
+    assert world.steps == [f"d{step}" for step in range(1, 15)]
     assert world.ended[0].node == world.local == node(2, **DEFINED)
     assert world.tokens[token.id].used
     assert world.tokens[token.id].secret == b""
