@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .balance import balance as balanced
+from .balance import moment
 from .connection import OUTSIDE, Session, answer
 from .options import Converter
 from .output import Block, Fields, Table
@@ -180,6 +182,24 @@ def _said(data: list[dict[str, Any]]) -> list[Block]:
 
 def _all_said(data: list[dict[str, Any]]) -> int:
     return 1 if any(one["error"] for one in data) else 0
+
+
+@command.verb(
+    "balance", examples=["covey cluster balance pools.yaml --plan", "covey cluster balance pools.yaml --apply"]
+)
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--plan/--apply", "plan", default=True, help="Show the moves (the default), or make them.")
+@click.option("--at", callback=moment, metavar="TIME", help="As of a time of the schedule, as '2026-11-23 20:00'.")
+def balance(file: str, plan: bool, at: Any) -> int:
+    """Move nodes between their clusters, by the rules and the schedule of a file.
+
+    A pool is a list of nodes that are defined to several clusters; the file says how many of them each cluster wants
+    at least, and when. A node moves only where one is missing, from where one is over; one that is offline, or is a
+    registry server, is left alone. Ask on a node of a cluster that all nodes of the pools are defined to; they may be
+    in another one just now. --plan shows the moves with their reasons and changes nothing. --apply makes them one after
+    the other; the first that fails is the last (exit code 1), and what was done stays. Made twice, it does nothing.
+    """
+    return balanced(file, not plan, at)
 
 
 @command.verb("ls", examples=["covey cluster ls", "covey cluster ls -o json"])

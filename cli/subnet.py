@@ -61,7 +61,7 @@ def modify(
     subnet: str, name: str | None, prefix: str | None, network: str | None, hops: tuple[tuple[str, int], ...]
 ) -> int:
     """Change a subnetwork, or move it to another network. One that nobody defined is defined by this."""
-    given = {"name": name, "prefix": prefix, "network": network, "hops": dict(hops) or None}
+    given: dict[str, Any] = {"name": name, "prefix": prefix, "network": network, "hops": dict(hops) or None}
     if not any(given.values()):
         raise click.UsageError("say what to change: --name, --prefix, --network or --hops", click.get_current_context())
     return answer(lambda session: session.call("dcm", "subnet_modify", subnet=subnet, **given), _one)

@@ -41,9 +41,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "node": {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
-    "cluster": {
-        "balance": Unbuilt("FILE --plan|--apply", "Move nodes between clusters by rule or schedule.", "7.3"),
-    },
     "network": {
         "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
         "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),

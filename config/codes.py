@@ -35,7 +35,7 @@ _ANY_FILE: dict[str, str] = {
 }
 
 FINDINGS: dict[str, str] = {
-    **{f"{kind}.{code}": text for kind in ("config", "description") for code, text in _ANY_FILE.items()},
+    **{f"{kind}.{code}": text for kind in ("config", "description", "balance") for code, text in _ANY_FILE.items()},
     "config.bad_name": "A node's name has letters, digits, `-`, `_` and `.`, at most 63, and is never all digits.",
     "config.bad_address": "An adapter is written ADDRESS/PREFIX: the node's own address and the prefix length of its "
     "subnetwork, for example `10.1.2.3/24` or `fd00::3/64`.",
@@ -64,6 +64,10 @@ FINDINGS: dict[str, str] = {
     "plugin.bad_key": "A controller found something whose key is not the one its class declares. It was not kept.",
     "plugin.unknown_class": "A controller found something of a class it does not declare. It was not kept.",
     "plugin.duplicate_resource": "A controller found two things with one key. The first one counts.",
+    "balance.too_many": "Together the clusters of a pool want more nodes than it has. Want fewer, or add nodes to it.",
+    "balance.duplicate_node": "A node stands twice in the pools. It can be counted for one of them only, and once.",
+    "balance.unknown_cluster": "A schedule names a cluster that the pool does not. Write it under the pool's "
+    "`clusters`, too, with how many it wants otherwise.",
     "doctor.no_daemon": "No daemon runs on the state folder, so nothing can be asked. Start it: `covey node start` or "
     "its service.",
     "doctor.hung": "A daemon holds the state folder and does not answer: it is stopped, overloaded or hung. Look at "

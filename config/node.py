@@ -44,7 +44,7 @@ OptionsOf = Callable[[str], type[BaseModel] | None]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _as_written(text: str) -> Any:
+def as_written(text: str) -> Any:
     """Return a default that is read like a value of the file, so that the schema shows it as people write it."""
     return text
 
@@ -75,7 +75,7 @@ class NodeSection(Settings):
         examples=["n1"],
     )
     state_dir: StateFolder = Field(
-        default=_as_written("/var/lib/covey"),
+        default=as_written("/var/lib/covey"),
         description="Folder of all the node's files, relative to this file's folder; its socket DIR/run/events.sock "
         "must fit in 107 bytes. The default is the usual place for a system service.",
         examples=["./n1"],
@@ -92,7 +92,7 @@ class NodeSection(Settings):
             }
         ),
     ] = Field(
-        default=_as_written("machine-id"),
+        default=as_written("machine-id"),
         description="Where this machine's id comes from: machine-id, dmi, generated, {file: PATH}, {command: [program, "
         "argument]}, {value: TEXT}, or a source of a plugin. Default machine-id: every Linux has one, and a "
         "reinstalled system gets another.",
@@ -157,7 +157,7 @@ class Liveness(Settings):
     """How the node watches its peers."""
 
     interval: Annotated[Duration, between("100ms", "60s")] = Field(
-        default=_as_written("1s"),
+        default=as_written("1s"),
         description="Time between two heartbeats to a peer, 100ms to 60s. Default 1s: a dead peer is seen within 5s, "
         "at a cost nobody notices.",
         examples=["1s"],

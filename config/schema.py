@@ -36,8 +36,9 @@ def node_schema(
         settings = schema["properties"]["controllers"]
         settings["properties"] = dict.fromkeys(sorted(controllers), settings["additionalProperties"])
         settings["additionalProperties"] = False
-        for name in controllers if options_of is not None else ():
-            settings["properties"][name] = _with_options(schema["$defs"], name, options_of(name))
+        if options_of is not None:
+            for name in controllers:
+                settings["properties"][name] = _with_options(schema["$defs"], name, options_of(name))
     if identity_sources is not None:
         schema["$defs"]["NodeSection"]["properties"]["identity"]["anyOf"] = _identity(identity_sources)
     parts = {name: _tidy(part) for name, part in schema.pop("$defs").items()}

@@ -67,7 +67,8 @@ def bind(name: str, found: Any) -> Bound:
         problems = list(_describing(found, marked))
         if problems:
             raise PluginError(f"{found.__name__} has a method describe: {'; '.join(problems)}")
-        return Bound(name, found, Description(name, ()), {}, describes=True)
+        called = name or found.__name__.lower()
+        return Bound(called, found, Description(called, ()), {}, describes=True)
     path = description_file(found)
     description = description_of_ours(path) if found.__module__.startswith(OURS) else load_description(path)
     problems = list(_problems(found, description, marked))

@@ -49,6 +49,15 @@ class Resource:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Node:
+    """The node that a controller runs on, as it was when the controller was made."""
+
+    number: int = 1
+    name: str = "n1"
+    cluster: str = "test"
+
+
 class Controller:
     """Base of every controller: it owns the resource classes that its description file declares.
 
@@ -56,11 +65,13 @@ class Controller:
     Methods may be `async` or plain; a plain one runs in a thread of its own, an async one on an event loop of the
     controller's own. Each call has a deadline. One object is made per process, without arguments; calls for several
     resources may run at once. `options` is what the node's YAML says under `controllers: {NAME: {options: …}}`:
-    annotate it with a pydantic model (`options: GpuOptions`), and it is there, checked, before `__init__` runs.
+    annotate it with a pydantic model (`options: GpuOptions`), and it is there, checked, before `__init__` runs, as is
+    `node`.
     """
 
     description: ClassVar[str] = ""
     options: Any
+    node: Node
 
     def describe(self) -> Any:
         """Return the classes by name, as `classes` of a description file has them; asked once, after `__init__`.

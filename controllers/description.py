@@ -44,13 +44,13 @@ class Description:
 
 def read_description(path: str | os.PathLike[str]) -> tuple[Description | None, list[Finding]]:
     """Return what a description file says (None if there is any error) and all findings, by position."""
-    found, findings = read(path, DescriptionFile, env={}, prefix="description.", check=_check)
+    found, findings = read(path, DescriptionFile, env={}, prefix="description.", check=check_description)
     return (None if found is None else _description(found, Path(path))), findings
 
 
 def load_description(path: str | os.PathLike[str]) -> Description:
     """Return what a description file says. Raises InvalidFile that shows all findings."""
-    return _description(load(path, DescriptionFile, env={}, prefix="description.", check=_check), Path(path))
+    return _description(load(path, DescriptionFile, env={}, prefix="description.", check=check_description), Path(path))
 
 
 @functools.cache
@@ -73,7 +73,7 @@ def made_description(controller: str, classes: Mapping[str, Any]) -> tuple[Descr
     except (TypeError, ValueError) as error:
         return None, [Source("classes", prefix="description.").finding("bad_value", Place(1, 1), str(error))]
     found, findings = read_bytes(
-        text.encode(), DescriptionFile, file="classes", prefix="description.", check=_check, literal=True
+        text.encode(), DescriptionFile, file="classes", prefix="description.", check=check_description, literal=True
     )
     return (None if found is None else _description(found, Path())), findings
 
@@ -86,7 +86,8 @@ def json_schema() -> dict[str, Any]:
 # --- what must hold across fields ---------------------------------------------------------------------------
 
 
-def _check(data: Any, _: Mapping[str, Any]) -> Iterator[Problem]:
+def check_description(data: Any, _: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find what is wrong between several values of a description, whatever shape they have (`document.Check`)."""
     for name, section in _mappings(_mapping(data).get("classes")):
         path: _Where = ("classes", name)
         attributes = dict(_mappings(section.get("attributes")))

@@ -21,7 +21,7 @@ from ..config.findings import Finding
 from ..config.node import AnyOptions, OptionsOf
 from ..errors import PluginError
 from ..plugins.manager import PluginManager
-from .contract import GROUP, Controller
+from .contract import GROUP, Controller, Node
 
 
 def options_model(controller: type[Controller]) -> type[BaseModel] | None:
@@ -38,14 +38,20 @@ def options_model(controller: type[Controller]) -> type[BaseModel] | None:
     return found
 
 
-def make(controller: type[Controller], given: Mapping[str, Any] | None = None, folder: str | Path = "") -> Controller:
-    """Return a controller's object, `options` set before its `__init__` runs.
+def make(
+    controller: type[Controller],
+    given: Mapping[str, Any] | None = None,
+    folder: str | Path = "",
+    node: Node | None = None,
+) -> Controller:
+    """Return a controller's object, `options` and `node` set before its `__init__` runs.
 
     `given` are the options as the YAML has them; relative paths in them count from `folder`. Raises PluginError naming
     all that is wrong with them, and whatever the controller raises.
     """
     model = options_model(controller)
     made = controller.__new__(controller)
+    made.node = node or Node()
     if model is not None:
         made.options = _checked(model, given or {}, folder)
     elif given:

@@ -13,17 +13,18 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import AlreadyDefined, NotFound, Refused, UsageError
+from ...errors import AlreadyDefined, NotFound, UsageError
 from . import network_changes as changes
+from .changing import changed
 from .definitions import NetworkTable, NodeDefinition, plain
 from .dependencies import Graphs
-from .entries import modify
+from .entries import Transaction, modify
 from .home import new_id
-from .lookup import read_global, read_value
-from .modifying import ROUNDS, ModifyVerbs, adapter
+from .lookup import Global, read_global, read_value
+from .modifying import ModifyVerbs, adapter
 from .network_entries import GUARD, change
 from .networks import CORE, DEFAULT, Networks
-from .settings import STATUS_TIME, WRITE_TIME
+from .settings import STATUS_TIME
 
 
 class NetworkVerbs(ModifyVerbs):
@@ -248,20 +249,22 @@ class NetworkVerbs(ModifyVerbs):
         """Write the table that `make` wants instead of the one there is; return it when all that ask here know it."""
         async with self._audited(request, what, **about):
             self._must_be_online("change the networks")
-            bus, cluster_id = self._home.bus, self._home.here().cluster.id
-            for _ in range(ROUNDS):
-                value, guard = await read_value(bus, GUARD, cluster_id)  # before the tables, so it covers them
-                known = await read_global(bus, cluster_id)
+            home, cluster_id = self._home, self._home.here().cluster.id
+
+            async def read() -> tuple[Any, int, Global]:
+                value, guard = await read_value(home.bus, GUARD, cluster_id)  # before the tables, so it covers them
+                return value, guard, await read_global(home.bus, cluster_id)
+
+            def decide(found: tuple[Any, int, Global]) -> tuple[Transaction | None, NetworkTable]:
+                value, guard, known = found
                 nodes = known.table().nodes
                 table = make(Networks(known.networks, nodes))
                 changes.check(Networks(table, nodes))
-                if table == known.networks:
-                    return table
-                wanted = change(known.networks, table, guard, value)
-                if (await bus.call("registry", "txn", **wanted, timeout=WRITE_TIME))["succeeded"]:
-                    await self._watcher.seen()
-                    return table
-            raise Refused("the networks change too fast", "ask again")
+                return None if table == known.networks else change(known.networks, table, guard, value), table
+
+            table: NetworkTable = await changed(home, read, decide, "the networks")
+            await self._watcher.seen()
+            return table
 
     async def _change_addresses(
         self,
@@ -274,9 +277,9 @@ class NetworkVerbs(ModifyVerbs):
         """Give a node the addresses that `make` wants; return the one to be `shown`, if any."""
         async with self._audited(request, what, **about):
             self._must_be_online("change an address")
-            bus, cluster_id = self._home.bus, self._home.here().cluster.id
-            for _ in range(ROUNDS):
-                known = await read_global(bus, cluster_id)
+            home, cluster_id = self._home, self._home.here().cluster.id
+
+            def decide(known: Global) -> tuple[Transaction | None, tuple[Networks, int]]:
                 nodes: Mapping[int, NodeDefinition] = known.table().nodes
                 node, addresses = make(Networks(known.networks, nodes))
                 new = msgspec.structs.replace(node, addresses=addresses)
@@ -284,11 +287,11 @@ class NetworkVerbs(ModifyVerbs):
                 changes.check(after)
                 entry = known.entry(node.number)
                 assert entry is not None
-                wanted = modify(entry, addresses=addresses)
-                if new == node or (await bus.call("registry", "txn", **wanted, timeout=WRITE_TIME))["succeeded"]:
-                    await self._watcher.seen()
-                    return _address(after, node.number, shown) if shown else {}
-            raise Refused("the nodes change too fast", "ask again")
+                return None if new == node else modify(entry, addresses=addresses), (after, node.number)
+
+            after, number = await changed(home, lambda: read_global(home.bus, cluster_id), decide, "the nodes")
+            await self._watcher.seen()
+            return _address(after, number, shown) if shown else {}
 
 
 def _node(now: Networks, number: int) -> NodeDefinition:

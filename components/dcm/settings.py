@@ -97,8 +97,8 @@ REMEMBERED = 64
 MOST_PENDING = 8
 """Defines of one node that may be in doubt at a time, each to another cluster."""
 
-JOIN_TOPICS = ("dcm.join_message", "dcm.verdict")
-"""What may be asked on the join port, with any key."""
+JOIN_TOPICS = ("dcm.join_message", "dcm.verdict", "dcm.whereabouts", "dcm.called")
+"""What may be asked on the join port, with any key; each proves or checks for itself who asks."""
 
 COMMIT_BYTES = 3000
 """Bytes of a definition that travel with the commit: the join port takes messages of 4 KiB, and five servers fit."""

@@ -1,4 +1,4 @@
-"""The operations of SPEC 4, 5 and 7 that are specified and not built yet: each says so, and does nothing."""
+"""The operations that are specified and not built yet: each says so, and does nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ def _refuse(what: str, point: str) -> NoReturn:
 
 class Unbuilt:
     """Verbs of the DCM that are to come. They take any arguments."""
-
-    @verb(Role.ADMIN)
-    def cluster_balance(self, /, **_arguments: Any) -> None:
-        """Move nodes between clusters by rule or schedule."""
-        _refuse("balancing clusters", "7.3")
 
     @verb(Role.ADMIN)
     def plugin_block(self, /, **_arguments: Any) -> None:

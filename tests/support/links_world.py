@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from covey.bus.acceptor import Acceptor
-from covey.bus.dialler import IDLE_LIMIT, Connect, Dialler, HangUp, State
+from covey.bus.dialler import IDLE_LIMIT, Adopt, Connect, Dialler, Drop, HangUp, State, Try
 from covey.bus.messages import Kind
 from covey.bus.session import Closed, Deliver, Down, Transmit, Up, parse
 from covey.errors import Overloaded, Unreachable
@@ -53,6 +53,8 @@ class World:
         self.paused = {"A": False, "B": False}
         self.held: dict[str, list[Callable[[], None]]] = {"A": [], "B": []}
         self.wire: Wire | None = None
+        self.trial: Wire | None = None  # the second connection of A
+        self.dead: set[str] = set()  # addresses to and from which everything is swallowed
         self.made = 0
         self.downs: list[tuple[float, str, Down]] = []
         self.closed: list[tuple[float, str]] = []
@@ -146,6 +148,7 @@ class World:
     def heal(self) -> None:
         self.stopped = {"A": False, "B": False}
         self.refusing = False
+        self.dead = set()
         for side in ("A", "B"):
             self.resume(side)
         wire = self.wire
@@ -226,6 +229,14 @@ class World:
                 self._connect(effect.address)
             elif isinstance(effect, HangUp):
                 self._hang_up()
+            elif isinstance(effect, Try):
+                self._try(effect.address)
+            elif isinstance(effect, Adopt):
+                trial, self.trial = self.trial, None
+                self._hang_up()
+                self.wire = trial
+            elif isinstance(effect, Drop):
+                self.trial = None
             elif isinstance(effect, Up):
                 self.ups.append((self.now, side))
                 if side == "B":
@@ -288,6 +299,8 @@ class World:
                 self._put(wire, side, frames)
 
     def _put(self, wire: Wire, way: str, frames: list[Any]) -> None:
+        if wire.address in self.dead:
+            return
         if self.stopped[way]:
             wire.stalled[way].append(frames)
             return
@@ -336,10 +349,23 @@ class World:
     def _connect(self, address: str) -> None:
         self.made += 1
         wire = self.wire = Wire(self.made, address)
-        if self.stopped["A"] or self.stopped["B"]:
+        if self.stopped["A"] or self.stopped["B"] or address in self.dead:
             return
         done = self._refused if self.refusing else self._stands
         self.after(self.random.uniform(0.0005, 0.005), lambda: self._or_hold("A", lambda: done(wire)))
+
+    def _try(self, address: str) -> None:
+        self.made += 1
+        wire = self.trial = Wire(self.made, address)
+        if self.stopped["A"] or self.stopped["B"] or address in self.dead:
+            return
+        stands = not self.refusing
+
+        def act() -> None:
+            if self.trial is wire:
+                self._perform("A", self.a.tried(self.now, stands), "tried")
+
+        self.after(self.random.uniform(0.0005, 0.005), lambda: self._or_hold("A", act))
 
     def _stands(self, wire: Wire) -> None:
         if self.wire is wire:
@@ -407,6 +433,8 @@ def storm(
                 "restart-a",
                 "restart-b",
                 "idle",
+                "network",
+                "order",
             )
         )
         length = random.choice((random.uniform(0.05, 2.0), random.uniform(2.0, 9.0)))
@@ -422,6 +450,11 @@ def storm(
             world.refusing = True
             world.break_wire()
             world.after(length, world.heal)
+        elif kind == "network":
+            world.dead = {random.choice(ADDRESSES)}
+            world.after(length, world.dead.clear)
+        elif kind == "order":
+            world.do_a("move", random.choice((ADDRESSES, ADDRESSES[::-1], ADDRESSES[:1], ADDRESSES[1:])))
         elif kind == "pause":
             world.pause(random.choice("AB"))
             world.after(length, world.heal)

@@ -49,7 +49,8 @@ def long(seed: int, n: int, seconds: float = 3600.0) -> Cluster:
     Nemesis(world, seconds)
     trouble(world, end)
     world.run(end - world.now + 0.001)
-    cluster.settle(PEACE)
+    world.eventually(lambda: cluster.settled(cluster.waiting()), PEACE, "all are settled who need not wait")
+    cluster.settle(PEACE + cluster.settings.longest_wait)
     no_innocent_left(cluster)
     return cluster
 
@@ -106,6 +107,7 @@ def what_happened(cluster: Cluster) -> Counter[str]:
     counts["epochs"] = len({view.id[0] for view in cluster.views.values()})
     told = [o.body for o in world.published if o.what == "liveness.view"]
     counts["frozen"] = sum(not body.quorate for body in told)
+    counts["removed"] = len(cluster.left())
     counts["left together"] = sum(len(body.left) > 1 for body in told)
     return counts
 

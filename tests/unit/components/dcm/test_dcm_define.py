@@ -569,7 +569,7 @@ def test_any_id_makes_a_sound_key(text: str) -> None:
 
     for key in entries.index_keys(node(2, id=text)):
         assert check_key(key) == key
-        assert key.count("/") == 3
+        assert key.count("/") == (2 if key.startswith("/addresses/") else 3)
 
 
 def test_ids_that_differ_have_keys_that_differ() -> None:
