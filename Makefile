@@ -60,7 +60,7 @@ chaos: $(INSTALLED)
 	$(BIN)/python bench/registry_chaos.py
 
 moves: $(INSTALLED)
-	$(BIN)/python bench/dcm.py --chaos 200
+	$(BIN)/python bench/dcm.py --isolation process --chaos 200
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,7 +37,7 @@ def test_one_seed_is_one_trace() -> None:
 
 
 def test_the_storms_reach_what_is_rare() -> None:
-    worlds = [storm(seed, 25.0) for seed in (1, 5, 6, 7)]
+    worlds = [storm(seed, 25.0) for seed in (1, 2, 12, 14)]
     counters = [world.a.counters for world in worlds]
     assert sum(each.resumed for each in counters) > 5
     assert sum(each.resent for each in counters) > 20
