@@ -36,9 +36,9 @@ def a_calm_connection_costs_little_and_who_waits_is_told_as_ever() -> None:
     world = connected()
     world.do_a("hush", True)
     steps = world.steps
-    world.run(60.0)
+    world.run(65.0)
     assert world.a.up and world.keys and not world.downs
-    assert world.steps - steps < 60
+    assert world.steps - steps < 65
     world.stop("A", "B")
     world.send_a()
     world.run(TOLD)
