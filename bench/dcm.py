@@ -5,7 +5,8 @@ Starts real daemons on this machine, for each isolation: a cluster of three node
 and of which one node is ended and started again; then two clusters, and one more node that is defined to both. Idleness
 is measured as time of processors, which other work on the machine disturbs little. `--chaos N`
 moves that node N times under load instead, and kills its daemon at random moments; the books must add up: in exactly
-one cluster each time, no process, socket or file left behind.
+one cluster each time, no process, socket or file left behind. `--cluster 3,10,30` measures something else: whole
+clusters whose nodes are all started at once, until all are online.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ GOALS = {"move": 300.0, "process": 80.0, "inline": 45.0, "client": 0.5, "server"
 
 SETTLED = 70.0
 """Seconds until a new cluster is idle: the links by which its nodes were defined are closed after 60."""
+
+TOGETHER = 30.0
+"""Seconds for a cluster whose nodes are all started at once to be online."""
 
 QUIET = 1.5
 """Seconds between two moves: what one of them makes others do is over by then."""
@@ -156,6 +160,45 @@ def of_three(isolation: str, seconds: float, rounds: int, note: Callable[[str], 
         return {**found, "start": starts(lab, rounds, note)} if rounds else found
 
 
+# --- a whole cluster at once ----------------------------------------------------------------------------------
+
+
+def at_once(size: int, isolation: str, note: Callable[[str], None]) -> dict[str, Any]:
+    """Start all nodes of a cluster at the same moment; return the seconds until the first and the last are online."""
+    servers = 3 if size >= 3 else 1
+    with closing(Cluster(size, isolation=isolation, servers=servers, fresh=True)) as lab:
+        began = time.monotonic()
+        lab.up()
+        note(f"{size} nodes are defined and online after {time.monotonic() - began:.1f} s, one by one")
+        for node in lab:
+            node.kill()
+        began = time.monotonic()
+        for node in lab:
+            node.start()
+        first = last = 0.0
+        seen = -1
+        while not last:
+            time.sleep(0.1)
+            try:
+                online = sum(one["state"] == "online" for one in lab[1].call("dcm", "node_ls"))
+            except CoveyError:
+                continue
+            if online != seen:
+                note(f"  {time.monotonic() - began:5.1f} s: {online} online")
+            seen = online
+            first = first or (time.monotonic() - began if online else 0.0)
+            last = time.monotonic() - began if online == size else 0.0
+        busy = round(sum(used for node in lab for used, _ in computed(node).values()), 1)
+        return {"nodes": size, "first": round(first, 1), "all": round(last, 1), "computing": busy}
+
+
+def clusters(sizes: Sequence[int], isolation: str, note: Callable[[str], None]) -> dict[str, Any]:
+    rows = [at_once(size, isolation, note) for size in sizes]
+    met = {"cluster": all(row["all"] <= TOGETHER for row in rows)}
+    load = {"load": round(os.getloadavg()[0], 2), "cpus": os.cpu_count()}
+    return {"schema": "covey/bench.dcm/2", "isolation": isolation, "clusters": rows, "met": met, **load}
+
+
 # --- chaos ----------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +302,8 @@ def _seen(number: int, *, inside: bool) -> Callable[[Any], bool]:
 
 def measure(said: Any, isolation: str, note: Callable[[str], None]) -> dict[str, Any]:
     """Run what was asked for."""
+    if said.cluster:
+        return clusters([int(size) for size in said.cluster.split(",")], isolation, note)
     found: dict[str, Any] = {"schema": "covey/bench.dcm/2", "isolation": isolation, "nodes": said.nodes}
     if not said.chaos:
         found |= of_three(isolation, said.idle, said.starts, note)
@@ -283,6 +328,15 @@ def measure(said: Any, isolation: str, note: Callable[[str], None]) -> dict[str,
 
 def text(found: dict[str, Any]) -> str:
     """Return the tables."""
+    if "clusters" in found:
+        verdict_all = "met" if found["met"]["cluster"] else "MISSED"
+        lines = [
+            f"  {row['nodes']:3} nodes: all online after {row['all']:.1f} s (the first after {row['first']:.1f} s), "
+            f"{row['computing']:.1f} s of computing"
+            for row in found["clusters"]
+        ]
+        limit = f"  at most {TOGETHER:g} s: {verdict_all}; load {found['load']} on {found['cpus']} CPUs"
+        return "\n".join([f"\nisolation {found['isolation']}, all nodes started at once", *lines, limit])
     if "chaos" in found:
         return "\n".join(f"  {name}: {value}" for name, value in found["chaos"].items())
 
@@ -334,7 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--moves", type=int, default=11, help="moves that count (default 11; 0: none)")
     parser.add_argument("--starts", type=int, default=7, help="starts of a node that count (default 7; 0: none)")
     parser.add_argument("--idle", type=float, default=30.0, help="seconds of idleness (default 30)")
-    parser.add_argument("--isolation", choices=["process", "inline", "both"], default="both")
+    parser.add_argument("--isolation", choices=["process", "inline"], help="default both, for --cluster inline")
+    parser.add_argument("--cluster", default="", metavar="SIZES", help="instead: whole clusters, as 3,10,30")
     parser.add_argument("--chaos", type=int, default=0, metavar="N", help="instead: N moves under load, with kills")
     parser.add_argument("--seed", type=int, default=1, help="of the kills (default 1)")
     parser.add_argument("--json", action="store_true", help="an object for each isolation; progress to stderr")
@@ -345,7 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def note(line: str) -> None:
         print(line, file=sys.stderr if said.json else sys.stdout, flush=True)
 
-    for isolation in ("process", "inline") if said.isolation == "both" else (said.isolation,):
+    both = ["inline"] if said.cluster else ["process", "inline"]
+    for isolation in [said.isolation] if said.isolation else both:
         found = measure(said, isolation, note)
         print(json.dumps(found) if said.json else text(found))
 
