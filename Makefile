@@ -52,6 +52,7 @@ sim-long: $(INSTALLED)
 	$(BIN)/python tests/support/registry_storm.py $(FIRST) $$(($(FIRST) + $(SEEDS))) $(VENV)/storms.txt
 
 sim-liveness: $(INSTALLED)
+	COVEY_SIM_LONG=1 $(BIN)/pytest -q -n auto tests/sim/test_liveness_faults.py tests/sim/test_liveness_storm.py
 	for n in 10 100 1000 10000; do $(BIN)/python tests/support/liveness_scale.py $$n || exit 1; done
 
 soak: $(INSTALLED)

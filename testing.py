@@ -39,9 +39,10 @@ from .bus.messages import Role
 from .bus.security import make_keys
 from .bus.service import Request
 from .components.dcm.preloaded import Forked, Preloaded
-from .controllers.binding import Bound, bind
+from .controllers.binding import Bound, bind, described
 from .controllers.caller import Caller
 from .controllers.contract import Controller
+from .controllers.options import make
 from .controllers.served import ServedController
 from .errors import CoveyError
 from .plugins.blame import home_of
@@ -511,31 +512,34 @@ if find_spec("pytest"):
             yield lambda *args, **options: stack.enter_context(running_cluster(*args, **options))
 
 
-def check_controller(controller: type[Controller]) -> list[dict[str, Any]]:
+def check_controller(
+    controller: type[Controller], options: Mapping[str, Any] | None = None, folder: str | Path = ""
+) -> list[dict[str, Any]]:
     """Discover and read everything, and hold it against the description, both ways.
 
-    Returns what was found as `{class, id, key, attributes}`, the dynamic attributes among them. Raises AssertionError
-    with one line per finding: a description or class that does not fit, a resource or attribute that is not declared, a
-    value of another type, an attribute that is declared without a default and never reported, a method that raises or
-    hangs.
+    `options` are as in a YAML of a node, `folder` is where it would lie. Returns what was found as `{class, id, key,
+    attributes}`, the dynamic attributes among them. Raises AssertionError with one line per finding: a description or
+    class that does not fit, a resource or attribute that is not declared, a value of another type, an attribute that is
+    declared without a default and never reported, a method that raises or hangs.
     """
     try:
         bound = bind("", controller)
     except CoveyError as error:
         raise AssertionError(str(error)) from error
-    found, problems = asyncio.run(_run(bound))
-    problems += _never_reported(bound, found)
+    found, problems = asyncio.run(_run(bound, options or {}, folder))
     if problems:
         raise AssertionError("\n".join([f"{controller.__name__} does not keep its description:", *problems]))
     return found
 
 
-async def _run(bound: Bound) -> tuple[list[dict[str, Any]], list[str]]:
+async def _run(bound: Bound, options: Mapping[str, Any], folder: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     home = home_of(bound.controller.__module__)
     caller = Caller(bound.name, home)
     request = Request("test", 1, Role.COMPONENT)
     try:
-        made = await caller.call(bound.controller, deadline=10.0)
+        made = await caller.call(make, bound.controller, options, folder, deadline=10.0)
+        if bound.describes:
+            bound = described(bound, await caller.call(made.describe, deadline=10.0))
         served = ServedController(bound.name, lambda: 1, home=home, bound=bound, controller=made, caller=caller)
         answer = await served.discover(request)
         found, problems = answer["found"], _lines(answer["findings"])
@@ -550,7 +554,7 @@ async def _run(bound: Bound) -> tuple[list[dict[str, Any]], list[str]]:
         return [], [f"- {error.code}: {error}"]
     finally:
         caller.close()
-    return found, problems
+    return found, problems + _never_reported(bound, found)
 
 
 def _never_reported(bound: Bound, found: list[dict[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -123,6 +124,29 @@ def settle(future: asyncio.Future[Any], answer: Any) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
+
+
+class Hearing:
+    """Decodes what machines of other nodes say: nodes of different versions meet in every upgrade.
+
+    What this version does not understand is dropped, as if it had been lost on the way. It is counted for each node,
+    and told in the log the 1st, 2nd, 4th, 8th … time.
+    """
+
+    def __init__(self, messages: Any) -> None:
+        """`messages`: the union of those that are understood."""
+        self._decoder = msgspec.msgpack.Decoder(messages)
+        self.misheard: Counter[int] = Counter()
+
+    def take(self, body: bytes, node: int) -> Any:
+        """Return the message of a node; None if it is none that is understood."""
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+            self.misheard[node] += 1
+            if (count := self.misheard[node]).bit_count() == 1:
+                log.warning("node %d says what is not understood here, %d times by now: %s", node, count, problem)
+            return None
 
 
 class Background:

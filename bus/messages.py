@@ -90,11 +90,24 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Another node, where its broker listens (`host:port`, best first), and its public key in hex (mode curve)."""
+    """Another node, where its broker listens (`host:port`, best first), and its public key in hex (mode curve).
+
+    `lists` has the addresses for services that are not to be reached in that order; an empty one: not at all.
+    """
 
     name: str
     addresses: tuple[str, ...]
     key: str = ""
+    lists: dict[str, tuple[str, ...]] = {}
+
+
+class Way(msgspec.Struct, frozen=True):
+    """The network of a subnetwork, this node's own address from which it is reached ("": whichever it is), and the
+    services that never use it."""
+
+    network: str
+    source: str = ""
+    never: tuple[str, ...] = ()
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -161,6 +174,10 @@ COUNTERS_TOPIC = "bus.counters"
 REFUSED_TOPIC = "bus.refused"
 TAP_TOPIC = "bus.tap"
 """`{"on": …}`: whether anybody taps this broker. Who speaks past it then shows it copies (`bus.tap_show`)."""
+
+
+CUT_TOPIC = "bus.cut"
+"""`{"out": […], "into": […]}`: the hosts to and from which nothing shall pass, on a node of a lab."""
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

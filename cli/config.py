@@ -26,9 +26,10 @@ _file = click.argument("file", type=click.Path(dir_okay=False))
 
 
 def installed() -> dict[str, Any]:
-    """Return what `covey.config` cannot know: installed controllers and identity sources, what a good key file is."""
+    """Return what `covey.config` cannot know: what is installed, what a good key file is, what options there are."""
     from ..bus.security import key_file_problem
     from ..components.dcm.sources import installed_sources
+    from ..controllers.options import known_options
     from ..plugins.manager import PluginManager
 
     plugins = PluginManager()
@@ -37,7 +38,12 @@ def installed() -> dict[str, Any]:
     for one in plugins.status("covey"):
         if one.state == "failed":
             note(f"the plugin {one.name} of {one.package} is not used: {one.reason}")
-    return {"controllers": controllers, "identity_sources": sources, "check_key": key_file_problem}
+    return {
+        "controllers": controllers,
+        "identity_sources": sources,
+        "check_key": key_file_problem,
+        "options_of": known_options(plugins),
+    }
 
 
 def load_or_fail(file: str) -> Any:

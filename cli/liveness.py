@@ -34,6 +34,8 @@ def _text(data: dict[str, Any]) -> list[Block]:
     pairs = [("view", view_text(view)), ("quorate", data.get("quorate")), ("frozen", data.get("frozen"))]
     networks = ", ".join(f"{name} ({count})" for name, count in (data.get("networks") or {}).items())
     pairs += [("networks (members)", networks or None), ("waits to be let in, s", data.get("waits_s") or None)]
+    strange = ", ".join(f"node {node}: {count}" for node, count in (data.get("not_understood") or {}).items())
+    pairs += [("messages of another version", strange or None)]
     members = [found for found in view.get("members", []) if isinstance(found, dict)]
     rows = [(m.get("number"), m.get("name"), m.get("state"), m.get("boot_id")) for m in members]
     table = Table(("number", "name", "state", "boot id"), rows, "no members")

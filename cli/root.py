@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resource": ("resource", "What controllers found on the nodes: hosts, disks, adapters, …"),
     "group": ("group", "Groups of processes, their members and state."),
     "liveness": ("liveness", "Who is alive: the view that all members agree on."),
+    "network": ("network", "Networks: which services prefer, or never use, which one."),
+    "subnet": ("subnet", "Subnetworks and the network each belongs to."),
+    "address": ("address", "Addresses of nodes."),
     "plugin": ("plugin", "Installed components and controllers, and why one does not run."),
     "config": ("config", "Check and show a node's YAML file."),
     "log": ("log", "The audit log: who asked for what, and how it ended."),
@@ -84,6 +87,8 @@ class Root(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click itself would make it exit code 1
             raise _ReaderGone from error
+        except KeyboardInterrupt:  # click itself would print an empty line
+            raise click.Abort from None
 
     def main(  # type: ignore[override]  # it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

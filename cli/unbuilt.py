@@ -32,8 +32,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "lab": {
         "pause": Unbuilt("N", "Freeze all processes of a node.", "14.2"),
         "resume": Unbuilt("N", "Let a frozen node go on.", "14.2"),
-        "cut": Unbuilt("A B [--one-way] [--network X]", "Cut the traffic between two nodes.", "14.2"),
-        "heal": Unbuilt("", "Undo every cut.", "14.2"),
         "clone": Unbuilt("N", "Start a copy of a node's disk on a second machine.", "5.5"),
         "swap-disk": Unbuilt("A B", "Exchange the state folders of two nodes.", "5.5"),
         "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),
@@ -42,26 +40,7 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
     "network": {
-        "define": Unbuilt("NAME", "Define a network.", "8.1"),
-        "modify": Unbuilt("NAME", "Change a network.", "8.1"),
-        "undefine": Unbuilt("NAME", "Remove a network.", "8.1"),
-        "ls": Unbuilt("", "List networks with their subnetworks and priorities.", "8.1"),
-        "priority": Unbuilt("NET SERVICE=N …", "Set which services prefer, or never use, a network.", "8.1"),
-        "explain": Unbuilt("SERVICE [--from NODE]", "Show in which order a service's addresses are tried.", "8.2"),
-        "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
         "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
-    },
-    "subnet": {
-        "define": Unbuilt("NAME", "Define a subnetwork.", "8.1"),
-        "modify": Unbuilt("NAME", "Change a subnetwork, or move it to another network.", "8.1"),
-        "undefine": Unbuilt("NAME", "Remove a subnetwork.", "8.1"),
-        "ls": Unbuilt("", "List subnetworks.", "8.1"),
-    },
-    "address": {
-        "define": Unbuilt("ADDRESS", "Define an address of a node.", "8.1"),
-        "modify": Unbuilt("ADDRESS", "Change an address of a node.", "8.1"),
-        "undefine": Unbuilt("ADDRESS", "Remove an address of a node.", "8.1"),
-        "ls": Unbuilt("", "List the addresses of all nodes.", "8.1"),
     },
     "condition": {
         "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
@@ -104,9 +83,6 @@ TAP: dict[str, Unbuilt] = {
 
 # nouns of which nothing is built
 SUMMARIES = {
-    "network": "Networks: which services prefer, or never use, which one.",
-    "subnet": "Subnetworks and the network each belongs to.",
-    "address": "Addresses of nodes.",
     "condition": "Conditions over resources' attributes.",
     "response": "What is done when a condition fires.",
 }

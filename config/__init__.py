@@ -16,7 +16,7 @@ from .findings import Finding, render_all
 from .names import id_problem, name_problem
 
 if TYPE_CHECKING:
-    from .node import KeyCheck, NodeConfig
+    from .node import KeyCheck, NodeConfig, OptionsOf
 
 __all__ = ["Finding", "check_node", "id_problem", "load_node", "name_problem", "node_schema", "render_all"]
 
@@ -27,13 +27,19 @@ def load_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> NodeConfig:
     """Return the settings in a node's YAML; raise `InvalidFile` with all findings. See `node.load_node`."""
     from . import node
 
     return node.load_node(
-        path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env
+        path,
+        controllers=controllers,
+        identity_sources=identity_sources,
+        check_key=check_key,
+        options_of=options_of,
+        env=env,
     )
 
 
@@ -43,20 +49,29 @@ def check_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a node's YAML, by position. See `node.check_node`."""
     from . import node
 
     return node.check_node(
-        path, controllers=controllers, identity_sources=identity_sources, check_key=check_key, env=env
+        path,
+        controllers=controllers,
+        identity_sources=identity_sources,
+        check_key=check_key,
+        options_of=options_of,
+        env=env,
     )
 
 
 def node_schema(
-    *, controllers: Collection[str] | None = None, identity_sources: Collection[str] | None = None
+    *,
+    controllers: Collection[str] | None = None,
+    identity_sources: Collection[str] | None = None,
+    options_of: OptionsOf | None = None,
 ) -> dict[str, Any]:
     """Return the JSON Schema of a node's YAML. See `schema.node_schema`."""
     from . import schema
 
-    return schema.node_schema(controllers=controllers, identity_sources=identity_sources)
+    return schema.node_schema(controllers=controllers, identity_sources=identity_sources, options_of=options_of)

@@ -49,6 +49,7 @@ FINDINGS: dict[str, str] = {
     "config.unknown_source": "No such source of node ids is installed. The hint lists those there are.",
     "config.unknown_controller": "No such controller is installed on this node. The hint lists those there are; "
     "`covey plugin ls` shows packages that failed.",
+    "config.no_options": "This controller has no options. Leave `options` out.",
     "description.unknown_type": "An attribute or argument has a type that does not exist. The hint lists the types; "
     "a list of one of them is written `[string]`.",
     "description.bad_name": "Names of classes, attributes, actions and arguments have letters, digits and `_`, a "

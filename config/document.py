@@ -10,7 +10,8 @@ What a model's author has at hand for errors of their own:
   the finding's, one without gets the prefix of the kind of file; `at` moves the finding to a place inside the value,
   `at_key` to the key there. The hint's further lines, and one that begins with `allowed:`, go below the carets.
 - a `check(data, context)`, for what concerns several values: it gets the plain values of the whole file, whatever
-  their shape (also when the model refused them), and yields `Problem`s.
+  their shape (also when the model refused them), and yields `Problem`s, and a `Part` for
+  what has a model of its own.
 - the validation context holds `folder`, the folder of the file, for relative paths, besides what the caller gives.
 
 Odd: findings at a place that has one already are left out, and so are missing keys that a misspelt one
@@ -26,19 +27,20 @@ from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from .. import errors
 from .findings import Finding, Place, Source, in_order, render_all
 from .tree import LIMITS, MAX_BYTES, Limits, parse, plain
-from .walker import Problem, Walker
+from .walker import Part, Problem, Walker
 from .wording import refusal
 
-__all__ = ["Check", "Problem", "load", "read", "read_bytes", "refusal"]
+__all__ = ["Check", "Part", "Problem", "load", "read", "read_bytes", "refusal"]
 
 M = TypeVar("M", bound=BaseModel)
 
 
-Check = Callable[[Any, Mapping[str, Any]], Iterable[Problem]]
+Check = Callable[[Any, Mapping[str, Any]], Iterable[Problem | Part]]
 
 
 def load(
@@ -115,8 +117,21 @@ def read_bytes(
         walker.add(error.errors(include_url=False, include_input=False))
     if check is not None:
         for problem in check(values, context):
-            walker.problem(problem)
+            if isinstance(problem, Part):
+                walker.part(problem, _errors(problem, values, context))
+            else:
+                walker.problem(problem)
     findings = in_order(walker.findings)
     if any(finding.severity == "error" for finding in findings):
         found = None
     return found, findings
+
+
+def _errors(part: Part, values: Any, context: Mapping[str, Any]) -> list[ErrorDetails]:
+    for step in part.path:
+        values = values[step]
+    try:
+        part.model.model_validate_json(json.dumps(values), strict=True, context=dict(context))
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False)
+    return []

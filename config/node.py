@@ -15,7 +15,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..errors import CoveyError
 from .document import load, read
@@ -23,16 +32,19 @@ from .findings import Finding, quoted
 from .roles import known_names, uids_of
 from .units import Duration, between
 from .values import Adapter, Name, PlacedPath, StateFolder, identity_fields
-from .walker import Problem
+from .walker import Part, Problem
 from .wording import nearest, refusal, suggestion
 
 KeyCheck = Callable[[Path], CoveyError | None]
 """Says what is wrong with a key file, None when it can be used."""
 
+OptionsOf = Callable[[str], type[BaseModel] | None]
+"""Gives the model of a controller's options by its name, None when it has none."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _as_written(text: str) -> Any:
+def as_written(text: str) -> Any:
     """Return a default that is read like a value of the file, so that the schema shows it as people write it."""
     return text
 
@@ -63,7 +75,7 @@ class NodeSection(Settings):
         examples=["n1"],
     )
     state_dir: StateFolder = Field(
-        default=_as_written("/var/lib/covey"),
+        default=as_written("/var/lib/covey"),
         description="Folder of all the node's files, relative to this file's folder; its socket DIR/run/events.sock "
         "must fit in 107 bytes. The default is the usual place for a system service.",
         examples=["./n1"],
@@ -80,7 +92,7 @@ class NodeSection(Settings):
             }
         ),
     ] = Field(
-        default=_as_written("machine-id"),
+        default=as_written("machine-id"),
         description="Where this machine's id comes from: machine-id, dmi, generated, {file: PATH}, {command: [program, "
         "argument]}, {value: TEXT}, or a source of a plugin. Default machine-id: every Linux has one, and a "
         "reinstalled system gets another.",
@@ -145,7 +157,7 @@ class Liveness(Settings):
     """How the node watches its peers."""
 
     interval: Annotated[Duration, between("100ms", "60s")] = Field(
-        default=_as_written("1s"),
+        default=as_written("1s"),
         description="Time between two heartbeats to a peer, 100ms to 60s. Default 1s: a dead peer is seen within 5s, "
         "at a cost nobody notices.",
         examples=["1s"],
@@ -166,6 +178,17 @@ class ControllerSettings(Settings):
         description="Time between two searches for resources, 1s to 7d. Default: what its resource description says "
         "for each class.",
     )
+    options: dict[str, Any] = Field(
+        default={},
+        description="What this controller can be told besides; its documentation says what. A change takes effect when "
+        "the node starts again. Default: nothing.",
+    )
+
+
+class AnyOptions(BaseModel):
+    """Options of a controller that is not known before it is loaded: whatever is written passes."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class NodeConfig(Settings):
@@ -178,11 +201,26 @@ class NodeConfig(Settings):
         description="process: one process a component. inline: all in one process, for tests, labs and small machines. "
         "Default process: what fails in one component cannot harm another.",
     )
+    lab: bool = Field(
+        default=False,
+        description="true: a node of a lab, which `covey lab cut` may cut off from others. Loopback alone. "
+        "Default false: nobody may do that to a node that is in earnest.",
+    )
     liveness: Liveness = Field(default_factory=Liveness, description="How the node watches its peers.")
     controllers: dict[str, ControllerSettings] = Field(
         default_factory=dict,
         description="Settings of resource controllers, by name. Controllers that are not named here run with theirs.",
     )
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the folder of the file: paths in options of controllers count from it, and are read later."""
+        self._folder = (context or {}).get("folder", self._folder)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths count from."""
+        return self._folder
 
 
 def load_node(
@@ -191,10 +229,11 @@ def load_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> NodeConfig:
     """Return a node's settings; raise `InvalidFile` with all findings. Arguments as of `check_node`."""
-    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
+    context = _context(controllers, identity_sources, check_key, options_of)
     return load(path, NodeConfig, env=env, context=context, check=across)
 
 
@@ -204,29 +243,48 @@ def check_node(
     controllers: Collection[str] | None = None,
     identity_sources: Collection[str] | None = None,
     check_key: KeyCheck | None = None,
+    options_of: OptionsOf | None = None,
     env: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a node's YAML, by position; `load_node` refuses it if there is an error among it.
 
     `controllers` and `identity_sources` are the names installed here (None: not known, so any name passes); `check_key`
-    looks at the key file of `mode: curve` (None: nobody does); `env` holds the variables for `${env:…}` (None: those of
-    the process).
+    looks at the key file of `mode: curve` (None: nobody does); `options_of` gives the models of controllers' options
+    (None: any pass); `env` holds the variables for `${env:…}` (None: those of the process).
     """
-    context = {"controllers": controllers, "identity_sources": identity_sources, "check_key": check_key}
+    context = _context(controllers, identity_sources, check_key, options_of)
     return read(path, NodeConfig, env=env, context=context, check=across)[1]
 
 
-def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem]:
+def _context(
+    controllers: Collection[str] | None,
+    identity_sources: Collection[str] | None,
+    check_key: KeyCheck | None,
+    options_of: OptionsOf | None,
+) -> dict[str, Any]:
+    return {
+        "controllers": controllers,
+        "identity_sources": identity_sources,
+        "check_key": check_key,
+        "options_of": options_of,
+    }
+
+
+def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem | Part]:
     """Find what is wrong between several values of a file, whatever shape they have."""
     adapters, mode = _dig(data, "node", "adapters"), _dig(data, "security", "mode")
     yield from _twice(adapters)
+    if _dig(data, "lab") is True:
+        yield from _only_loopback(adapters, "lab: true")
     if mode == "open":
-        yield from _only_loopback(adapters)
+        yield from _only_loopback(adapters, "mode: open")
     elif context.get("check_key") is not None:
         yield from _key_file(_dig(data, "security", "key", "file"), context)
     yield from _nobody(_dig(data, "security", "roles"))
     if context.get("controllers") is not None:
         yield from _not_installed(_dig(data, "controllers"), context["controllers"])
+    if context.get("options_of") is not None:
+        yield from _options(_dig(data, "controllers"), context["options_of"])
 
 
 def _twice(adapters: Any) -> Iterator[Problem]:
@@ -238,16 +296,19 @@ def _twice(adapters: Any) -> Iterator[Problem]:
         first.setdefault(address, position)
 
 
-def _only_loopback(adapters: Any) -> Iterator[Problem]:
+_OTHERWISE = {"mode: open": "or use mode: curve with a key", "lab: true": "or leave lab: out"}
+
+
+def _only_loopback(adapters: Any, why: str) -> Iterator[Problem]:
     example = "[127.1.0.1/16]"
     if adapters == "auto":
-        message = "'auto' may find addresses that are not loopback, and mode: open allows no others"
-        hint = f"write the addresses: {example}, or use mode: curve with a key"
+        message = f"'auto' may find addresses that are not loopback, and {why} allows no others"
+        hint = f"write the addresses: {example}, {_OTHERWISE[why]}"
         yield Problem(("node", "adapters"), "not_loopback", message, hint)
     for position, address in _addresses(adapters):
         if not address.is_loopback:
-            message = f"{address} is not a loopback address, and mode: open allows no others"
-            hint = f"use 127.0.0.0/8 or ::1, for example {example}, or mode: curve with a key"
+            message = f"{address} is not a loopback address, and {why} allows no others"
+            hint = f"use 127.0.0.0/8 or ::1, for example {example}, {_OTHERWISE[why]}"
             yield Problem(("node", "adapters", position), "not_loopback", message, hint)
 
 
@@ -282,6 +343,20 @@ def _not_installed(settings: Any, installed: Collection[str]) -> Iterator[Proble
             yield Problem(path, "unknown_controller", message, hint, "warning", at_key=True)
         else:
             yield Problem(path, "unknown_controller", message, hint, at_key=True)
+
+
+def _options(settings: Any, options_of: OptionsOf) -> Iterator[Problem | Part]:
+    for name in settings if isinstance(settings, dict) else ():
+        written = _dig(settings, name, "options")
+        if not written or not isinstance(written, dict):
+            continue  # what is no section is said elsewhere
+        path, model = ("controllers", name, "options"), options_of(name)
+        if model is None:
+            yield Problem(
+                path, "no_options", f"the controller {quoted(name)} has no options", "leave it out", at_key=True
+            )
+        else:
+            yield Part(path, model)
 
 
 def _addresses(adapters: Any) -> Iterator[tuple[int, Address]]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .node import NodeConfig
+from pydantic import BaseModel
+
+from .node import AnyOptions, NodeConfig, OptionsOf
 from .values import BUILT_IN_SOURCES
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,18 +22,39 @@ _FORMED = ("pattern", "enum", "const")
 
 
 def node_schema(
-    *, controllers: Collection[str] | None = None, identity_sources: Collection[str] | None = None
+    *,
+    controllers: Collection[str] | None = None,
+    identity_sources: Collection[str] | None = None,
+    options_of: OptionsOf | None = None,
 ) -> dict[str, Any]:
-    """Return the schema (draft 2020-12). Both arguments are the names installed here; None: any name is allowed."""
+    """Return the schema (draft 2020-12). The first two are the names installed here; None: any name is allowed.
+
+    `options_of` gives the models of the controllers' options; None: any options are allowed.
+    """
     schema = NodeConfig.model_json_schema()
     if controllers is not None:
         settings = schema["properties"]["controllers"]
         settings["properties"] = dict.fromkeys(sorted(controllers), settings["additionalProperties"])
         settings["additionalProperties"] = False
+        if options_of is not None:
+            for name in controllers:
+                settings["properties"][name] = _with_options(schema["$defs"], name, options_of(name))
     if identity_sources is not None:
         schema["$defs"]["NodeSection"]["properties"]["identity"]["anyOf"] = _identity(identity_sources)
     parts = {name: _tidy(part) for name, part in schema.pop("$defs").items()}
     return {"$schema": _DIALECT, "title": "covey node", **_tidy(schema), "$defs": parts}
+
+
+def _with_options(parts: dict[str, Any], name: str, model: type[BaseModel] | None) -> dict[str, Any]:
+    """The settings of one controller, its own options among them; their parts are added to `parts`."""
+    if model is AnyOptions:
+        return {"$ref": "#/$defs/ControllerSettings"}
+    general = parts["ControllerSettings"]
+    own: dict[str, Any] = {"type": "object", "maxProperties": 0}
+    if model is not None:
+        own = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        parts.update({f"{name}.{part}": found for part, found in own.pop("$defs", {}).items()})
+    return {**general, "properties": {**general["properties"], "options": own}}
 
 
 def _identity(sources: Collection[str]) -> list[dict[str, Any]]:

@@ -52,6 +52,14 @@ def _path(path: Path, info: ValidationInfo) -> Path:
     return Path(os.path.normpath(folder / path))
 
 
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise refusal(
+            "bad_value", f"there is no file {quoted(os.fspath(path), 4096)}", "relative paths count from this file"
+        )
+    return path
+
+
 def _state_folder(path: Path) -> Path:
     socket = path / "run" / "events.sock"  # the longest of those in that folder
     over = len(os.fsencode(socket)) - LONGEST_SOCKET
@@ -126,6 +134,7 @@ PlacedPath = Annotated[
     Path, AfterValidator(_path), BeforeValidator(_not_empty), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 """A path that counts from the folder of the file it stands in."""
+ExistingFile = Annotated[PlacedPath, AfterValidator(_existing)]
 StateFolder = Annotated[PlacedPath, AfterValidator(_state_folder)]
 Adapter = Annotated[
     str,

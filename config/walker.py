@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from . import wording
@@ -27,6 +28,13 @@ class Problem(NamedTuple):
     hint: str = ""
     severity: Severity = "error"
     at_key: bool = False
+
+
+class Part(NamedTuple):
+    """What a `check` found to have a model of its own, which the file's model cannot know."""
+
+    path: wording.Path
+    model: type[BaseModel]
 
 
 class _Step(NamedTuple):
@@ -47,6 +55,7 @@ class Walker:
         self.root = root
         self.findings = findings
         self.taken = {(finding.line, finding.column) for finding in findings}
+        self._parts: list[Part] = []
 
     def add(self, found: list[ErrorDetails]) -> None:
         steps = _best_branches([self._step(error) for error in found])
@@ -58,6 +67,11 @@ class Walker:
                 self._missing(step, meant)
             elif step.error["type"] != "extra_forbidden":
                 self._value(step, wanted)
+
+    def part(self, part: Part, found: list[ErrorDetails]) -> None:
+        """Add the errors of a part's own model."""
+        self._parts.append(part)
+        self.add([{**error, "loc": (*part.path, *error["loc"])} for error in found])
 
     def problem(self, problem: Problem) -> None:
         """Add what a check found, unless its place has a finding already."""
@@ -95,12 +109,19 @@ class Walker:
         """Report an unknown key; return the path of the key that was meant, if one is near."""
         key, parent = str(step.path[-1]), step.path[:-1]
         section = self._tree(parent)
-        allowed = set(fields_at(self.model, parent))
+        allowed = set(self._fields(parent))
         words = wording.unknown_key(key, parent, allowed, home_of(key, self.model))
         self._report(self._place(step.path, at_key=True), words.code, words.message, words.hint)
         present = set(section.items) if isinstance(section, Section) else set()
         near = wording.nearest(key, allowed - present)
         return (*parent, near) if near else None
+
+    def _fields(self, path: wording.Path) -> dict[str, FieldInfo]:
+        """Return the fields allowed at a path, by the model of the part that it is in."""
+        for part in self._parts:
+            if path[: len(part.path)] == part.path:
+                return fields_at(part.model, path[len(part.path) :])
+        return fields_at(self.model, path)
 
     def _missing(self, step: _Step, meant: set[wording.Path | None]) -> None:
         parent = step.path[:-1]
@@ -111,7 +132,7 @@ class Walker:
         if step.path in meant or (isinstance(section, Section) and section.incomplete):
             return
         key = str(step.path[-1])
-        field = fields_at(self.model, parent).get(key)
+        field = self._fields(parent).get(key)
         example = wording.as_yaml(field.examples[0]) if field is not None and field.examples else "…"
         hint = f"write {key}: {example}"
         # Several keys may be missing in one section and share its place, so it does not count as taken.

@@ -3,7 +3,8 @@
 Knows no bus and runs none of the controller's methods. Everything that is wrong is told at once, since the author fixes
 it in one go. `bind` is what a loaded controller must pass before it runs.
 Odd: the entry point's name is the controller's, because it is known before anything is imported; a description that
-gives another one is warned about.
+gives another one is warned about. A controller with a method `describe` has no classes before its object is made
+(`described`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,28 @@ import msgspec
 from ..errors import PluginError
 from .classes import Action, ClassDescription
 from .contract import Controller, actions_of
-from .description import Description, load_description
+from .description import Description, description_of_ours, load_description, made_description
+from .options import in_one_line, options_model
+from .values import shown
 
 log = logging.getLogger(__name__)
+
+OURS = f"{__package__}."
+"""How the modules of covey's own controllers begin."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A controller class that fits its description. `actions` maps (class, action) to the method's name."""
+    """A controller class that fits its description. `actions` maps (class, action) to the method's name.
+
+    `describes`: its object says what its classes are, and their actions come to `run`.
+    """
 
     name: str
     controller: type[Controller]
     description: Description
     actions: dict[tuple[str, str], str]
+    describes: bool = False
 
     @property
     def classes(self) -> tuple[ClassDescription, ...]:
@@ -51,9 +61,16 @@ def bind(name: str, found: Any) -> Bound:
         kind = "the class" if inspect.isclass(found) else f"a {type(found).__name__}"
         what = f"{kind} {getattr(found, '__name__', '')}".strip()
         raise PluginError(f"{what} is not a covey.Controller", "name a subclass of covey.Controller in the entry point")
-    path = description_file(found)
-    description = load_description(path)
+    options_model(found)
     marked = actions_of(found)
+    if found.describe is not Controller.describe:
+        problems = list(_describing(found, marked))
+        if problems:
+            raise PluginError(f"{found.__name__} has a method describe: {'; '.join(problems)}")
+        called = name or found.__name__.lower()
+        return Bound(called, found, Description(called, ()), {}, describes=True)
+    path = description_file(found)
+    description = description_of_ours(path) if found.__module__.startswith(OURS) else load_description(path)
     problems = list(_problems(found, description, marked))
     if problems:
         hint = f"compare it with {path.name}"
@@ -69,6 +86,24 @@ def bind(name: str, found: Any) -> Bound:
         description=description,
         actions={pair: methods[0] for pair, methods in marked.items()},
     )
+
+
+def described(bound: Bound, classes: Any) -> Bound:
+    """Return the controller with the classes that its object gave. Raises PluginError naming all that is wrong."""
+    if not isinstance(classes, Mapping):
+        raise PluginError(f"describe: returned {shown(classes)}, not a mapping of classes")
+    if not classes:
+        return replace(bound, description=Description(bound.name, ()))
+    description, findings = made_description(bound.name, classes)
+    if description is None:
+        raise PluginError(f"describe: its classes are wrong: {in_one_line(findings)}")
+    with_actions = [one.name for one in description.classes if one.actions]
+    if with_actions and bound.controller.run is Controller.run:
+        raise PluginError(f"describe: {with_actions[0]} has actions, and there is no method run")
+    problems = list(_readable(bound.controller, description))
+    if problems:
+        raise PluginError(f"describe: {'; '.join(problems)}")
+    return replace(bound, description=description)
 
 
 def description_file(controller: type[Controller]) -> Path:
@@ -98,15 +133,28 @@ def _problems(
 ) -> Iterator[str]:
     if controller.discover is Controller.discover:
         yield "it has no method discover"
-    dynamic = [one.name for one in description.classes if any(found.kind == "dynamic" for found in one.attributes)]
-    if dynamic and controller.read is Controller.read:
-        yield f"{dynamic[0]} has dynamic attributes, and there is no method read"
+    yield from _readable(controller, description)
     for (class_name, action_name), methods in sorted(marked.items()):
         yield from _marked(controller, description, class_name, action_name, methods)
     for one in description.classes:
         for action in one.actions:
             if (one.name, action.name) not in marked:
                 yield f"the action {one.name}.{action.name} is declared, and no method is marked with it"
+
+
+def _readable(controller: type[Controller], description: Description) -> Iterator[str]:
+    dynamic = [one.name for one in description.classes if any(found.kind == "dynamic" for found in one.attributes)]
+    if dynamic and controller.read is Controller.read:
+        yield f"{dynamic[0]} has dynamic attributes, and there is no method read"
+
+
+def _describing(controller: type[Controller], marked: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+    if controller.discover is Controller.discover:
+        yield "it has no method discover"
+    if controller.description:
+        yield f"it names the description file {controller.description!r} as well: keep one of the two"
+    for (class_name, action_name), methods in sorted(marked.items()):
+        yield f"the action {class_name}.{action_name} of method {methods[0]} must come to run instead"
 
 
 def _marked(

@@ -15,6 +15,9 @@ from ..errors import Failed, Retry, Unsupported
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+GROUP = "covey.controllers"
+"""The group of entry points that controllers are found by."""
+
 _MARK = "__covey_actions__"
 
 
@@ -46,18 +49,46 @@ class Resource:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Node:
+    """The node that a controller runs on, as it was when the controller was made."""
+
+    number: int = 1
+    name: str = "n1"
+    cluster: str = "test"
+
+
 class Controller:
     """Base of every controller: it owns the resource classes that its description file declares.
 
-    Set `description` to the file's name beside the module. Methods may be `async` or plain; a plain one runs
-    in a thread of its own, an async one on an event loop of the controller's own. Each call has a deadline.
-    One object is made per process, without arguments; calls for several resources may run at once.
+    Set `description` to the file's name beside the module, or write a method `describe` that returns the classes.
+    Methods may be `async` or plain; a plain one runs in a thread of its own, an async one on an event loop of the
+    controller's own. Each call has a deadline. One object is made per process, without arguments; calls for several
+    resources may run at once. `options` is what the node's YAML says under `controllers: {NAME: {options: …}}`:
+    annotate it with a pydantic model (`options: GpuOptions`), and it is there, checked, before `__init__` runs, as is
+    `node`.
     """
 
     description: ClassVar[str] = ""
+    options: Any
+    node: Node
+
+    def describe(self) -> Any:
+        """Return the classes by name, as `classes` of a description file has them; asked once, after `__init__`.
+
+        For a controller whose classes depend on its options. Their actions come to `run`. None at all is allowed.
+        """
+        raise NotImplementedError
+
+    def run(self, resource: Resource, action: str, arguments: dict[str, Any]) -> Any:
+        """Run an action of a class from `describe`, arguments checked before; return its result mapping."""
+        raise NotImplementedError
 
     def discover(self) -> Any:
-        """Yield (or return an iterable of) `Found` for every resource there is now; what is not found is gone."""
+        """Yield (or return an iterable of) `Found` for every resource there is now; what is not found is gone.
+
+        Raise `Unsupported` when this machine cannot have any: the controller runs on, and its reason says why.
+        """
         raise NotImplementedError
 
     def read(self, resource: Resource) -> Any:

@@ -7,16 +7,20 @@ Odd: pydantic is imported here, so that only processes that read files pay for i
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.document import load, read
-from ..config.findings import Finding, quoted
+from ..config.document import load, read, read_bytes
+from ..config.findings import Finding, Place, Source, quoted
 from ..config.walker import Problem
 from ..config.wording import suggestion
+from ..errors import CoveyError
 from . import classes
 from .classes import NUMERIC, TYPES, ClassDescription
 from .schema import AttributeSection, ClassSection, DescriptionFile, FieldSection
@@ -40,13 +44,38 @@ class Description:
 
 def read_description(path: str | os.PathLike[str]) -> tuple[Description | None, list[Finding]]:
     """Return what a description file says (None if there is any error) and all findings, by position."""
-    found, findings = read(path, DescriptionFile, env={}, prefix="description.", check=_check)
+    found, findings = read(path, DescriptionFile, env={}, prefix="description.", check=check_description)
     return (None if found is None else _description(found, Path(path))), findings
 
 
 def load_description(path: str | os.PathLike[str]) -> Description:
     """Return what a description file says. Raises InvalidFile that shows all findings."""
-    return _description(load(path, DescriptionFile, env={}, prefix="description.", check=_check), Path(path))
+    return _description(load(path, DescriptionFile, env={}, prefix="description.", check=check_description), Path(path))
+
+
+@functools.cache
+def description_of_ours(path: Path) -> Description:
+    """`load_description`, once in the life of a process and those it forks: these files change with the code alone."""
+    return load_description(path)
+
+
+def preload() -> None:
+    """Read the files of covey's own controllers now, for the processes that will be forked from this one."""
+    for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
+        with suppress(CoveyError):  # whoever needs it will say so
+            description_of_ours(path)
+
+
+def made_description(controller: str, classes: Mapping[str, Any]) -> tuple[Description | None, list[Finding]]:
+    """Return the classes that a program gives (None if there is any error), and all findings, as if from a file."""
+    try:
+        text = json.dumps({"covey": 1, "controller": controller, "classes": classes}, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        return None, [Source("classes", prefix="description.").finding("bad_value", Place(1, 1), str(error))]
+    found, findings = read_bytes(
+        text.encode(), DescriptionFile, file="classes", prefix="description.", check=check_description, literal=True
+    )
+    return (None if found is None else _description(found, Path())), findings
 
 
 def json_schema() -> dict[str, Any]:
@@ -57,7 +86,8 @@ def json_schema() -> dict[str, Any]:
 # --- what must hold across fields ---------------------------------------------------------------------------
 
 
-def _check(data: Any, _: Mapping[str, Any]) -> Iterator[Problem]:
+def check_description(data: Any, _: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find what is wrong between several values of a description, whatever shape they have (`document.Check`)."""
     for name, section in _mappings(_mapping(data).get("classes")):
         path: _Where = ("classes", name)
         attributes = dict(_mappings(section.get("attributes")))

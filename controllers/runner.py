@@ -16,16 +16,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from ..bus.client import Client
-from ..bus.context import ComponentContext
+from ..bus.context import ComponentContext, Local
 from ..errors import CoveyError, PluginError
 from ..plugins.blame import home_of, tail
 from ..plugins.manager import PluginManager
-from .binding import Bound, bind
+from .binding import Bound, bind, described
 from .caller import Caller
-from .contract import Controller
+from .contract import GROUP, Controller, Node
+from .options import make
 from .served import ServedController
 
-GROUP = "covey.controllers"
 LOAD_DEADLINE = 10.0
 """Seconds an import, and then the making of the controller, may take."""
 
@@ -40,7 +40,7 @@ async def run_controllers(
     settings = context.local.settings.get("controllers") or {}
     enabled = [one for one in shipped(plugins) if (settings.get(one) or {}).get("enabled", True)]
     names = [name] if name else enabled
-    async with serving(context.bus, plugins, names, context.kept) as made:
+    async with serving(context.bus, plugins, names, context.kept, context.local) as made:
         if alone and name:
             raise PluginError(f"the process of controller {name} is ended: {await made[0].spun()}")
         await asyncio.Event().wait()
@@ -53,23 +53,33 @@ def shipped(plugins: PluginManager) -> list[str]:
 
 @asynccontextmanager
 async def serving(
-    bus: Client, plugins: PluginManager, names: Sequence[str], kept: dict[str, Any] | None = None
+    bus: Client,
+    plugins: PluginManager,
+    names: Sequence[str],
+    kept: dict[str, Any] | None = None,
+    local: Local | None = None,
 ) -> AsyncIterator[list[ServedController]]:
     """Load and serve the controllers of these names while the context lasts; yields them, failed ones too.
 
-    In `kept` is what earlier lives of this process loaded, class and description; the objects are made anew.
+    In `kept` is what earlier lives of this process loaded, class and description; the objects are made anew, each
+    with its options from `local`, the node's configuration (None: nothing is configured).
     """
     loaded: dict[str, Bound] = {} if kept is None else kept.setdefault("controllers", {})
     async with AsyncExitStack() as stack:
         made = []
-        for one in await asyncio.gather(*(_made(bus, plugins, name, stack, loaded) for name in names)):
+        for one in await asyncio.gather(*(_made(bus, plugins, name, stack, loaded, local) for name in names)):
             await stack.enter_async_context(bus.serve(f"controller.{one.name}", one))
             made.append(one)
         yield made
 
 
 async def _made(
-    bus: Client, plugins: PluginManager, name: str, stack: AsyncExitStack, loaded: dict[str, Bound]
+    bus: Client,
+    plugins: PluginManager,
+    name: str,
+    stack: AsyncExitStack,
+    loaded: dict[str, Bound],
+    local: Local | None,
 ) -> ServedController:
     """Load one controller and make its object; never raises for what the plugin does."""
     candidate = next((one for one in plugins.loadable(GROUP) if one.name == name), None)
@@ -93,12 +103,19 @@ async def _made(
             return ServedController(name, node, home=home, reason=status.reason, why=plugins.why(name))
         found = loaded[name] = bound
 
-        def make() -> Controller:
-            return found.controller()
-
-        controller = await caller.call(make, deadline=LOAD_DEADLINE)
+        controller = await caller.call(_make, name, found.controller, local, deadline=LOAD_DEADLINE)
+        if found.describes:
+            bound = described(found, await caller.call(controller.describe, deadline=LOAD_DEADLINE))
     except CoveyError as error:
         why = tail(error.__cause__ or error, caller.home)
         plugins.fail(GROUP, name, error.message, why)
         return ServedController(name, node, home=home, reason=error.message, why=why)
     return ServedController(name, node, home=home, bound=bound, controller=controller, caller=caller)
+
+
+def _make(name: str, controller: type[Controller], local: Local | None) -> Controller:
+    if local is None:
+        return make(controller)
+    given = ((local.settings.get("controllers") or {}).get(name) or {}).get("options")
+    node = Node(local.node, local.node_name, local.cluster_name)
+    return make(controller, given, local.settings.get("folder", ""), node)

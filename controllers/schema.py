@@ -93,11 +93,13 @@ Type = Annotated[
 ]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What all sections share: no unknown keys, nothing changes after reading."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FieldSection(_Section):
+class FieldSection(Section):
     """An argument of an action, or a part of its result."""
 
     type: Type = Setting(
@@ -111,7 +113,7 @@ class FieldSection(_Section):
     summary: str = Setting(default="", description="What it says, in one line.")
 
 
-class DeprecatedSection(_Section):
+class DeprecatedSection(Section):
     """Says that an attribute will go."""
 
     since: str = Setting(description="The release that deprecated it.", examples=["'1.3'"])
@@ -130,7 +132,7 @@ class AttributeSection(FieldSection):
     deprecated: DeprecatedSection | None = Setting(default=None, description="{since: RELEASE, use: ATTRIBUTE}")
 
 
-class ActionSection(_Section):
+class ActionSection(Section):
     """One action of a class."""
 
     summary: str = Setting(default="", description="What it does, in one line.")
@@ -142,13 +144,13 @@ class ActionSection(_Section):
     effects: list[str] = Setting(default=[], description="The attributes that it may change.")
 
 
-class EverySection(_Section):
+class EverySection(Section):
     """How often something is done by itself."""
 
     every: Annotated[Duration, between("1s", "7d")] = Setting(description="1s to 7d.", examples=["5m"])
 
 
-class ClassSection(_Section):
+class ClassSection(Section):
     """One resource class."""
 
     version: int = Setting(ge=1, le=65535, description="Goes up by one with each breaking change.", examples=["1"])
@@ -163,7 +165,7 @@ class ClassSection(_Section):
     depends: list[str] = Setting(default=[], description="The classes that must be known first.")
 
 
-class DescriptionFile(_Section):
+class DescriptionFile(Section):
     """A resource description file (INTERFACES 4)."""
 
     covey: Literal[1] = Setting(description="Version of this format.", examples=["1"])

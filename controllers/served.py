@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bus.messages import Role
 from ..bus.service import Request, verb
-from ..errors import CoveyError, PluginError, ResourceNotFound
+from ..errors import CoveyError, PluginError, ResourceNotFound, Unsupported
 from ..plugins.blame import Home, tail
 from .binding import Bound
 from .caller import Caller
@@ -94,16 +94,20 @@ class ServedController:
         A resource without a good key is left out; of one with a bad attribute only that attribute is.
         """
         bound, controller, caller = self._parts()
+        none: list[Misfit] = []  # why there can be nothing on this machine
         async with self._discovering:
             try:
                 result = await caller.call(controller.discover, deadline=_deadline(DISCOVER_DEADLINE, request))
                 if not isinstance(result, (list, tuple, set, frozenset)):
                     raise PluginError(f"discover: returned {shown(result)}, not resources", _bug(self.name))
+            except Unsupported as error:
+                result, none = [], [Misfit(error.code, error.message, error.hint)]
             except CoveyError as error:
                 self._note(error)
                 raise
         self.reason = self.why = ""
         found, misfits = self._checked(bound, list(result))
+        misfits += none
         for misfit in misfits:
             log.warning("controller %s: %s: %s (%s)", self.name, misfit.code, misfit.message, misfit.hint)
         return {"found": found, "findings": [misfit.as_dict() for misfit in misfits]}
@@ -156,9 +160,12 @@ class ServedController:
             raise no_action(one, name)
         resource = self._resource(one, key)
         checked = checked_arguments(one, declared, arguments or {})
-        method = getattr(controller, bound.actions[cls, name])
         deadline = _deadline(declared.deadline, request)
-        result = await self._call(caller, method, resource, deadline=deadline, **checked)
+        if bound.describes:
+            result = await self._call(caller, controller.run, resource, name, checked, deadline=deadline)
+        else:
+            method = getattr(controller, bound.actions[cls, name])
+            result = await self._call(caller, method, resource, deadline=deadline, **checked)
         good, misfits = check_result(one, declared, result)
         return {"result": good, "findings": [misfit.as_dict() for misfit in misfits]}
 

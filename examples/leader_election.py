@@ -16,7 +16,9 @@ async def main(name: str) -> None:
     async with covey.connect() as bus, bus.group(name) as group:  # the node of COVEY_STATE
         leader = None
         async for event in group:
-            if event.kind == "frozen":  # the others may elect another one: stop acting as the leader
+            if group.me is None:  # the others decided so, or took this one for dead
+                print(f"{event.kind}: {event.body or 'no reason given'}", flush=True)
+            elif event.kind == "frozen":  # the others may elect another one: stop acting as the leader
                 leader = None
                 print("cut off", flush=True)
             elif event.members and event.members[0] != leader:  # members are in the order in which they joined

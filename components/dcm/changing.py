@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import CoveyError, InternalError
 from . import change
 from .crash import crash_at
+from .entries import Transaction
 from .home import Home
 from .settings import WRITE_TIME
 
@@ -40,6 +41,22 @@ async def perform(
         if input is None:
             raise InternalError("a change of a definition ordered nothing")
         effects = machine.step(input)
+
+
+async def changed(
+    home: Home,
+    read: Callable[[], Awaitable[Any]],
+    decide: Callable[[Any], tuple[Transaction | None, Any]],
+    what: str,
+) -> Any:
+    """Write what `decide` makes of what `read` gives, again when somebody was quicker; return its result."""
+
+    async def do(effect: Any) -> change.Input:
+        if isinstance(effect, change.Look):
+            return change.Read(await read())
+        return await written(home, effect)
+
+    return await perform(change.Change(decide, what), do, home)
 
 
 async def written(home: Home, effect: change.Write) -> change.Wrote:

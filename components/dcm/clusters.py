@@ -24,6 +24,7 @@ from ..registry.founding import create
 from . import life
 from .daemon import Daemon
 from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList, check_name, plain
+from .entries import index
 from .home import Home, new_id
 from .settings import CONTROL_TIME, STATUS_TIME
 from .undefining import Undefiner
@@ -91,6 +92,7 @@ class ClusterVerbs:
                 cluster_name=cluster.name,
                 node=plain(replica.node),
                 servers=list(replica.servers.servers),
+                others=index(replica.node),
             )
             store.commit_replica(replica)
         except BaseException:

@@ -82,10 +82,10 @@ def decide(request: Request, prepared: Prepared, looked: Looked, definition_id: 
         port=prepared.port,
         key=prepared.key,
     )
-    taken = {endpoint: other for other in others for endpoint in other.endpoints()}
-    for endpoint in node.endpoints():
-        if endpoint in taken:
-            raise AlreadyDefined(f"the address {endpoint} is that of {taken[endpoint].name} ({taken[endpoint].number})")
+    taken = {host: other for other in others for host in other.hosts()}
+    for host in node.hosts():
+        if host in taken:
+            raise AlreadyDefined(f"the address {host} is that of {taken[host].name} ({taken[host].number})")
     refuse(request.address, looked.findings)
     replaced = [
         Finding(

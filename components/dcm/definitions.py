@@ -35,6 +35,10 @@ class NodeDefinition(msgspec.Struct, frozen=True):
     port: int = 0
     key: str = ""
 
+    def hosts(self) -> list[str]:
+        """Return every address without its prefix length."""
+        return [address.partition("/")[0] for address in self.addresses]
+
     def endpoints(self) -> list[str]:
         """Return `HOST:PORT` of every address, IPv6 in brackets."""
         return [endpoint(address, self.port) for address in self.addresses]
@@ -71,6 +75,35 @@ class NodeTable(msgspec.Struct, frozen=True):
     """Every node of the cluster, as of `revision`: what is needed to reach the registry before it can be read."""
 
     nodes: dict[int, NodeDefinition] = {}
+    revision: int = 0
+
+
+class NetworkDefinition(msgspec.Struct, frozen=True):
+    """A network: which services prefer it (the highest number first), or never use it (0)."""
+
+    name: str
+    id: str = ""
+    priorities: dict[str, int] = {}
+
+
+class SubnetDefinition(msgspec.Struct, frozen=True):
+    """A subnetwork `prefix` (as 10.1.0.0/16) and the network that it belongs to.
+
+    `hops` to other subnetworks are by their prefixes. The id of one that nobody defined is its prefix.
+    """
+
+    id: str
+    name: str
+    prefix: str
+    network: str
+    hops: dict[str, int] = {}
+
+
+class NetworkTable(msgspec.Struct, frozen=True):
+    """The networks by name and the subnetworks by id that were defined, as of `revision`."""
+
+    networks: dict[str, NetworkDefinition] = {}
+    subnets: dict[str, SubnetDefinition] = {}
     revision: int = 0
 
 
@@ -140,6 +173,7 @@ class Replica(msgspec.Struct, frozen=True):
     node: NodeDefinition
     servers: ServerList
     nodes: NodeTable
+    networks: NetworkTable = NetworkTable()
 
 
 def check_name(text: str, what: str = "node name") -> str:

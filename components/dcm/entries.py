@@ -1,8 +1,9 @@
 """The registry transactions by which a node's definition comes and goes. Pure: definitions in, operations out.
 
-A node has `/nodes/<number>` and one index key for each thing that must be unique: its name, its id, its public key,
-each of its endpoints, its definition id. All are written and removed together, in one transaction, so of two requests
-for the same number, name, id or address exactly one wins, whatever each had read before.
+A node has `/nodes/<number>`, `/addresses/<address>` for each of its addresses, and one index key for each other thing
+that must be unique: its name, its id, its public key, its definition id. All are written and removed together, in one
+transaction, so of two requests for the same number, name, id or address exactly one wins, whatever each had read
+before.
 
 `/index/definition/<definition id>` is the decision over one define: first that it was begun, for the node with which
 key; then the node's number; at the end that it was undefined, which is the proof on which that node erases its own data
@@ -25,6 +26,7 @@ import msgspec
 from .definitions import NodeDefinition, plain
 
 NODES = "/nodes/"
+ADDRESSES = "/addresses/"
 Standing = Literal["unknown", "begun", "defined", "gone"]
 
 
@@ -64,13 +66,24 @@ def standing(decision: Any) -> Standing:
 
 
 def index_keys(node: NodeDefinition) -> list[str]:
-    """Return the keys that make this node's name, id, public key and endpoints unique."""
-    return [
+    """Return the keys that make this node's name, id, public key and addresses unique."""
+    return list(index(node))
+
+
+def index(node: NodeDefinition) -> dict[str, dict[str, Any]]:
+    """Return the keys that make this node's name, id, public key and addresses unique, with their values."""
+    names = [
         f"/index/node-name/{_part(node.name)}",
         f"/index/node-id/{_part(node.id)}",
         *([f"/index/node-key/{_part(node.key)}"] if node.key else []),
-        *(f"/index/node-address/{_part(found)}" for found in node.endpoints()),
     ]
+    return {**{key: {"number": node.number} for key in names}, **address_objects(node)}
+
+
+def address_objects(node: NodeDefinition) -> dict[str, dict[str, Any]]:
+    """Return the node address objects of SPEC 8.1: an address is unique, so it is its own id."""
+    hosts = zip(node.hosts(), node.addresses, strict=True)
+    return {f"{ADDRESSES}{host}": {"id": host, "address": address, "node": node.number} for host, address in hosts}
 
 
 def entry_from(key: str, value: Any, mod_revision: int) -> NodeEntry | None:
@@ -117,7 +130,8 @@ def define(node: NodeDefinition, erased: Iterable[NodeEntry] = (), begun: int = 
     compare += [{"key": key, "mod_revision": 0} for key in wanted if key not in freed]
     then += [{"op": "delete", "key": key} for key in sorted(freed - set(wanted))]
     then.append({"op": "put", "key": wanted[0], "value": plain(node)})
-    then += [{"op": "put", "key": key, "value": {"number": node.number}} for key in (*wanted[1:], decision)]
+    then += [{"op": "put", "key": key, "value": value} for key, value in index(node).items()]
+    then.append({"op": "put", "key": decision, "value": {"number": node.number}})
     if token:
         compare.append({"key": token_key(token), "mod_revision": 0})
         then.append({"op": "put", "key": token_key(token), "value": {"definition_id": node.definition_id}})
@@ -150,7 +164,7 @@ def modify(entry: NodeEntry, **changes: Any) -> Transaction:
         "then": [
             *({"op": "delete", "key": key} for key in sorted(before - after)),
             {"op": "put", "key": node_key(old.number), "value": plain(node)},
-            *({"op": "put", "key": key, "value": {"number": old.number}} for key in sorted(after)),
+            *({"op": "put", "key": key, "value": value} for key, value in sorted(index(node).items())),
         ],
     }
 

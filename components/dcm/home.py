@@ -27,6 +27,8 @@ from .bootlog import BootLog
 from .definitions import ClusterDefinition, Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
+from .networks import Networks
+from .routes import Routes, routes_of
 from .sources import read_original
 from .storage import Store
 
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-CACHED = {"servers", "nodes"}
+CACHED = {"servers", "nodes", "networks"}
 """Parts of the local copy that others hold and this node reads again at its next start."""
 
 
@@ -70,6 +72,8 @@ class Home:
         self._sources = sources
         self._identity = config.node.identity
         self._told: Any = None
+        self._networks: Networks | None = None
+        self._routes: tuple[Networks, int, Routes] | None = None
         self._refreshing = asyncio.Lock()
         self._unsaved: set[str] = set()  # parts of the local copy for which the disk had no room
 
@@ -125,6 +129,23 @@ class Home:
         return self.layout.cluster(self.here().cluster.id)
 
     @property
+    def networks(self) -> Networks:
+        """The tables of the current cluster, ready for questions."""
+        here = self.here()
+        found = self._networks
+        if found is None or found.table != here.networks or found.nodes != here.nodes.nodes:
+            found = self._networks = Networks(here.networks, here.nodes.nodes)
+        return found
+
+    @property
+    def routes(self) -> Routes:
+        """In which order this node tries its peers' addresses, for which service, and from where."""
+        networks, own = self.networks, self.here().node.number
+        if self._routes is None or self._routes[0] is not networks or self._routes[1] != own:
+            self._routes = (networks, own, routes_of(networks, own))
+        return self._routes[2]
+
+    @property
     def server(self) -> bool:
         """Whether this node runs a registry server of its current cluster."""
         return self.replica is not None and self.replica.node.number in self.replica.servers.running
@@ -142,7 +163,9 @@ class Home:
             raise NotFound(f"{where} lacks the definition of this node", "define the node again")
         if node.key != self.key:
             raise _another_key(node, cluster, self.curve)
-        return Replica(cluster, node, self.store.servers(cluster_id), self.store.nodes(cluster_id))
+        store = self.store
+        networks = store.networks(cluster_id)
+        return Replica(cluster, node, store.servers(cluster_id), store.nodes(cluster_id), networks)
 
     def serves(self, cluster_id: str) -> bool:
         """Whether this node runs a registry server of a cluster, by its local files. Blocks."""
@@ -168,6 +191,8 @@ class Home:
             "stopped": [],
             "primary_server": None,
             "nodes": {},
+            "ways": {},
+            "server_lists": {},
             "settings": self.settings,
         }
         if replica is None:
@@ -185,6 +210,12 @@ class Home:
             "learners": list(replica.servers.learners),
             "stopped": list(replica.servers.stopped),
             "primary_server": replica.servers.primary,
+            "ways": plain(self.routes.ways),
+            "server_lists": {
+                number: peer.lists.get("registry", peer.addresses)
+                for number, peer in self.routes.peers.items()
+                if number in replica.servers.all
+            },
             "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
         }
 
@@ -207,7 +238,8 @@ class Home:
                 self.replica = new
             await self.tell_broker()
             # the registry's component changes what it is here, and whom it lets in
-            if not new.servers.same_nodes(old.servers) or new.nodes.nodes != old.nodes.nodes:
+            same = (new.nodes.nodes, new.networks) == (old.nodes.nodes, old.networks)
+            if not same or not new.servers.same_nodes(old.servers):
                 await self.bus.publish("dcm.local", {"servers": plain(new.servers)})
             return changed
 
@@ -259,18 +291,15 @@ class Home:
         """Tell the broker who this node is and where its peers are, if that changed (or `again`)."""
         info: dict[str, Any] = {}
         peers: dict[int, Any] = {}
+        ways: dict[str, Any] = {}
         if self.replica is not None:
             own, cluster = self.replica.node, self.replica.cluster
             info = {"number": own.number, "name": own.name, "id": own.id, "boot_id": self.boot_id}
             info |= {"cluster_id": cluster.id, "cluster_name": cluster.name}
-            peers = {
-                number: {"name": peer.name, "addresses": peer.endpoints(), "key": peer.key}
-                for number, peer in sorted(self.replica.nodes.nodes.items())
-                if number != own.number
-            }
-        if again or (info, peers) != self._told:
-            await self.bus.call("bus", "configure", info=info, peers=peers)
-            self._told = (info, peers)
+            peers, ways = msgspec.to_builtins(self.routes.peers), msgspec.to_builtins(self.routes.ways)
+        if again or (info, peers, ways) != self._told:
+            await self.bus.call("bus", "configure", info=info, peers=peers, ways=ways)
+            self._told = (info, peers, ways)
 
     async def audit(self, who: str, what: str, outcome: str, uid: int | None = None, **particulars: Any) -> None:
         """Write an entry of the audit log; `uid` None: the DCM itself, or a user that nobody proved.
@@ -306,7 +335,9 @@ def _settings(config: Any) -> dict[str, Any]:
         if isinstance(section, dict):
             section = {key: _dump(value) for key, value in section.items()}
         sections[name] = _dump(section) if section is not None else {}
+    sections["folder"] = str(getattr(config, "folder", ""))  # what paths in options count from
     key = getattr(config.security, "key", None)
+    sections["lab"] = bool(getattr(config, "lab", False))
     sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections
 

@@ -35,6 +35,7 @@ class ClusterLayout:
         self.node_file = self.configuration / "node.json"
         self.servers_file = self.configuration / "servers.json"
         self.nodes_file = self.configuration / "nodes.json"
+        self.networks_file = self.configuration / "networks.json"
         self.replacement_file = self.configuration / "replacement.json"
 
     @property

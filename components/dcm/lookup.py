@@ -15,10 +15,11 @@ import msgspec
 from ...bus.client import Client
 from ...bus.machine import Message
 from ...errors import BadArguments, CoveyError, KeyNotFound, Malformed
-from .definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
+from .definitions import ClusterDefinition, NetworkTable, NodeDefinition, NodeTable, Replica, ServerList
 from .entries import NODES, NodeEntry, Standing, entry_from
 from .home import servers_from
 from .messages import Define, Resolve, Resolved
+from .network_entries import NETWORKS, SUBNETS, table_from
 from .places import by_join_port, peer_places
 from .settings import READ_TIME, STATUS_TIME, TELL_TIME
 
@@ -34,6 +35,7 @@ class Global(msgspec.Struct, frozen=True):
     servers: ServerList
     entries: tuple[NodeEntry, ...]
     revision: int
+    networks: NetworkTable = NetworkTable()
 
     def table(self) -> NodeTable:
         return NodeTable({entry.definition.number: entry.definition for entry in self.entries}, self.revision)
@@ -53,7 +55,7 @@ class Global(msgspec.Struct, frozen=True):
         return self.replica_for(msgspec.structs.replace(entry.definition, id=old.node.id))
 
     def replica_for(self, node: NodeDefinition) -> Replica:
-        return Replica(self.cluster, node, self.servers, self.table())
+        return Replica(self.cluster, node, self.servers, self.table(), self.networks)
 
 
 async def read_global(bus: Client, cluster_id: str) -> Global:
@@ -62,17 +64,19 @@ async def read_global(bus: Client, cluster_id: str) -> Global:
     async def get(key: str) -> Any:
         return (await bus.call("registry", "get", key=key, cluster=cluster_id, timeout=READ_TIME))["value"]
 
-    listed, definition, servers = await asyncio.gather(
-        bus.call("registry", "ls", prefix=NODES, cluster=cluster_id, timeout=READ_TIME),
-        get("/cluster/definition"),
-        get("/cluster/servers"),
+    async def ls(prefix: str) -> Any:
+        return await bus.call("registry", "ls", prefix=prefix, cluster=cluster_id, timeout=READ_TIME)
+
+    listed, definition, servers, networks, subnets = await asyncio.gather(
+        ls(NODES), get("/cluster/definition"), get("/cluster/servers"), ls(NETWORKS), ls(SUBNETS)
     )
     try:
         cluster = msgspec.convert(definition, ClusterDefinition)
         found = [entry_from(item["key"], item["value"], item["mod_revision"]) for item in listed["items"]]
         entries = sorted((entry for entry in found if entry), key=lambda entry: entry.definition.number)
         revision = int(listed["revision"])
-        return Global(cluster, servers_from(servers, revision), tuple(entries), revision)
+        table = table_from(networks["items"], subnets["items"], min(networks["revision"], subnets["revision"]))
+        return Global(cluster, servers_from(servers, revision), tuple(entries), revision, table)
     except (msgspec.ValidationError, KeyError, TypeError, ValueError) as why:
         raise Malformed(f"the registry holds a definition that cannot be read: {why}") from why
 

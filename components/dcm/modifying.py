@@ -15,8 +15,7 @@ from ...bus.messages import Role
 from ...bus.service import Request, verb
 from ...config.values import adapter_address
 from ...errors import AlreadyDefined, NotFound, NotOnline, UsageError
-from . import change
-from .changing import perform, written
+from .changing import changed
 from .definitions import NodeDefinition, check_name, plain
 from .entries import Transaction, modify
 from .lookup import Global, read_global, read_value
@@ -62,16 +61,13 @@ class ModifyVerbs(ServerVerbs):
             return dict(plain(found))
 
     async def _modify(self, number: int, changes: dict[str, Any]) -> NodeDefinition:
-        def decide(known: Global) -> tuple[Transaction | None, NodeDefinition]:
-            return modified(known, number, changes)
-
-        async def do(effect: Any) -> change.Input:
-            if isinstance(effect, change.Look):
-                return change.Read(await read_global(self._home.bus, self._home.here().cluster.id))
-            return await written(self._home, effect)
-
-        machine = change.Change(decide, f"the definition of node {number}")
-        found: NodeDefinition = await perform(machine, do, self._home)
+        home = self._home
+        found: NodeDefinition = await changed(
+            home,
+            lambda: read_global(home.bus, home.here().cluster.id),
+            lambda known: modified(known, number, changes),
+            f"the definition of node {number}",
+        )
         return found
 
     @verb(Role.ADMIN)
@@ -89,12 +85,12 @@ class ModifyVerbs(ServerVerbs):
                 same = value["name"] == name
                 return None if same else {"compare": compare, "then": then}, {"name": name, "id": cluster.id}
 
-            async def do(effect: Any) -> change.Input:
-                if isinstance(effect, change.Look):
-                    return change.Read(await read_value(self._home.bus, DEFINITION, cluster.id))
-                return await written(self._home, effect)
-
-            renamed = await perform(change.Change(decide, "the cluster's definition"), do, self._home)
+            renamed = await changed(
+                self._home,
+                lambda: read_value(self._home.bus, DEFINITION, cluster.id),
+                decide,
+                "the cluster's definition",
+            )
             await self._watcher.seen()
             return dict(renamed)
 
@@ -114,8 +110,8 @@ def modified(known: Global, number: int, changes: dict[str, Any]) -> tuple[Trans
     for other in others:
         if other.name == wanted.name:
             raise AlreadyDefined(f"node {other.number} is named {wanted.name!r}", "choose another name")
-        if both := sorted(set(other.endpoints()) & set(wanted.endpoints())):
-            raise AlreadyDefined(f"node {other.number} listens on {both[0]}", "choose another address or port")
+        if both := sorted(set(other.hosts()) & set(wanted.hosts())):
+            raise AlreadyDefined(f"{both[0]} is an address of node {other.number}", "choose another address")
     return None if wanted == entry.definition else modify(entry, **changes), wanted
 
 
@@ -123,7 +119,12 @@ def _addresses(given: list[str]) -> tuple[str, ...]:
     """Return addresses as definitions have them; UsageError names one that is none."""
     if not given:
         raise UsageError("a node has one address at least", "as ADDRESS/PREFIX")
+    return tuple(adapter(text) for text in given)
+
+
+def adapter(text: str) -> str:
+    """Return an ADDRESS/PREFIX as definitions have it; UsageError says what is wrong with it."""
     try:
-        return tuple(adapter_address(text) for text in given)
+        return adapter_address(text)
     except PydanticCustomError as why:
         raise UsageError(f"{why.message()}: no address of a node", (why.context or {})["hint"]) from None

@@ -21,6 +21,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO
 
+from ...controllers.description import preload
 from .child import die_with
 from .supervisor import PRELOAD
 
@@ -159,6 +160,7 @@ def _main() -> None:
     module, _, function = main.partition(":")
     for name in (module, *PRELOAD, *modules):
         import_module(name)
+    preload()
     gc.freeze()
     words = _Parent(socket.socket(fileno=int(orders))).serve()
     if words is not None:

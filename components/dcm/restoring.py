@@ -112,13 +112,12 @@ def _own_number(nodes: Mapping[int, NodeEntry], machine: Machine) -> int | None:
 
 
 def _check_other(other: NodeDefinition, machine: Machine) -> None:
-    own = {f"{address.partition('/')[0]}:{machine.port}" for address in machine.addresses}
-    theirs = {f"{address.partition('/')[0]}:{other.port}" for address in other.addresses}
+    own = {address.partition("/")[0] for address in machine.addresses}
     same = [
         ("name", machine.name if machine.name == other.name else ""),
         ("id", machine.id if machine.id == other.id else ""),
         ("key", f"{machine.key[:16]}…" if machine.key and machine.key == other.key else ""),
-        ("address", ", ".join(sorted(own & theirs))),
+        ("address", ", ".join(sorted(own & set(other.hosts())))),
     ]
     for what, value in same:
         if value:

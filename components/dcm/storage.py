@@ -28,6 +28,7 @@ from .definitions import (
     ClusterDefinition,
     Clusters,
     KnownCluster,
+    NetworkTable,
     NodeDefinition,
     NodeTable,
     Replacement,
@@ -42,7 +43,7 @@ FORMAT = 1
 SECRET_MODE = 0o600
 """Of `clusters.json`, which holds the secrets of join tokens."""
 
-CACHED = (ClusterDefinition, ServerList, NodeTable)
+CACHED = (ClusterDefinition, ServerList, NodeTable, NetworkTable)
 """What this node has a copy of, and the cluster the truth."""
 
 T = TypeVar("T")
@@ -212,6 +213,10 @@ class Store:
         path = self.layout.cluster(cluster_id).nodes_file
         return _present(path, self._cached(path, "node table", NodeTable))
 
+    def networks(self, cluster_id: str) -> NetworkTable:
+        path = self.layout.cluster(cluster_id).networks_file
+        return _present(path, self._cached(path, "network table", NetworkTable))
+
     def replacement(self, cluster_id: str) -> Replacement | None:
         return read_document(self.layout.cluster(cluster_id).replacement_file, "identity replacement", Replacement)
 
@@ -231,6 +236,7 @@ class Store:
             NodeDefinition: (layout.node_file, "node definition"),
             ServerList: (layout.servers_file, "registry server list"),
             NodeTable: (layout.nodes_file, "node table"),
+            NetworkTable: (layout.networks_file, "network table"),
             Replacement: (layout.replacement_file, "identity replacement"),
         }
 
@@ -267,8 +273,9 @@ class Store:
 
     def commit_replica(self, replica: Replica) -> None:
         """Write all files of a cluster below the folder that `make_cluster` made, with their spares."""
-        self.save(replica.cluster.id, replica.cluster, replica.servers, replica.nodes)
-        self.save(replica.cluster.id, replica.cluster, replica.node, replica.servers, replica.nodes)
+        cached = (replica.cluster, replica.servers, replica.nodes, replica.networks)
+        self.save(replica.cluster.id, *cached)
+        self.save(replica.cluster.id, replica.node, *cached)
 
     def commit_cluster(
         self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True, used: str = ""

@@ -24,8 +24,8 @@ from .definitions import split_endpoint
 from .dependencies import Graphs
 from .doctoring import DoctorVerbs
 from .home import Home, new_id
-from .modifying import ModifyVerbs
 from .mover import Mover
+from .network_verbs import NetworkVerbs
 from .plugin_list import PluginList, Told
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
@@ -38,7 +38,7 @@ DISCOVERY_STEPS = {22: "j4", 23: "j5", 24: "j6"}
 """Of the steps of the boot those in which controllers discover: their names in SPEC 6.4."""
 
 
-class Verbs(ModifyVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
+class Verbs(NetworkVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(

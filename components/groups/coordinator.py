@@ -98,6 +98,7 @@ class Coordinator:
         self._asked: AppendSystem | ReadSystem | None = None
         self._asked_at = 0.0
         self._beat_at = 0.0
+        self._given_up: dict[str, set[Member]] = {}  # members of nodes that did not report in time
 
     # --- who leads, who is there -------------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class Coordinator:
         self._ballots.clear()
         self._sequencer.retire()
         self._waiting.clear()
+        self._given_up.clear()
         self._asked = None
 
     def view_changed(self, now: float, view: ViewChanged) -> None:
@@ -146,11 +148,12 @@ class Coordinator:
         self._pump(now)
 
     def _recheck(self, name: str) -> None:
-        """Find members that a view newer than their join does not hold."""
+        """Find members that a view newer than their join does not hold, or whose node was given up."""
+        given_up = self._given_up.get(name, ())
         lost = {
             key
             for key, member in self._replica.get(name).members.items()
-            if self._nodes.get(member.node) != member.boot_id and member.view <= self._view
+            if (self._nodes.get(member.node) != member.boot_id and member.view <= self._view) or member in given_up
         }
         if lost or name in self._desks:
             self._desk(name).lost = lost
@@ -192,7 +195,7 @@ class Coordinator:
         for _, entries in sorted(told.groups.items()):
             self._adopt(entries)
         self.state, self._asked, self.number = "leading", None, 0
-        self._sequencer.lead(self.term, self._nodes, self._node)
+        self._sequencer.lead(now, self.term, self._nodes, self._node)
         for name in sorted(self._replica.groups):
             self._recheck(name)
         self._beat(now)
@@ -365,6 +368,18 @@ class Coordinator:
             self._ready(name)
         self._pump(now)
 
+    def _give_up(self, late: set[int]) -> None:
+        """These nodes are in the view, but their groups processes hang: their members have failed where it matters."""
+        for name, group in sorted(self._replica.groups.items()):
+            members = {member for member in group.members.values() if member.node in late} if group.fast else set()
+            if members:
+                self._given_up[name] = members
+                self._recheck(name)
+        if self._sequencer.give_up(late, self._given_up):
+            self._sequencer.resume_all()
+        for name in sorted(self._desks):
+            self._ready(name)
+
     def _tell_fast(self, message: Fast, cause: str) -> None:
         self.number += 1
         message = msgspec.structs.replace(message, number=self.number)
@@ -435,6 +450,8 @@ class Coordinator:
             elif now >= ballot.called + self._settings.repeat:
                 self._call(now, ballot, name, ballot.missing() & self._nodes.keys())
         self._sequencer.tick(now)
+        if late := self._sequencer.late(now):
+            self._give_up(late)
         if self.state == "leading":
             self._pump(now)
             if now >= self._beat_at:

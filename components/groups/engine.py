@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ...bus.context import ComponentContext
-from ...bus.driver import Background, Driver, Outbox
+from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
 from ...bus.messages import PARTY_TOPIC
 from ...errors import CoveyError
@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 ASK_AGAIN = 1.0
 """Seconds between two tries of what must be learned."""
 
+LOOK_AGAIN = 5.0
+"""Seconds between two looks whether something has become unknown: events tell sooner."""
+
 OUTBOX = 20_000
 """Messages that wait for this node's broker; more are lost, and repeated by the machines."""
-
-_decoder = msgspec.msgpack.Decoder(GroupsMessage)
 
 
 class GroupsEngine:
@@ -46,6 +47,7 @@ class GroupsEngine:
         self._driver = Driver(self._machine, self._perform)
         self._background = Background()
         self._outbox = Outbox(context.bus, OUTBOX)
+        self._hearing = Hearing(GroupsMessage)
         self._log = SystemLog(context.bus)
         self._primary = 0
         self._view: tuple[int, int] = (0, 0)
@@ -72,7 +74,9 @@ class GroupsEngine:
 
     def hear(self, body: bytes, node: int, cause: str) -> None:
         """Take a message of another node's machine."""
-        self._driver.feed(Received(Address(SERVICE, node), _decoder.decode(body), cause))
+        message = self._hearing.take(body, node)
+        if message is not None:
+            self._driver.feed(Received(Address(SERVICE, node), message, cause))
 
     # --- the machine's orders -----------------------------------------------------------------------------------------
 
@@ -128,7 +132,8 @@ class GroupsEngine:
                     await self._ask_view()
             except CoveyError as problem:
                 log.debug("not known yet: %s", problem)
-            await asyncio.sleep(ASK_AGAIN)
+            unknown = not self._primary or self._machine.frozen or self._view == (0, 0)
+            await asyncio.sleep(ASK_AGAIN if unknown else LOOK_AGAIN)
 
     async def _ask_view(self) -> None:
         status = await self._bus.call("liveness", "status", timeout=ASK_AGAIN)

@@ -76,6 +76,8 @@ class Parties:
             self._out.append(Reply(asked.request, error, cause))
 
     def _answer(self, question: Show | ListGroups | Transcript | CastVote) -> Any:
+        if isinstance(question, Show | Transcript):
+            wishes.check_name(question.group)
         if isinstance(question, Show):
             return self._show(question.group)
         if isinstance(question, Transcript):

@@ -2,13 +2,15 @@
 
 A coordinator that takes over knows less than the nodes may have delivered. Until every node of the membership view has
 reported what it has (in its `Fetch`), and has lent what this one lacks, nothing is sequenced and no view is ended of a
-group that has fast messages; what then is known is all there is, and those who lack some of it are told. A group's
-first fast message waits for a decision in the log that marks the group, so that only such groups ever wait for reports.
+group that has fast messages; what then is known is all there is, and those who lack some of it are told. A node that
+does not do so in time, since its groups process hangs, may have had more than anybody else: so its members in such
+groups fail, and in these nothing is numbered before the decision that says so has ended the view. A group's first fast
+message waits for a decision in the log that marks the group, so that only such groups ever wait for reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ...bus.machine import Message
@@ -47,14 +49,15 @@ class Sequencer:
         self._last: dict[tuple[str, int], tuple[int, int]] = {}
         self._held: dict[str, list[_Held]] = {}
         self._closed: set[str] = set()  # groups whose view is about to change
+        self._until = 0.0  # when those are given up who have not reported, or not lent
         self.flushed = False  # whether all is known that any node of the view has
 
     # --- taking over ---------------------------------------------------------------------------------------------
 
-    def lead(self, term: int, nodes: dict[int, str], own: int) -> None:
+    def lead(self, now: float, term: int, nodes: dict[int, str], own: int) -> None:
         """Begin a term: wait for the reports of all nodes of the view but the own one."""
         self.retire()
-        self._term = term
+        self._term, self._until = term, now + self._settings.report_within
         self._reports[own] = self._streams.report()
         self.view_changed(nodes)
 
@@ -117,10 +120,27 @@ class Sequencer:
                     self._tell.all(self._streams.told(self._term, 0, name, stream, lowest), "")
         return True
 
+    def late(self, now: float) -> set[int]:
+        """Return the nodes that had their time to report, or to lend what they reported."""
+        if self.flushed or self._awaited is None or now < self._until:
+            return set()
+        return self._awaited.keys() | {node for _, _, node in self._lenders}
+
+    def give_up(self, nodes: set[int], names: Iterable[str]) -> bool:
+        """Do without these nodes. In these groups, of which they have members, the view ends first. Return whether
+        that was the last to wait for."""
+        self._closed.update(names)
+        self._awaited = {node: boot for node, boot in (self._awaited or {}).items() if node not in nodes}
+        self._lenders = {key: at for key, at in self._lenders.items() if key[2] not in nodes}
+        return self._is_flushed()
+
     @property
     def deadline(self) -> float | None:
-        """When `tick` must be called next."""
-        return min((at + self._settings.repeat for at in self._lenders.values()), default=None)
+        """When `tick` or `late` must be called next."""
+        times = [at + self._settings.repeat for at in self._lenders.values()]
+        if self._awaited is not None and not self.flushed:
+            times.append(self._until)
+        return min(times, default=None)
 
     def tick(self, now: float) -> None:
         """Ask again for what was not lent."""

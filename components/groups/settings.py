@@ -13,8 +13,9 @@ SYSTEM_PREFIX = "sys."
 class Settings(msgspec.Struct, frozen=True):
     """How long groups wait and how much they hold. Seconds, bytes, or counts."""
 
-    beat: float = 1.0
-    """Between two `Beat`s of the coordinator, 0.1 to 5 s. A lost last announcement is noticed this late."""
+    beat: float = 2.0
+    """Between two `Beat`s of the coordinator, 0.1 to 2 s: two fit into `freeze_after`. A lost last announcement is
+    noticed this late."""
     repeat: float = 0.5
     """Before an unanswered message is sent again, 0.1 to 5 s: longer than a slow commit, shorter than patience."""
     freeze_after: float = 5.0
@@ -23,6 +24,10 @@ class Settings(msgspec.Struct, frozen=True):
     """An undecided proposal is then withdrawn. With `withdraw_within` below the 10 s a call waits by default."""
     withdraw_within: float = 2.0
     """A withdrawal not confirmed in this time is answered with a timeout: it may still happen."""
+    report_within: float = 10.0
+    """So long a new coordinator waits for what a node has of fast messages, then the node's members in groups with such
+    messages have failed: its groups process hangs. Longer than its restart takes, and than a dead node is in the view.
+    """
     wait_at_most: float = 60.0
     """The longest long poll."""
 

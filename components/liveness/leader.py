@@ -41,6 +41,7 @@ from .messages import (
     View,
     ViewId,
     ViewsAnnounced,
+    Waited,
 )
 from .peers import Peers
 from .relay import FAN_OUT, hearers
@@ -49,6 +50,7 @@ from .telling import Teller
 from .views import Chain, make, step_to
 
 KIND = "view"
+WAITS = "wait/"  # slots of the entries about nodes that wait, one a node; views have the slot without a name
 
 
 class Joiner:
@@ -93,6 +95,8 @@ class Leader:
         self.certain = False
         self.going: set[int] = set()
         self.ticked_at = 0.0
+        self._clock: float | None = None  # the time of day less this machine's
+        self._loaded: tuple[list[Step], list[Waited]] = ([], [])
 
     # --- what others say ----------------------------------------------------------------------------------------
 
@@ -159,7 +163,10 @@ class Leader:
 
     def _say_removed(self, number: int, boot_id: str, now: float) -> None:
         """A boot id that is no member showed itself."""
-        self.backoff.ran(number, boot_id, now)
+        waited = self.backoff.ran(number, boot_id, now, 0.0 if self._clock is None else now + self._clock)
+        if waited is not None:  # said once: if it is lost, the next leader lets the node in sooner
+            body, slot = msgspec.msgpack.encode(waited), f"{WAITS}{number}"
+            self.orders.append((0, AppendSystem(f"wait/{self.epoch}/{boot_id}", self.epoch, KIND, slot, body, 1)))
         view = self.chain.departed.get(boot_id, self.chain.id)
         self.orders.append((number, Removed(boot_id, view)))
 
@@ -174,6 +181,7 @@ class Leader:
     def tick(self, now: float, peers: Peers, beats: Beats, boot_id: str, date: float) -> None:
         """Do what is due. `boot_id` is this node's own, `date` the time of day if it is known, else 0."""
         self.ticked_at = now
+        self._clock = date - now if date else None
         if self.state == "loading" or self.proposal is not None:
             if self.repeat_at is None or now >= self.repeat_at:
                 self._say(now)
@@ -256,7 +264,8 @@ class Leader:
             self.orders.append((0, ReadSystem(self._read_id, KIND)))
         else:
             whole = self.proposal.id[1] % max(1, self.settings.kept // 4) == 1
-            body = msgspec.msgpack.encode(step_to(self.proposal, None if whole else self.chain.last))
+            accused = tuple(sorted(self.going))
+            body = msgspec.msgpack.encode(step_to(self.proposal, None if whole else self.chain.last, accused))
             self.orders.append((0, AppendSystem(self._entry_id, self.epoch, KIND, "", body, self.settings.kept)))
 
     @property
@@ -277,7 +286,22 @@ class Leader:
         self.certain = not loading
         self.reads = 0
         self.proposal = None
-        return [msgspec.msgpack.decode(body, type=Step) for _, _, _, body in came.entries]
+        steps = [msgspec.msgpack.decode(body, type=Step) for slot, _, _, body in came.entries if not slot]
+        if loading:
+            waits = [body for slot, _, _, body in came.entries if slot.startswith(WAITS)]
+            self._loaded = (steps, [msgspec.msgpack.decode(body, type=Waited) for body in waits])
+        return steps
+
+    def recall(self, now: float, date: float) -> None:
+        """The chain is that of the log now: go on with the waits of former leaders."""
+        (steps, waits), self._loaded = self._loaded, ([], [])
+        accused = {step.id: step.accused for step in steps if step.accused}
+        for view in self.chain.views:
+            for member in self.chain.change(view)[1] if view.id in accused else ():
+                if member.number in accused[view.id]:
+                    self.backoff.removed(member.number, member.boot_id)
+        for waited in waits:
+            self.backoff.restore(waited, now, date)
 
     def appended(self, id: str, now: float) -> View | None:
         """The log has an entry: return the view, now committed, or None when it must be read back first."""
@@ -301,7 +325,7 @@ class Leader:
         self.accusations.clear()
         for member in left:
             if member.number in self.going:
-                self.backoff.removed(member.boot_id)
+                self.backoff.removed(member.number, member.boot_id)
         self.going = set()
         new = {m.number: self.joiners.pop(m.number).view for m in joined if m.number in self.joiners}
         numbers = [m.number for m in view.members]

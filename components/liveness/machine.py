@@ -199,6 +199,11 @@ class LivenessMachine:
     def _listed(self) -> bool:
         return self.chain.boot_id(self.number) == self.boot_id
 
+    @property
+    def _date(self) -> float:
+        """The time of day, 0 if it is not known."""
+        return 0.0 if self._clock is None else self._now + self._clock
+
     def _tick(self) -> None:
         probed = self.peers.tick(self._now)
         beat_due = self.beats.due(self._now)
@@ -217,8 +222,7 @@ class LivenessMachine:
         self._out += self.waiting.expire(self._now)
         if self.lead is not None:
             if self._in_charge:
-                date = 0.0 if self._clock is None else self._now + self._clock
-                self.lead.tick(self._now, self.peers, self.beats, self.boot_id, date)
+                self.lead.tick(self._now, self.peers, self.beats, self.boot_id, self._date)
             self._obey(self.lead)
         self._judge_quorum()
         self._rest()
@@ -500,6 +504,7 @@ class LivenessMachine:
         if self.lead is not None and steps is not None:
             held, self._ask_at = self.chain.id, self._now
             self._take(steps, whole=True)
+            self.lead.recall(self._now, self._date)
             self._watch_members()
             for view in self.chain.since(held) if self.lead.certain else ():
                 self.lead.committed(view, self._now)

@@ -53,7 +53,8 @@ class View(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True):
     """A view, told by what it changes: `put` are new or changed members, `gone` the numbers of those who left.
 
-    `whole`: `put` is the whole list, so nothing needs to be known before. The other fields are those of the view.
+    `whole`: `put` is the whole list, so nothing needs to be known before. `accused`, in the log alone: who left because
+    they were accused. The other fields are those of the view.
     """
 
     id: ViewId
@@ -64,6 +65,19 @@ class Step(msgspec.Struct, frozen=True):
     put: tuple[Member, ...] = ()
     gone: tuple[int, ...] = ()
     whole: bool = False
+    accused: tuple[int, ...] = ()
+
+
+class Waited(msgspec.Struct, frozen=True):
+    """A system entry: a node was removed while it ran, under this boot id, so many times by now; it has to wait.
+
+    `at` is the time of day in seconds at the leader, 0 if it did not know it.
+    """
+
+    number: int
+    boot_id: str
+    times: int
+    at: float
 
 
 class Suspect(NamedTuple):

@@ -36,14 +36,14 @@ def difference(old: Sequence[Member], new: Sequence[Member]) -> tuple[tuple[Memb
     return joined, tuple(m for m in old if m.boot_id not in after)
 
 
-def step_to(view: View, before: View | None) -> Step:
+def step_to(view: View, before: View | None, accused: tuple[int, ...] = ()) -> Step:
     """Tell a view by what it changes in the one before; with None as the whole list."""
     told = (view.id, view.previous, view.previous_hash, view.at, view.hash)
     if before is None:
-        return Step(*told, view.members, whole=True)
+        return Step(*told, view.members, whole=True, accused=accused)
     held, now = set(before.members), {m.number for m in view.members}
     put = tuple(m for m in view.members if m not in held)
-    return Step(*told, put, tuple(m.number for m in before.members if m.number not in now))
+    return Step(*told, put, tuple(m.number for m in before.members if m.number not in now), accused=accused)
 
 
 def view_of(step: Step, before: View | None) -> View | None:

@@ -6,6 +6,7 @@ made aside and renamed whole, so after a crash there is a founded copy or none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,19 @@ from .layout import folder_of, make_aside, take_place, write_copy
 FIRST_EPOCH = 1
 
 
-def create(folder: Path, *, cluster_id: str, cluster_name: str, node: dict[str, Any], servers: list[int]) -> None:
+def create(
+    folder: Path,
+    *,
+    cluster_id: str,
+    cluster_name: str,
+    node: dict[str, Any],
+    servers: list[int],
+    others: Mapping[str, Any] | None = None,
+) -> None:
     """Write the registry of a new cluster below `folder` (`<state>/<cluster id>`), synced before it returns.
 
-    `node` is the definition of the first node, with its `number`; `servers` the numbers of the registry servers.
+    `node` is the definition of the first node, with its `number`; `servers` the numbers of the registry servers;
+    `others` are more keys to begin with.
     Raises `AlreadyDefined` when the folder holds a registry, `NotImplementedYet` for more than one server, `OSError`.
     """
     if servers != [node["number"]]:
@@ -35,6 +45,7 @@ def create(folder: Path, *, cluster_id: str, cluster_name: str, node: dict[str, 
         "/cluster/definition": {"name": cluster_name, "id": cluster_id},
         "/cluster/servers": {"servers": servers, "primary": servers[0]},
         f"/nodes/{node['number']}": node,
+        **(others or {}),
     }
     then = tuple((check_key(key), pack_value(key, value)) for key, value in sorted(keys.items()))
     founded = entries.Founded(cluster_id, 0, then)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...controllers.catalog import Catalog, Versions
-from ...controllers.description import load_description
+from ...controllers.contract import GROUP
+from ...controllers.description import description_of_ours
 from ...errors import CoveyError
 from ...plugins.candidates import Candidate, find
 
 log = logging.getLogger(__name__)
-GROUP = "covey.controllers"
 
 
 def shipped_versions(settings: Mapping[str, Any]) -> Versions:
@@ -27,7 +27,7 @@ def shipped_versions(settings: Mapping[str, Any]) -> Versions:
     for candidate in _shipped(settings):
         for path in _description_files(candidate.value.partition(":")[0]):
             try:
-                catalog.add(candidate.name, load_description(path).classes)
+                catalog.add(candidate.name, description_of_ours(path).classes)
             except CoveyError as problem:
                 log.warning("%s: %s", path, problem)
     return catalog.versions()

@@ -75,8 +75,18 @@ def test_leader_election(shared: Cluster) -> None:
                     assert await second.line() == "I lead"
                     kinds = [(await anext(events)).kind for _ in range(3)]
                     assert kinds == ["joined", "joined", "failed"] and [m.node for m in events.members] == [2]
-                    second.process.send_signal(signal.SIGINT)
-                    assert await second.process.wait() == 0 and (await anext(events)).kind == "left"
+                    async with running(shared[3], program, "test.leader") as third:
+                        assert (await third.line()).endswith("@2 leads")
+                        expelled = f"{events.members[0].member}@2"
+                        await bus.call(
+                            "groups", "expel", group="test.leader", member=expelled, reason="enough", outside=True
+                        )
+                        assert await second.line() == "expelled: enough" and await second.process.wait() == 0
+                        assert await third.line() == "I lead"
+                        third.process.send_signal(signal.SIGINT)
+                        assert await third.process.wait() == 0
+                        kinds = [(await anext(events)).kind for _ in range(3)]
+                        assert kinds == ["joined", "expelled", "left"]
 
     story(work())
 
@@ -103,7 +113,9 @@ def test_the_bench_measures(shared: Cluster, monkeypatch: pytest.MonkeyPatch) ->
     """How quick anything is, is not judged here."""
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "bench"))
     bench = runpy.run_path(str(EXAMPLES.parent / "bench" / "groups.py"))
-    found = asyncio.run(bench["measure"](shared, SimpleNamespace(count=30, kills=1)))
+    crowd = asyncio.run(bench["measure"](shared, SimpleNamespace(count=0, members=6, groups=2)))
+    assert crowd["6 members"]["failed_s"] > 0 and crowd["2 groups"]["one_each_heard_s"] > 0
+    found = asyncio.run(bench["measure"](shared, SimpleNamespace(count=30, kills=1, deaths=0, members=0, groups=0)))
     assert found["joins"]["one_group_per_s"] > 0 and found["vote_two_phases_ms"]["n"] == 3
     assert found["strong"]["seen_by_all_per_s"] > 0 and found["fast"]["seen_by_all_per_s"] > 0
     assert {where: each["n"] for where, each in found["failure_leave_ms"].items()} == {"same_node": 1, "other_nodes": 2}

@@ -100,6 +100,11 @@ async def test_a_node_that_falls_silent_is_removed_and_the_event_tells(folder: P
 async def test_a_node_leaves_in_order_and_the_leader_outlives_its_own_process(folder: Path) -> None:
     async with cluster(folder, 2) as nodes:
         first = await members_everywhere(nodes, [1, 2])
+        for strange in ({"type": "Prophecy"}, {"type": "Join", "boot_id": 7}, 5):  # as a node of another version may
+            await nodes[1].buses["liveness"].call("liveness", "message", node=1, body=msgspec.msgpack.encode(strange))
+        async with user(nodes[0]) as bus:
+            status = await bus.call("liveness", "status")
+        assert status["not_understood"] == {"2": 3} and status["view"]["id"] == first
         await nodes[0].stop("liveness")
         nodes[0].start("liveness")
         async with user(nodes[1], "dcm-2") as bus:

@@ -139,6 +139,43 @@ def test_a_new_coordinator_waits_for_all_reports_and_borrows_what_it_lacks() -> 
     assert heard(cluster, view)[0] == heard(cluster, view)[1]
 
 
+def test_members_of_a_node_whose_groups_process_hangs_have_failed() -> None:
+    """Node 3 alone has the last message of the coordinator that died, and says nothing: the others go on without it."""
+    cluster = shouting(44, 4)
+    view = the_view(cluster)
+    for node in (2, 4):
+        cluster.world.cut(1, node, one_way=True)
+    cluster.parties[0].shout("only at 1 and 3")
+    cluster.world.run(0.05)
+    assert cluster.parties[2].streams[view][-1] == "only at 1 and 3"
+    cluster.world.pause(3)
+    cluster.crash_node(1)
+    cluster.connected.discard(1)
+    cluster.elect(2)
+    cluster.remove_node(1)
+    asked = cluster.parties[1].shout("next")
+    late = cluster.party(2, "late")
+    cluster.world.run(5.0)
+    assert not asked.done and late.joined is None, "node 3 is in the view and may have had more"
+    cluster.world.eventually(lambda: late.joined is not None, 6.0, "they go on without node 3")
+    again = cluster.parties[1].shout("again")
+    cluster.world.eventually(lambda: again.done and again.error is None, 1.0)
+    assert "p3" not in [key[2] for key in cluster.world.machine(2, "groups").replica.get(GROUP).members]
+    assert [party.streams[view] for party in cluster.parties[1:4:2]] == [cluster.parties[2].streams[view][:4]] * 2
+    cluster.world.resume(3)
+    hung = cluster.parties[2]
+    cluster.world.eventually(lambda: "failed" in hung.kinds()[-2:], 3.0, "it is told")
+    assert sorted(m.party for e in hung.events if e.kind == "failed" for m in e.who) == ["p1", "p3"]
+    assert hung.streams[view][-1] == "only at 1 and 3" and len(hung.streams[view]) == 5
+    hung.alive = False
+    back = cluster.party(3, "back")
+    cluster.world.eventually(lambda: back.joined is not None, 3.0, "its node has members again")
+    shout = back.shout("here I am")
+    cluster.world.eventually(lambda: shout.done, 3.0)
+    cluster.settle()
+    assert all(party.texts[-1:] for party in (cluster.parties[1], back))
+
+
 def test_a_minority_sends_nothing_and_is_told() -> None:
     cluster = shouting(45)
     cluster.isolate(3)

@@ -255,10 +255,26 @@ def sequence_before_all_have_reported(patch: pytest.MonkeyPatch) -> None:
     """Take what this node has of fast messages for all there is."""
     right = Sequencer.lead
 
-    def wrong(self: Any, term: int, nodes: Any, own: int) -> None:
-        right(self, term, {own: nodes.get(own, "")}, own)
+    def wrong(self: Any, now: float, term: int, nodes: Any, own: int) -> None:
+        right(self, now, term, {own: nodes.get(own, "")}, own)
 
     patch.setattr(Sequencer, "lead", wrong)
+
+
+def wait_for_the_hung(patch: pytest.MonkeyPatch) -> None:
+    """Wait for reports as long as the node is in the view."""
+    patch.setattr(Sequencer, "late", lambda self, now: set())
+
+
+def keep_the_hung(patch: pytest.MonkeyPatch) -> None:
+    """Do without the report of a node, and let its members go on."""
+    patch.setattr(Coordinator, "_recheck", lambda self, name: None)
+
+
+def number_before_the_hung_are_out(patch: pytest.MonkeyPatch) -> None:
+    """Do without the report of a node, and number fast messages in the view in which it may have had others."""
+    right = Sequencer.give_up
+    patch.setattr(Sequencer, "give_up", lambda self, nodes, names: right(self, nodes, ()))
 
 
 def go_on_with_half(patch: pytest.MonkeyPatch) -> None:
@@ -552,6 +568,9 @@ SCRIPTS: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] =
     (hold_the_vote_again, repeated_vote_script),
     (vote_while_deciding, vote_scripts),
     (sequence_before_all_have_reported, fast_scripts),
+    (wait_for_the_hung, fast_tests.test_members_of_a_node_whose_groups_process_hangs_have_failed),
+    (keep_the_hung, fast_tests.test_members_of_a_node_whose_groups_process_hangs_have_failed),
+    (number_before_the_hung_are_out, fast_tests.test_members_of_a_node_whose_groups_process_hangs_have_failed),
     (go_on_with_half, fast_scripts),
     (sequence_after_the_end, closing_script),
     (number_twice, lost_answer_script),

@@ -103,7 +103,9 @@ class Registry:
         listed = [entry.definition for entry in self.nodes()]
         wanted = {key for each in listed for key in entries.index_keys(each)}
         apart = ("/index/definition/", "/index/token/")
-        assert {key for key in self.data if key.startswith("/index/") and not key.startswith(apart)} == wanted
+        assert {
+            key for key in self.data if key.startswith(("/index/", "/addresses/")) and not key.startswith(apart)
+        } == wanted
         for what in ("name", "id", "number"):
             assert len({getattr(each, what) for each in listed}) == len(listed)
         for each in listed:

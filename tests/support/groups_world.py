@@ -47,6 +47,7 @@ from covey.components.registry.messages import (
 from covey.errors import CoordinatorChanged, Rejected
 
 GROUP = "db"
+GONE = ("left", "failed", "expelled")
 ROUGH = Link(loss=0.1, duplicate=0.1, reorder=0.1, late=0.3)
 
 
@@ -224,7 +225,8 @@ class Party:
                 stream.append(event.body.decode())
                 continue
             if event.view > self.view:
-                for view in range(self.view or event.view, event.view):
+                out = event.kind in GONE and (self.node, self.name) in [(each.node, each.party) for each in event.who]
+                for view in range(self.view or event.view, event.view) if not out else ():
                     self.cluster.passed(self, view)
                 self.view = event.view
             assert event.sequence == self.cursor + 1, f"{self.name}: {event.sequence} after {self.cursor}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from covey.bus.acceptor import Acceptor
+from covey.bus.dialler import FALTER, HOLD_DOWN
 from covey.bus.messages import Kind
 from covey.bus.session import OPEN, RESUME, SILENT, UNKNOWN, Transmit, frame
-from links_world import World
+from links_world import ADDRESSES, World
 
 TOLD = SILENT + 0.5  # a look at all sessions every quarter of a second, and delays
 
@@ -39,13 +40,13 @@ def _pulled(ways: str) -> None:
         world.send_a()
         world.send_b()
         world.run(0.01)
-    if ways != "AB":  # the side that hears nothing says so on the way that is left
-        world.run(TOLD - 0.2)
-    else:
-        world.run(TOLD)
+    told = TOLD
+    if ways == "B":  # the dialler has hung up to try the other address, so the other side heard it until then
+        told += FALTER
+    world.run(told if ways == "AB" else told - 0.2)
     first = {side: at for at, side, _ in reversed(world.downs)}
     assert set(first) == {"A", "B"}
-    assert all(at - pulled <= TOLD for at in first.values())
+    assert all(at - pulled <= told for at in first.values())
     lost = {side: sum(down.lost for _, by, down in world.downs if by == side) for side in "AB"}
     assert lost["A"] >= (20 if "A" in ways else 0)
     assert lost["B"] >= (20 if "B" in ways else 0)
@@ -198,6 +199,61 @@ def an_opening_that_comes_late_does_not_move_the_session() -> None:
     assert acceptor.counters["sessions_late"] == 1
 
 
+def _talk(world: World, seconds: float) -> None:
+    for _ in range(int(seconds / 0.05)):
+        world.send_a()
+        world.send_b()
+        world.run(0.05)
+
+
+def a_dead_network_is_left_with_the_session_and_returned_to_after_the_hold_down() -> None:
+    world = connected()
+    first, second = ADDRESSES
+    assert world.a.address == first
+    world.dead = {first}
+    _talk(world, FALTER + 0.5)
+    assert (world.a.up, world.a.address) == (True, second)
+    _talk(world, 2 * HOLD_DOWN)
+    assert world.a.address == second, "a second connection that does not come about disturbs nothing"
+    world.dead = set()
+    _talk(world, HOLD_DOWN + 3.0)
+    assert (world.a.up, world.a.address) == (True, first)
+    world.run(1.0)
+    assert not world.downs
+    assert world.a.counters.resumed == 2
+    world.check_healed()
+
+
+def another_order_moves_a_session_and_nothing_is_lost() -> None:
+    world = connected()
+    first, second = ADDRESSES
+    for addresses, expected in (((second, first), second), ((first,), first), ((second,), second)):
+        _talk(world, 0.2)
+        world.do_a("move", addresses)
+        world.run(0.2)
+        assert (world.a.up, world.a.address) == (True, expected)
+    _talk(world, 1.0)
+    assert not world.downs
+    world.check_healed()
+    world.do_a("move", ())
+    world.run(0.1)
+    assert not world.a.up
+    ((_, _, down),) = [each for each in world.downs if each[1] == "A"]
+    assert "no network" in down.reason
+
+
+def an_order_whose_best_address_is_dead_disturbs_nothing() -> None:
+    world = connected()
+    first, second = ADDRESSES
+    world.dead = {second}
+    world.do_a("move", (second, first))
+    steps = world.made
+    _talk(world, 3.0)
+    assert (world.a.up, world.a.address, world.made - steps) == (True, first, 0)
+    assert not world.downs
+    world.check_healed()
+
+
 SCRIPTS: tuple[Callable[[], None], ...] = (
     a_pause_of_both_sides_at_once_is_no_silence,
     a_session_that_is_replaced_ends_at_once,
@@ -213,4 +269,7 @@ SCRIPTS: tuple[Callable[[], None], ...] = (
     a_pause_of_either_side_below_the_limit_costs_nothing,
     the_last_message_lost_within_a_connection_is_sent_again,
     what_is_not_confirmed_is_bounded,
+    a_dead_network_is_left_with_the_session_and_returned_to_after_the_hold_down,
+    another_order_moves_a_session_and_nothing_is_lost,
+    an_order_whose_best_address_is_dead_disturbs_nothing,
 )

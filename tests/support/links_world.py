@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from covey.bus.acceptor import Acceptor
-from covey.bus.dialler import IDLE_LIMIT, Connect, Dialler, HangUp, State
+from covey.bus.dialler import IDLE_LIMIT, Adopt, Connect, Dialler, Drop, HangUp, State, Try
 from covey.bus.messages import Kind
 from covey.bus.session import Closed, Deliver, Down, Transmit, Up, parse
 from covey.errors import Overloaded, Unreachable
@@ -53,6 +53,8 @@ class World:
         self.paused = {"A": False, "B": False}
         self.held: dict[str, list[Callable[[], None]]] = {"A": [], "B": []}
         self.wire: Wire | None = None
+        self.trial: Wire | None = None  # the second connection of A
+        self.dead: set[str] = set()  # addresses to and from which everything is swallowed
         self.made = 0
         self.downs: list[tuple[float, str, Down]] = []
         self.closed: list[tuple[float, str]] = []
@@ -66,8 +68,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._armed: dict[str, float] = {}
-        self._log: list[str] = []
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._log: list[tuple[float, str, str, list[Any], list[Any]]] = []  # told as text only when somebody reads it
         self.a_life = self.b_life = 0
         self.start_a()
         self.start_b()
@@ -147,6 +148,7 @@ class World:
     def heal(self) -> None:
         self.stopped = {"A": False, "B": False}
         self.refusing = False
+        self.dead = set()
         for side in ("A", "B"):
             self.resume(side)
         wire = self.wire
@@ -191,10 +193,14 @@ class World:
         self.after(self.random.uniform(low, high), again)
 
     def digest(self) -> str:
-        return self._digest.hexdigest()
+        """Return a digest of every step so far: equal for equal runs, and only for those."""
+        digest = hashlib.blake2b(digest_size=16)
+        for step in self._log:
+            digest.update(_told(*step).encode())
+        return digest.hexdigest()
 
     def failure(self, text: str) -> Broken:
-        last = "\n".join(self._log[-60:])
+        last = "\n".join(_told(*step) for step in self._log[-60:])
         return Broken(f"seed {self.seed}, at {self.now:.4f}: {text}\nfaults: {self.faults[-30:]}\n{last}")
 
     def check_healed(self) -> None:
@@ -211,11 +217,9 @@ class World:
     def _number_of_a(self) -> int:
         return self.a.session.number if self.a.session else 0
 
-    def _perform(self, side: str, effects: list[Any], cause: str) -> None:
+    def _perform(self, side: str, effects: list[Any], cause: str, frames: list[Any] | None = None) -> None:
         self.steps += 1
-        text = f"{self.now:.4f} {side} {cause} -> {[_shown(each) for each in effects[:8]]} of {len(effects)}"
-        self._log.append(text)
-        self._digest.update(text.encode())
+        self._log.append((self.now, side, cause, frames or [], effects))
         for effect in effects:
             if isinstance(effect, Transmit):
                 self._transmit(side, effect.frames)
@@ -225,15 +229,26 @@ class World:
                 self._connect(effect.address)
             elif isinstance(effect, HangUp):
                 self._hang_up()
+            elif isinstance(effect, Try):
+                self._try(effect.address)
+            elif isinstance(effect, Adopt):
+                trial, self.trial = self.trial, None
+                self._hang_up()
+                self.wire = trial
+            elif isinstance(effect, Drop):
+                self.trial = None
             elif isinstance(effect, Up):
                 self.ups.append((self.now, side))
                 if side == "B":
                     self.keys.append(effect.key)  # type: ignore[arg-type]
             elif isinstance(effect, (Down, Closed)):
                 self._ended(side, effect)
+        machine = self.a if side == "A" else self.b
+        sessions = self.b.sessions.values() if side == "B" else [self.a] if self.a.session else []
+        waiting = sum(each.session.waiting for each in sessions)
         try:
-            if self.steps % 16 == 0 or not self.a.session or self.a.session.waiting < 50:
-                (self.a if side == "A" else self.b).check_invariants()
+            if self.steps % (1 + waiting // 16) == 0:  # a check counts all that waits: the more, the rarer
+                machine.check_invariants()
         except AssertionError as problem:
             raise self.failure(f"invariant of {side}: {problem}") from problem
         self._arm(side)
@@ -269,7 +284,7 @@ class World:
         if side == "B":
             if wire is None or wire.cut or wire.given_up or frames[0] != wire.name:
                 name = frames[0]
-                self.after(0.0, lambda: self.b.unroutable(name))  # what was sent meanwhile is lost silently
+                self.after(0.0, lambda: self.b.unroutable(self.now, name))  # what was sent meanwhile is lost silently
                 return
             frames = frames[1:]
         assert wire is not None, "A transmits without a connection"
@@ -284,6 +299,8 @@ class World:
                 self._put(wire, side, frames)
 
     def _put(self, wire: Wire, way: str, frames: list[Any]) -> None:
+        if wire.address in self.dead:
+            return
         if self.stopped[way]:
             wire.stalled[way].append(frames)
             return
@@ -311,7 +328,7 @@ class World:
 
         def act() -> None:
             if self.b_life == life:
-                self._perform("B", self.b.heard(self.now, wire.name, frames), f"heard {_frames(frames)}")
+                self._perform("B", self.b.heard(self.now, wire.name, frames), "heard", frames)
 
         self._or_hold("B", act)
 
@@ -319,7 +336,7 @@ class World:
         def act() -> None:
             if self.wire is wire:
                 parsed = parse(frames[0], len(frames))
-                self._perform("A", self.a.heard(self.now, *parsed, frames[1:]), f"heard {_frames(frames)}")
+                self._perform("A", self.a.heard(self.now, *parsed, frames[1:]), "heard", frames)
 
         self._or_hold("A", act)
 
@@ -332,10 +349,23 @@ class World:
     def _connect(self, address: str) -> None:
         self.made += 1
         wire = self.wire = Wire(self.made, address)
-        if self.stopped["A"] or self.stopped["B"]:
+        if self.stopped["A"] or self.stopped["B"] or address in self.dead:
             return
         done = self._refused if self.refusing else self._stands
         self.after(self.random.uniform(0.0005, 0.005), lambda: self._or_hold("A", lambda: done(wire)))
+
+    def _try(self, address: str) -> None:
+        self.made += 1
+        wire = self.trial = Wire(self.made, address)
+        if self.stopped["A"] or self.stopped["B"] or address in self.dead:
+            return
+        stands = not self.refusing
+
+        def act() -> None:
+            if self.trial is wire:
+                self._perform("A", self.a.tried(self.now, stands), "tried")
+
+        self.after(self.random.uniform(0.0005, 0.005), lambda: self._or_hold("A", act))
 
     def _stands(self, wire: Wire) -> None:
         if self.wire is wire:
@@ -403,6 +433,8 @@ def storm(
                 "restart-a",
                 "restart-b",
                 "idle",
+                "network",
+                "order",
             )
         )
         length = random.choice((random.uniform(0.05, 2.0), random.uniform(2.0, 9.0)))
@@ -418,6 +450,11 @@ def storm(
             world.refusing = True
             world.break_wire()
             world.after(length, world.heal)
+        elif kind == "network":
+            world.dead = {random.choice(ADDRESSES)}
+            world.after(length, world.dead.clear)
+        elif kind == "order":
+            world.do_a("move", random.choice((ADDRESSES, ADDRESSES[::-1], ADDRESSES[:1], ADDRESSES[1:])))
         elif kind == "pause":
             world.pause(random.choice("AB"))
             world.after(length, world.heal)
@@ -449,6 +486,11 @@ def storm(
 def _frames(frames: list[Any]) -> str:
     kind, number, sequence, ack, extra = parse(frames[0], len(frames))
     return f"{kind} {number & 0xFFFF:04x} {sequence} {ack} {extra & 0xFFFF:04x}"
+
+
+def _told(at: float, side: str, cause: str, frames: list[Any], effects: list[Any]) -> str:
+    heard = f" {_frames(frames)}" if frames else ""
+    return f"{at:.4f} {side} {cause}{heard} -> {[_shown(each) for each in effects[:8]]} of {len(effects)}"
 
 
 def _shown(effect: Any) -> str:

@@ -8,12 +8,13 @@ promises: one reign at a time may append, and who reads sees everything appended
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from covey.bus.machine import Effect, Publish, Received, Send
 from covey.bus.simulation import Birth, Link, Occurrence, World
 from covey.components.liveness.machine import LivenessMachine
-from covey.components.liveness.messages import Adapters, ConfiguredQ, PeerDown, View
+from covey.components.liveness.messages import Adapters, ClockRead, ConfiguredQ, PeerDown, View
 from covey.components.liveness.settings import Settings
 from covey.components.registry import entries, records
 from covey.components.registry.agent import AgentMachine
@@ -132,6 +133,8 @@ class Cluster:
         self.views: dict[int, View] = {}
         self.first_seen: dict[int, float] = {}
         self._checked: dict[tuple[int, int], int] = {}
+        self._gone: set[str] = set()
+        self._departed_to = 0
         self._lost_since: float | None = None
         self.world.on_notify.append(self.play_dcm)
         self.world.on_step.append(self.check)
@@ -144,6 +147,7 @@ class Cluster:
 
     def liveness(self, birth: Birth) -> LivenessMachine:
         machine = self.machine_class(birth.node, birth.boot_id, f"n{birth.node}", self.settings, birth.now)
+        self.world.feed(birth.node, "liveness", ClockRead(1e9 + self.world.now - birth.now))
         if self.adapters:
             self.world.feed(birth.node, "liveness", Adapters(tuple(self.adapters.items())))
         return machine
@@ -228,14 +232,13 @@ class Cluster:
         self.check_departed()
 
     def check_departed(self) -> None:
-        gone: set[str] = set()
-        before: set[str] = set()
-        for n in sorted(self.views):
+        while (n := self._departed_to + 1) in self.views:
+            before = {m.boot_id for m in self.views[n - 1].members} if n > 1 else set()
             now = {m.boot_id for m in self.views[n].members}
-            gone |= before - now
-            back = gone & now
+            self._gone |= before - now
+            back = self._gone & now
             assert not back, f"INV-20: {sorted(back)} came back in view {n}"
-            before = now
+            self._departed_to = n
 
     # --- what tests look at -----------------------------------------------------------------------------------------
 
@@ -246,9 +249,15 @@ class Cluster:
     def running(self) -> list[int]:
         return [number for number, node in self.world.nodes.items() if node.running]
 
-    def settled(self) -> bool:
+    def waiting(self) -> list[int]:
+        """Those who were removed while they ran, and are not let in yet."""
+        now, nodes = self.world.now, self.world.nodes
+        found = [(n, self.machine(n)) for n in self.running()]
+        return [n for n, m in found if m.phase == "outside" and m.waits_until > now + nodes[n].offset]
+
+    def settled(self, but: Container[int] = ()) -> bool:
         """Every running node is online in the same view, which holds these nodes and no others, and is quorate."""
-        numbers = self.running()
+        numbers = [number for number in self.running() if number not in but]
         machines = [self.machine(number) for number in numbers]
         if len({m.chain.id for m in machines}) != 1 or not all(m.quorate for m in machines):
             return False

@@ -141,8 +141,9 @@ class Scale:
 
     def kill_network(self, numbers: Iterable[int], network: str) -> None:
         """These nodes' adapters on a network die."""
+        numbers = set(numbers)
         self.dead_networks |= {(number, network) for number in numbers}
-        self.touch(numbers)
+        self.touch(numbers, [network])
 
     def stop(self, number: int, seconds: float) -> None:
         """A node does not run for a while."""
@@ -157,27 +158,28 @@ class Scale:
             observer.peers.excuse(self.now)
             observer.unsure_until = self.now + self.settings.unsure
 
-    def touch(self, numbers: Iterable[int]) -> None:
-        """Play the paths from and to these nodes from now on."""
+    def touch(self, numbers: Iterable[int], networks: Iterable[str] | None = None) -> None:
+        """Play the paths from and to these nodes from now on, on these networks or on all."""
         touched = set(numbers)
-        for network, places in self.networks.items():
-            for number in sorted(touched & places.keys()):
+        played: dict[int, dict[tuple[int, str], str]] = {}
+        for network in self.networks if networks is None else networks:
+            for number in sorted(touched & self.networks[network].keys()):
                 for observer in self.seen_by[network][number]:
-                    self._play(observer, number, network)
+                    played.setdefault(observer, {})[number, network] = self.members[number]
                 for subject in self.sees[network][number]:
-                    self._play(number, subject, network)
+                    played.setdefault(number, {})[subject, network] = self.members[subject]
+        for number, paths in played.items():
+            if number != LEADER:
+                self._play(number, paths)
 
-    def _play(self, a: int, b: int, network: str) -> None:
-        if a == LEADER or a not in self.members or b not in self.members:
-            return
-        observer = self.observers.get(a)
+    def _play(self, number: int, paths: dict[tuple[int, str], str]) -> None:
+        observer = self.observers.get(number)
         if observer is None:
-            at = self.now + self._until_beat(a)
-            observer = self.observers[a] = Observer(a, self.settings, at)
+            at = self.now + self._until_beat(number)
+            observer = self.observers[number] = Observer(number, self.settings, at)
             self.at(observer, at)
-        peers = [(p.number, p.network, p.boot_id) for p in observer.peers]
-        if (b, network, self.members[b]) not in peers:
-            observer.peers.follow([*peers, (b, network, self.members[b])], self.now)
+        held = {(p.number, p.network): p.boot_id for p in observer.peers}
+        observer.peers.follow(((*place, boot_id) for place, boot_id in (held | paths).items()), self.now)
 
     # --- the run --------------------------------------------------------------------------------------------------
 
@@ -231,9 +233,7 @@ class Scale:
             return False
         if (a, network) in self.dead_networks or (b, network) in self.dead_networks:
             return False
-        if self.loss_in.get(a) == 1.0:
-            return False
-        return self.random.random() >= self.loss_in.get(b, 0.0)
+        return not self.loss_in or (self.loss_in.get(a) != 1.0 and self.random.random() >= self.loss_in.get(b, 0.0))
 
     def _refuse(self, number: int, dead: int) -> None:
         observer = self.observers.get(number)
@@ -316,7 +316,6 @@ class Scale:
         self.machine.check_invariants()
         self._check_tree()
         followed = {(a, p.number, p.network) for a, o in self.observers.items() for p in o.peers}
-        touched = {n for n in {*self.dead, *self.loss_in, *(n for n, _ in self.dead_networks)} if n in members}
         for observer in self.observers.values():
             if observer.number in members:
                 kept = [
@@ -326,7 +325,9 @@ class Scale:
                 ]
                 observer.peers.follow(kept, self.now)
                 observer.told = ()
-        self.touch(touched)
+        self.touch({*self.dead, *self.loss_in} & members.keys())
+        for network in sorted({network for _, network in self.dead_networks}):
+            self.touch((n for n, dead in self.dead_networks if dead == network and n in members), [network])
         self.counts["paths"] = max(self.counts["paths"], len(followed))
 
     def _seen_by(self, peer: Peer) -> tuple[int, ...]:
@@ -357,13 +358,13 @@ class Scale:
 # --- scenarios ----------------------------------------------------------------------------------------------------
 
 
-def crash(share: float, refused: bool) -> Callable[[int], dict[str, Any]]:
-    """That share of the nodes (0: one) dies at once: one view, with exactly these."""
+def crash(count: Callable[[int], int], refused: bool) -> Callable[[int], dict[str, Any]]:
+    """So many of `n` nodes die at once: one view, with exactly these."""
 
     def play(n: int) -> dict[str, Any]:
         world = Scale(n)
         world.run(2)
-        dead = sorted(world.random.sample(range(2, n + 1), max(1, round(share * n))))
+        dead = sorted(world.random.sample(range(2, n + 1), max(1, count(n))))
         world.crash(dead, refused=refused)
         began = world.now
         world.run(30)
@@ -437,21 +438,22 @@ def one_network_dead(n: int) -> dict[str, Any]:
     """Of two networks one dies, everywhere: nobody leaves. Then one in a hundred loses the other adapter as well."""
     world = Scale(n, networks=2)
     world.kill_network(range(1, n + 1), "10.1.0.0/16")
-    world.run(8)
+    world.run(6)
     assert world.views == []
     dead = set(world.random.sample(range(2, n + 1), max(1, n // 100)))
     world.crash(dead, refused=False)
     began = world.now
-    world.run(12)
+    world.run(8)
     assert set(world.left) == dead
     return {"removed": len(dead), "after": round(max(world.left.values()) - began, 2), **world.counts}
 
 
 SCENARIOS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "one killed": crash(0.0, True),
-    "1 % killed": crash(0.01, True),
-    "10 % killed": crash(0.1, True),
-    "10 % without power": crash(0.1, False),
+    "one killed": crash(lambda n: 1, True),
+    "ten killed": crash(lambda n: min(10, n // 3), True),
+    "1 % killed": crash(lambda n: n // 100, True),
+    "10 % killed": crash(lambda n: n // 10, True),
+    "10 % without power": crash(lambda n: n // 10, False),
     "1 % with 80 % loss": lossy,
     "one-way cuts": one_way,
     "flip-flop": flip_flop,

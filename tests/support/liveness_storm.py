@@ -1,17 +1,22 @@
-"""A minute of random faults on a cluster, then peace: used by tests, and by hand to look for new seeds.
+"""A minute or an hour of random faults on a cluster, then peace: used by tests, and by hand to look for new seeds.
 
-python tests/support/liveness_storm.py FIRST LAST
+At every step of it: what any node holds is a piece of one chain of views, in order, and no boot id returns that left
+(`liveness_cluster.py`). In the end: who left had a reason, and all agree.
+
+python tests/support/liveness_storm.py FIRST LAST            minutes, clusters of three to seven nodes
+python tests/support/liveness_storm.py FIRST LAST 10 [3600]  that many nodes, that many seconds
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import time
 from collections import Counter
 from typing import Any
 
 from covey.bus.nemesis import Nemesis
-from covey.bus.simulation import Link, SimulationFailure
+from covey.bus.simulation import Link, World
 from covey.components.liveness.machine import LivenessMachine
 from liveness_cluster import Cluster
 
@@ -32,6 +37,53 @@ def storm(seed: int, machine: type[LivenessMachine] = LivenessMachine, **nemesis
     cluster.settle(PEACE)
     no_innocent_left(cluster)
     return cluster
+
+
+def long(seed: int, n: int, seconds: float = 3600.0) -> Cluster:
+    """The same with more nodes and longer, on two networks; adapters fail and liveness processes die alone, too."""
+    moving = () if seed % 2 else (1, 2, 3, 4, 5)[: 3 + seed % 4]
+    link = Link(loss=0.01 * (seed % 3 == 0), duplicate=0.02, reorder=0.05)
+    cluster = Cluster(seed, n, moving=moving, link=link, networks=2)
+    world, end = cluster.world, cluster.world.now + 10 + seconds
+    cluster.settle(10)
+    Nemesis(world, seconds)
+    trouble(world, end)
+    world.run(end - world.now + 0.001)
+    world.eventually(lambda: cluster.settled(cluster.waiting()), PEACE, "all are settled who need not wait")
+    cluster.settle(PEACE + cluster.settings.longest_wait)
+    no_innocent_left(cluster)
+    return cluster
+
+
+def trouble(world: World, end: float) -> None:
+    """Every twenty seconds or so an adapter is dead for a while, or one liveness process dies alone."""
+
+    def strike() -> None:
+        length = world.random.uniform(0.2, 8.0)
+        if world.now + length >= end:
+            return
+        running = [
+            n for n in sorted(world.nodes) if "liveness" in world.nodes[n].machines and not world.nodes[n].paused
+        ]
+        victim = world.random.choice(running)
+        if world.random.random() < 0.5:
+            network = world.random.choice(("10.1.0.0/16", "10.2.0.0/16"))
+            dead = {(a, b, network) for other in world.nodes for a, b in ((victim, other), (other, victim))}
+            world.cut(victim, 0, network=network)
+            world.cut_networks |= dead
+            world.after(length, lambda: world.cut_networks.difference_update(dead))
+        else:
+            world.crash_service(victim, "liveness")
+            life = world.nodes[victim].life
+            world.after(length / 8, lambda: back(victim, life))
+        world.after(world.random.expovariate(1 / 20), strike)
+
+    def back(number: int, life: int) -> None:
+        node = world.nodes[number]
+        if node.life == life and node.running and "liveness" not in node.machines:
+            world.start_service(number, "liveness")
+
+    world.after(world.random.expovariate(1 / 20), strike)
 
 
 def no_innocent_left(cluster: Cluster) -> None:
@@ -55,20 +107,31 @@ def what_happened(cluster: Cluster) -> Counter[str]:
     counts["epochs"] = len({view.id[0] for view in cluster.views.values()})
     told = [o.body for o in world.published if o.what == "liveness.view"]
     counts["frozen"] = sum(not body.quorate for body in told)
+    counts["removed"] = len(cluster.left())
     counts["left together"] = sum(len(body.left) > 1 for body in told)
     return counts
 
 
 def main() -> int:
+    first, last, *size = map(int, sys.argv[1:])
     total: Counter[str] = Counter()
-    for seed in range(int(sys.argv[1]), int(sys.argv[2])):
+    failed = 0
+    for seed in range(first, last):
+        began = time.process_time()
         try:
-            total += what_happened(storm(seed))
-        except SimulationFailure as failure:
-            print(failure)
-            return 1
-    print(dict(sorted(total.items())))
-    return 0
+            cluster = long(seed, *size) if size else storm(seed)
+        except AssertionError as failure:
+            print(f"seed {seed}: {failure}", flush=True)
+            failed += 1
+            continue
+        counts = what_happened(cluster) + Counter(runs=1, seconds=round(cluster.world.now), steps=cluster.world.steps)
+        total += counts
+        if size:
+            print(
+                f"seed {seed}: {dict(sorted(counts.items()))}; {time.process_time() - began:.0f} s of work", flush=True
+            )
+    print(f"failures: {failed}; {dict(sorted(total.items()))}")
+    return bool(failed)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Node:
         self.functions = {"dcm.local"}
         self.changed = asyncio.Condition()
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.buses: dict[str, Client] = {}
         self._mains = mains
 
     def ping(self) -> None:
@@ -65,6 +66,7 @@ class Node:
     def start(self, name: str) -> None:
         async def run() -> None:
             async with connect(endpoint=self.broker.endpoint, name=name, component=True) as bus:
+                self.buses[name] = bus
                 await self._mains[name](Context(name, bus, self))
 
         self.tasks[name] = asyncio.create_task(run(), name=f"{name}@{self.number}")

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
-from covey.bus.driver import Driver
+from covey.bus.driver import Driver, Hearing
 from covey.bus.machine import Asked, Reply
 from covey.errors import ReadOnly
 
@@ -165,3 +166,12 @@ def test_who_asks_gets_a_future_that_is_done_when_the_machine_answered_at_once()
             await four
 
     asyncio.run(story())
+
+
+def test_what_is_not_understood_is_counted_and_told_ever_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    hearing = Hearing(int)
+    assert hearing.take(msgspec.msgpack.encode(7), 3) == 7
+    for body in [msgspec.msgpack.encode("seven"), b"", b"\xc1", b"\x91" * 100_000, b"\xa1\xff"] * 2:
+        assert hearing.take(body, 3) is None
+    assert hearing.misheard == {3: 10}
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [1, 2, 4, 8]

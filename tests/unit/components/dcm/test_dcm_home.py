@@ -69,6 +69,7 @@ def test_components_get_what_they_expect(tmp_path: Path) -> None:
         "liveness": {"interval": 1.0},
         "controllers": {},
         "security": {"mode": "open", "key": ""},
+        "folder": "",
     }
 
 

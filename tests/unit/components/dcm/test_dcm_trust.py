@@ -64,7 +64,8 @@ class Bus:
             value, revision = data[given["key"]]
             return {"value": value, "mod_revision": revision, "revision": self.registry.revision}
         if verb == "ls":
-            found = [{"key": k, "value": v, "mod_revision": r} for k, (v, r) in data.items() if k.startswith("/nodes/")]
+            prefix = given["prefix"]
+            found = [{"key": k, "value": v, "mod_revision": r} for k, (v, r) in data.items() if k.startswith(prefix)]
             return {"items": found, "revision": self.registry.revision}
         done, revision = self.registry.txn({"compare": given["compare"], "then": given["then"]})
         return {"succeeded": done, "revision": revision}

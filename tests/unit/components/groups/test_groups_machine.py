@@ -409,6 +409,7 @@ def test_a_poller_that_lags_too_far_is_told_how_much_it_missed() -> None:
         (Broadcast("db", "me", b"x" * 70_000), TooLarge),
         (SetState("db", "p", b""), NotMember),
         (Show("nothing"), NotFound),
+        (Show("No Name"), UsageError),
     ],
 )
 def test_what_is_refused_here(question: Any, error: type[CoveyError]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from covey.bus.machine import Send
 from covey.components.liveness.backoff import Backoff
-from covey.components.liveness.messages import Adapters, Alert, JoinDelayed, Look, Seen, Status, Suspect
+from covey.components.liveness.messages import Adapters, Alert, JoinDelayed, Look, Seen, Status, Suspect, Waited
 from covey.components.liveness.seen import Sight, paths, state_of
 from covey.components.liveness.settings import Settings
 from liveness_script import Script
@@ -94,7 +94,7 @@ def test_one_that_waits_knows_how_long() -> None:
 def test_only_who_ran_waits_twice_as_long_each_time_and_is_forgiven(ran: bool) -> None:
     found, now, waits = Backoff(Settings()), 100.0, []
     for time in range(9):
-        found.removed(f"b{time}")
+        found.removed(3, f"b{time}")
         if ran:
             found.ran(3, f"b{time}", now)
             found.ran(3, f"b{time}", now + 1)
@@ -102,9 +102,25 @@ def test_only_who_ran_waits_twice_as_long_each_time_and_is_forgiven(ran: bool) -
         now += 30
     assert waits == ([5, 10, 20, 40, 80, 160, 300, 300, 300] if ran else [0] * 9)
     found.ran(3, "never accused", now)
-    found.removed("b9")
+    found.removed(3, "b9")
     found.ran(3, "b9", now + 1000)
     assert not ran or found.until(3) == now + 1005
+
+
+@pytest.mark.parametrize(("later", "dated", "left"), [(4, True, 6), (4, False, 10), (-9, True, 10), (700, True, 0)])
+def test_the_next_leader_goes_on_with_a_wait_and_by_the_time_of_day_if_both_know_it(
+    later: int, dated: bool, left: int
+) -> None:
+    former, date = Backoff(Settings()), 1e9 * dated
+    for boot in ("b1", "b2"):
+        former.removed(3, boot)
+        waited = former.ran(3, boot, 50.0, date)
+    assert waited == Waited(3, "b2", 2, date)
+    found = Backoff(Settings())
+    found.removed(3, "b2")  # so says the log, too
+    found.restore(waited, 7000.0, date + later if dated else 0.0)
+    assert max(0, found.until(3) - 7000) == left
+    assert found.ran(3, "b2", 7000.0) is None, "it was counted by the former leader"
 
 
 def test_one_to_whom_no_datagram_ever_got_through_is_asked_over_the_bus() -> None:
