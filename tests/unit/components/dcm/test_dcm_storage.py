@@ -180,7 +180,7 @@ def run_cut_at(monkeypatch: pytest.MonkeyPatch, step: int, work: object) -> bool
     return False
 
 
-@pytest.mark.parametrize("step", range(20))
+@pytest.mark.parametrize("step", range(24))
 def test_a_crash_while_defining_leaves_all_or_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     cut = run_cut_at(monkeypatch, step, lambda: define(store))
     again = Store(store.layout)
@@ -197,7 +197,7 @@ def test_a_crash_while_defining_leaves_all_or_nothing(store: Store, monkeypatch:
 
 def test_the_crash_test_reaches_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = set()
-    for step in range(20):
+    for step in range(24):
         store = Store(Layout(tmp_path / str(step)))
         store.prepare()
         outcomes.add(run_cut_at(monkeypatch, step, lambda made=store: define(made)))
