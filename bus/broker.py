@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ class Broker:
             traffic=self.traffic,
         )
         self.join_port: JoinPort | None = None
+        self._vouched: tuple[frozenset[int], float] = (frozenset(), 0.0)  # until when
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -453,6 +454,11 @@ class Broker:
         if number is not None:
             self.publish(PEER_TOPIC, {"node": number, "state": state, "reason": reason})
 
+    def vouch(self, nodes: Collection[int], seconds: float) -> None:
+        """For so long somebody vouches that these nodes live, and will say at once when one does not any more."""
+        self._vouched = frozenset(nodes), time.monotonic() + seconds
+        self.links.hush(self._vouched[0])
+
     def _sweep(self) -> None:
         now = time.monotonic()
         if self.guard:
@@ -463,6 +469,7 @@ class Broker:
         self.taps.sweep(now)
         self.tell_taps()
         self.links.keep(self.router.links_wanted())
+        self.links.hush(self._vouched[0] if now < self._vouched[1] else ())
         self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 

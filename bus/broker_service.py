@@ -27,6 +27,8 @@ MOST_RECORDS = 1000
 
 LONGEST_WAIT = 10.0
 
+LONGEST_VOUCH = 60.0
+
 
 class BrokerService:
     """The verbs of `bus`."""
@@ -71,6 +73,14 @@ class BrokerService:
         """Set this node's place in its cluster, where its peers listen, and the network of each prefix. The DCM calls
         it at every change."""
         self._broker.configure(info, peers, ways)
+
+    @verb(Role.COMPONENT)
+    def vouch(self, *, nodes: list[int], seconds: float) -> None:
+        """For `seconds` (at most 60) the caller knows that these nodes live, and says at once when one does not.
+
+        The links to them need few heartbeats. Liveness calls it at every change, and again before the time is over.
+        """
+        self._broker.vouch(nodes, min(seconds, LONGEST_VOUCH))
 
     @verb()
     def tap_attach(

@@ -226,7 +226,7 @@ class Callers:
             port.put(frames)
         except zmq.ZMQError as problem:
             if problem.errno == zmq.EHOSTUNREACH:
-                self._acceptor.unroutable(frames[0])
+                self._acceptor.unroutable(self._loop.time(), frames[0])
             else:  # it does not read; it asks again for what it misses when it does
                 self._acceptor.counters["sessions_stuck"] += 1
         else:

@@ -99,7 +99,7 @@ class Link:
     def send(self, kind: Kind, frames: list[Any], service: str = "") -> None:
         """Send header and body; raises Overloaded."""
         effects = self.dialler.send(self._loop.time(), kind, frames, service)
-        if self._timer and len(effects) == 1 and isinstance(effects[0], Transmit):
+        if self._timer and not self.dialler.hushed and len(effects) == 1 and isinstance(effects[0], Transmit):
             self._transmit(effects[0])  # which makes nothing due any earlier
         else:
             self.do(effects)
@@ -319,6 +319,12 @@ class Links:
             if link.dialler.kept and key not in wanted:
                 link.do(link.dialler.keep(now, False))
 
+    def hush(self, vouched: Collection[int]) -> None:
+        """Somebody vouches that these nodes live: the links to them need few heartbeats, those to others the usual."""
+        now = asyncio.get_running_loop().time()
+        for key, link in self.links.items():
+            link.do(link.dialler.hush(now, node_of(key) in vouched))
+
     def up(self, key: LinkKey) -> bool:
         """Whether the peer answers now."""
         link = self.links.get(key)
@@ -381,6 +387,7 @@ class Links:
                 "address": link.dialler.address,
                 "up": link.dialler.up,
                 "state": link.dialler.state.value,
+                "calm": link.dialler.hushed,
                 "waiting": link.dialler.session.waiting if link.dialler.session else 0,
                 **msgspec.structs.asdict(link.dialler.counters),
             }

@@ -9,6 +9,10 @@ In front of header and body goes a frame of fixed size: version, type, session, 
 cumulative, ride on whatever is sent, and go alone when nothing is. They are the credit, too: what is not confirmed is
 bounded in messages and bytes. A `Session` is one side; `dialler.py` and `acceptor.py` say when it begins and ends.
 
+A side that dialled may be *calm*: somebody else vouches that the other node lives (`Broker.vouch`), so heartbeats are
+rare, and more silence is borne. Not while anything waits to be confirmed: then, or when nobody vouches any more, the
+usual limits hold from that moment on.
+
 Odd: a confirmation means that the other broker has the message, not that a party has read it.
 """
 
@@ -38,6 +42,10 @@ PING = 6  # answer at once; the number last sent, the sender's clock in microsec
 PONG = 7  # the answer; the number last sent, the same clock reading
 RESEND = 8  # what follows `ack` did not arrive, send it again
 END = 9  # the session is over; `extra` says why
+CALM = 10  # as PING; this side says so little from now on that silence proves nothing, until its next PING
+
+SAID = frozenset((DATA, ACK, PING, PONG, RESEND, CALM))
+"""What is said while a session stands; all else opens or ends one."""
 
 IDLE, LEAVING, UNKNOWN, SILENT_END, FULL, MISMATCH, CUT = range(1, 8)
 REASONS = {
@@ -55,6 +63,12 @@ HEARTBEAT = 1.0
 
 SILENT = 5.0
 """Seconds without hearing anything after which the other side is down. Several heartbeats, for one may be late."""
+
+LULL = 15.0
+"""Seconds that take the place of `HEARTBEAT` while a session is calm, and are added to `SILENT`."""
+
+WORRY = 2.0
+"""Seconds of silence that are left when nobody vouches for the other side any more: some have passed by then."""
 
 ACK_MESSAGES = 64
 """Messages received after which they are confirmed without waiting for something to send."""
@@ -150,7 +164,7 @@ def parse(data: bytes, count: int) -> tuple[int, int, int, int, int]:
         version, type, session, sequence, ack, extra = _FRAME.unpack(data)
     except struct.error:
         raise Malformed(f"a session frame of {len(data)} bytes, expected {_FRAME.size}") from None
-    if version != VERSION or not OPEN <= type <= END or count != (3 if type == DATA else 1):
+    if version != VERSION or not OPEN <= type <= CALM or count != (3 if type == DATA else 1):
         raise Malformed(f"a session frame of version {version}, type {type}, with {count - 1} frames behind it")
     return type, session, sequence, ack, extra
 
@@ -168,6 +182,7 @@ class Session:
         "_again",
         "_asked",
         "_given",
+        "_lulled",
         "_owed",
         "_owed_bytes",
         "_ping",
@@ -175,12 +190,14 @@ class Session:
         "_read_bytes",
         "_received",
         "_sent",
+        "_since",
         "_spoke",
         "_window",
         "ack_by",
         "attached",
         "counters",
         "heard_at",
+        "hushed",
         "key",
         "number",
         "route",
@@ -192,6 +209,9 @@ class Session:
         self.counters = counters
         self.attached = False
         self.heard_at = now
+        self.hushed = False  # this side said that it is calm
+        self._lulled = False  # the other side said so
+        self._since = now  # when the usual limits came to hold again
         self.route: tuple[bytes, ...] = ()
         self.ack_by: float | None = None  # when a confirmation must go, alone if need be
         self._spoke = now
@@ -219,18 +239,36 @@ class Session:
         return not self._received and not self._acked
 
     @property
+    def calm(self) -> bool:
+        """Heartbeats are rare: one side said so, and nothing waits."""
+        return (self.hushed or self._lulled) and not self._queue
+
+    @property
     def deadline(self) -> float:
         """When `due` must be called."""
-        at = self.heard_at + SILENT
+        at = self._silent_at
         if self.attached:
-            at = min(at, self._spoke + HEARTBEAT)
+            at = min(at, self._beat_at)
             if self.ack_by is not None:
                 at = min(at, self.ack_by)
         return at
 
     def silent(self, now: float) -> bool:
         """Whether the other side was not heard for too long."""
-        return now >= self.heard_at + SILENT
+        return now >= self._silent_at
+
+    @property
+    def silent_since(self) -> float:
+        """From when silence counts: since the other side was heard, or much later while that says little."""
+        return max(self.heard_at, self._since) + (LULL if self.calm else 0.0)
+
+    @property
+    def _silent_at(self) -> float:
+        return self.silent_since + SILENT
+
+    @property
+    def _beat_at(self) -> float:
+        return self._spoke + (LULL if self.calm else HEARTBEAT)
 
     def excuse(self, now: float) -> None:
         """This side itself stood still: give what came in meanwhile one heartbeat of time to be read."""
@@ -250,6 +288,8 @@ class Session:
                     "the node or the way to it is slow; try again later",
                 )
             self._window.sent(size)
+        if self.calm:
+            self._since = now
         self._given += 1
         self._queue.append((size, frames, service))
         self.counters.messages_out += 1
@@ -269,14 +309,27 @@ class Session:
             return False
         self._confirm(ack)
         self.attached = True
+        self.hushed = self._lulled = False
         self.heard_at = now
         self._asked = None
         return True
 
-    def detach(self) -> None:
+    def detach(self, now: float) -> None:
         """The connection is gone."""
+        if self.calm:
+            self._since = now
+        self.hushed = self._lulled = False
         self.attached = False
         self.ack_by = None
+
+    def hush(self, now: float, wanted: bool) -> list[Effect]:
+        """Be calm from now on, or no longer, and tell the other side."""
+        if not self.attached or wanted == self.hushed:
+            return []
+        if self.calm:
+            self._since = now - SILENT + WORRY
+        self.hushed = wanted
+        return [self._beat(now)]
 
     def rest(self, now: float) -> list[Effect]:
         """Send everything that is not confirmed: after `attach`, or because the other side asked for it."""
@@ -301,7 +354,8 @@ class Session:
         effects: list[Effect] = []
         if type == RESEND:
             effects = self._repeat(now, ack)
-        elif type == PING:
+        elif type in (PING, CALM):
+            self._lulled = type == CALM
             effects = [self._out(now, PONG, self._sent, extra)]
         elif type == PONG and extra == self._ping:
             self.counters.rtt = now - extra / _CLOCK
@@ -313,9 +367,8 @@ class Session:
         """Say what time demands: a confirmation, a heartbeat."""
         if not self.attached:
             return []
-        if now >= self._spoke + HEARTBEAT:  # as `deadline` reckons, or rounding would make it turn in circles
-            self._ping = int(now * _CLOCK)
-            return [self._out(now, PING, self._sent, self._ping)]
+        if now >= self._beat_at:  # as `deadline` reckons, or rounding would make it turn in circles
+            return [self._beat(now)]
         if self.ack_by is not None and now >= self.ack_by:
             return [self._out(now, ACK, self._sent)]
         return []
@@ -334,6 +387,10 @@ class Session:
         assert sum(size for size, _, _ in self._queue) == self._window.bytes, "1"
         assert self._acked <= self._sent <= self._given, "2"
         assert not self.attached or self._sent == self._given, "2"
+
+    def _beat(self, now: float) -> Transmit:
+        self._ping = int(now * _CLOCK)
+        return self._out(now, CALM if self.hushed else PING, self._sent, self._ping)
 
     def _data(self, now: float, sequence: int, frames: list[Any]) -> list[Effect]:
         if sequence != self._received + 1:

@@ -155,8 +155,11 @@ LONG_POLL = 20.0
 LOOK_AGAIN = 1.0
 """Seconds after an error of a long poll."""
 
-BROKER_LOOK = 0.3
-"""Seconds between two looks whether the broker was restarted and forgot this node: compares two values, asks nobody."""
+BROKER_AGAIN = 0.3
+"""Seconds until the broker is told again who this node is, when that failed."""
+
+ROOM_LOOK = 5.0
+"""Seconds between two looks whether what a full disk did not take is still to be written."""
 
 ANSWER_FIRST = 0.05
 """Seconds for the answer "erased" to leave an undefined node, before its broker forgets whom it trusted."""

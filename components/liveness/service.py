@@ -61,6 +61,12 @@ CHECK_EVERY = 3
 LOOK_AGAIN, LOOK_SOON = 10.0, 0.2
 """Seconds between two looks at the local configuration, for adapters that changed, and while a member is missing."""
 
+VOUCH_EVERY = 5.0
+"""Seconds between two words to the broker about who lives; changes are told at once."""
+
+VOUCH_INTERVAL = 1.0
+"""Seconds. With a longer interval probes would be slower than the broker's own heartbeats, which then go on."""
+
 SEEN_TIME = 2.0
 """Seconds within which a node has to say which paths it sees; what it does not say is known from the other end."""
 
@@ -86,6 +92,8 @@ class LivenessService:
         self._log = SystemLog(context.bus)
         self._probes = Probes(local.node, self._hear_probe, self._tell_key, self._refused)
         self._linked: set[int] = set()
+        self._vouched: frozenset[int] = frozenset()
+        self._vouch_at = 0.0
         self._networks: Networks = {}
         self._look = asyncio.Event()
         self.joined = asyncio.Event()
@@ -203,6 +211,7 @@ class LivenessService:
             isinstance(effect, Send) and isinstance(effect.message, Heartbeat | HeartbeatAck) and effect.message.network
         ):
             self._probes.send(effect.to.node, effect.message)
+            self._vouch()
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
             if self._networks != self._machine.networks:
@@ -230,6 +239,18 @@ class LivenessService:
             self._driver.feed(Received(Address("registry"), answer, cause))
 
     # --- probes ---------------------------------------------------------------------------------------------------
+
+    def _vouch(self) -> None:
+        """Who answers probes need not be asked by the broker as well. To be looked at whenever somebody is probed."""
+        sound, now = self._machine.peers.sound, asyncio.get_running_loop().time()
+        if sound != self._vouched or (sound and now >= self._vouch_at):
+            self._vouched, self._vouch_at = sound, now + VOUCH_EVERY
+            self._background.start(self._say_vouched(sorted(sound)), "vouch for nodes")
+
+    async def _say_vouched(self, nodes: list[int]) -> None:
+        if self._settings.interval <= VOUCH_INTERVAL:
+            with suppress(CoveyError):
+                await self._bus.send("bus", "vouch", nodes=nodes, seconds=3 * VOUCH_EVERY)
 
     def _hear_probe(self, number: int, message: Heartbeat | HeartbeatAck) -> None:
         self._driver.feed(Received(Address("liveness", number), message))
@@ -333,7 +354,7 @@ class LivenessService:
         while True:
             if not self._machine.leader[1]:
                 await self._ask_who_leads()
-            await asyncio.sleep(REPEAT)
+            await asyncio.sleep(LOOK_AGAIN if self._machine.leader[1] else REPEAT)
 
     async def _ask_who_leads(self) -> None:
         try:

@@ -58,6 +58,9 @@ TABLE_TIME = 0.5
 TURN = 2.0
 """Seconds a server may take to say what any of them can, before the next one is asked."""
 
+DOUBT = 0.25
+"""Seconds without an answer, while a call waits for one, after which the primary is asked whether it is there."""
+
 PAUSE = 0.05
 """Seconds between two tries of one call."""
 
@@ -92,6 +95,8 @@ class ForwardEngine:
         self._ids = RequestIds()
         self._order = servers
         self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
+        self._expected = 0  # how many of these are to be answered at once: all but watches
+        self._doubt: asyncio.TimerHandle | None = None
         self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
     async def run(self) -> None:
@@ -104,6 +109,8 @@ class ForwardEngine:
                 self._driver.feed()
         finally:
             self._driver.stop()
+            if self._doubt:
+                self._doubt.cancel()
             await self._background.close()
 
     @property
@@ -150,9 +157,13 @@ class ForwardEngine:
         message = _messages.decode(body)
         if isinstance(message, Leading):
             self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+        elif isinstance(message, FindPrimary):
+            if self.own is not None:
+                self.own.asked(request.node)
+            return msgspec.msgpack.encode(self._said())
         elif self.own is not None:
             self.own.hear(message, request)
-        return msgspec.msgpack.encode(self._said()) if isinstance(message, FindPrimary) else None
+        return None
 
     def _said(self) -> Leading:
         """What this node tells others of who leads; a server says it of itself while it leads."""
@@ -249,6 +260,10 @@ class ForwardEngine:
 
     async def _at(self, call: Call, primary: int) -> Any:
         """Ask a primary; when another one is known meanwhile, do not wait for the end of the link to the old one."""
+        expected = not isinstance(call.question, messages.Watch)
+        self._expected += expected
+        if expected and self._doubt is None:
+            self._doubt = self._loop.call_later(DOUBT, self._in_doubt)
         try:
             async with asyncio.timeout(None) as limit:
                 self._asking[limit] = primary
@@ -259,6 +274,15 @@ class ForwardEngine:
             ) from None
         finally:
             self._asking.pop(limit, None)
+            self._expected -= expected
+
+    def _in_doubt(self) -> None:
+        """Calls wait for their answers: is the primary there?"""
+        self._doubt = None
+        if self._expected and not self._driver.stopped:
+            self._doubt = self._loop.call_later(self.machine.settings.find_interval, self._in_doubt)
+            if self.machine.answered:
+                self._driver.feed(AskNow())
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""

@@ -170,6 +170,10 @@ class ServerEngine:
         else:
             self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
 
+    def asked(self, node: int) -> None:
+        """A node asked who leads, and is answered already."""
+        self._driver.feed(messages.AgentAsked(node))
+
     def _came(self, node: int, message: Message, cause: str) -> None:
         self._driver.feed(Received(Address(SERVICE, node), message, cause))
 

@@ -104,8 +104,8 @@ def count_no_losses(patch: pytest.MonkeyPatch) -> None:
 def forget_on_a_break(patch: pytest.MonkeyPatch) -> None:
     detach = Session.detach
 
-    def mutant(self: Session) -> None:
-        detach(self)
+    def mutant(self: Session, now: float) -> None:
+        detach(self, now)
         self._confirm(self._sent)
 
     patch.setattr(Session, "detach", mutant)
