@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check sim sim-long sim-liveness sim-hours soak chaos moves clean
+.PHONY: help demo test check sim sim-long sim-liveness sim-hours soak chaos moves crash-points clean
 
 SEEDS ?= 200
 FIRST ?= 0
@@ -23,6 +23,7 @@ help:
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make chaos   five minutes of broken registry servers, real ones, under load; every answer judged"
 	@echo "make moves   200 moves of a node between two clusters under load, with random kills (ten minutes)"
+	@echo "make crash-points   daemons killed at every numbered step of define, join, move, undefine, modify (minutes)"
 	@echo "make clean   remove the environment and what tools left"
 
 $(INSTALLED): pyproject.toml
@@ -53,6 +54,7 @@ sim-long: $(INSTALLED)
 	$(BIN)/python tests/support/registry_storm.py $(FIRST) $$(($(FIRST) + $(SEEDS))) $(VENV)/storms.txt
 
 sim-liveness: $(INSTALLED)
+	COVEY_SIM_LONG=1 $(BIN)/pytest -q -n auto tests/sim/test_liveness_faults.py tests/sim/test_liveness_storm.py
 	for n in 10 100 1000 10000; do $(BIN)/python tests/support/liveness_scale.py $$n || exit 1; done
 
 sim-hours: $(INSTALLED)
@@ -66,6 +68,9 @@ chaos: $(INSTALLED)
 
 moves: $(INSTALLED)
 	$(BIN)/python bench/dcm.py --chaos 200
+
+crash-points: $(INSTALLED)
+	$(BIN)/python bench/dcm_crashes.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,8 @@
 
 Starts real daemons on this machine: two clusters of a few nodes, and one more node that is defined to both. `--chaos N`
 moves that node N times under load instead, and kills its daemon at random moments; the books must add up: in exactly
-one cluster each time, no process, socket or file left behind.
+one cluster each time, no process, socket or file left behind. `--cluster 3,10,30` measures something else: whole
+clusters whose nodes are all started at once, until all are online.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from covey.testing import Cluster, Node
 
 GOALS = {"move": 300.0, "process": 80.0, "inline": 45.0, "client": 0.5, "server": 1.0}
 """Milliseconds; MB; MB; percent of a core; percent of a core."""
+
+TOGETHER = 30.0
+"""Seconds for a cluster whose nodes are all started at once to be online."""
 
 QUIET = 1.5
 """Seconds between two moves: what one of them makes others do is over by then."""
@@ -113,6 +117,45 @@ def idle(nodes: Sequence[Node], seconds: float) -> list[float]:
         round(100 * (computed(node) - used) / (time.monotonic() - at), 2)
         for node, (used, at) in zip(nodes, before, strict=True)
     ]
+
+
+# --- a whole cluster at once ----------------------------------------------------------------------------------
+
+
+def at_once(size: int, isolation: str, note: Callable[[str], None]) -> dict[str, Any]:
+    """Start all nodes of a cluster at the same moment; return the seconds until the first and the last are online."""
+    servers = 3 if size >= 3 else 1
+    with closing(Cluster(size, isolation=isolation, servers=servers, fresh=True)) as lab:
+        began = time.monotonic()
+        lab.up()
+        note(f"{size} nodes are defined and online after {time.monotonic() - began:.1f} s, one by one")
+        for node in lab:
+            node.kill()
+        began = time.monotonic()
+        for node in lab:
+            node.start()
+        first = last = 0.0
+        seen = -1
+        while not last:
+            time.sleep(0.1)
+            try:
+                online = sum(one["state"] == "online" for one in lab[1].call("dcm", "node_ls"))
+            except CoveyError:
+                continue
+            if online != seen:
+                note(f"  {time.monotonic() - began:5.1f} s: {online} online")
+            seen = online
+            first = first or (time.monotonic() - began if online else 0.0)
+            last = time.monotonic() - began if online == size else 0.0
+        busy = round(sum(computed(node) for node in lab), 1)
+        return {"nodes": size, "first": round(first, 1), "all": round(last, 1), "computing": busy}
+
+
+def clusters(sizes: Sequence[int], isolation: str, note: Callable[[str], None]) -> dict[str, Any]:
+    rows = [at_once(size, isolation, note) for size in sizes]
+    met = {"cluster": all(row["all"] <= TOGETHER for row in rows)}
+    load = {"load": round(os.getloadavg()[0], 2), "cpus": os.cpu_count()}
+    return {"schema": "covey/bench.dcm/1", "isolation": isolation, "clusters": rows, "met": met, **load}
 
 
 # --- chaos ----------------------------------------------------------------------------------------------------
@@ -218,6 +261,9 @@ def _seen(number: int, *, inside: bool) -> Callable[[Any], bool]:
 
 def measure(said: Any, note: Callable[[str], None]) -> dict[str, Any]:
     """Run what was asked for."""
+    if said.cluster:
+        return clusters([int(size) for size in said.cluster.split(",")], said.isolation or "inline", note)
+    said.isolation = said.isolation or "process"
     began = time.monotonic()
     with closing(together(said.nodes, said.isolation)) as lab:
         note(f"two clusters of {said.nodes} and a node more are up after {time.monotonic() - began:.1f} s")
@@ -240,6 +286,15 @@ def measure(said: Any, note: Callable[[str], None]) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """Return the tables."""
+    if "clusters" in found:
+        verdict_all = "met" if found["met"]["cluster"] else "MISSED"
+        lines = [
+            f"  {row['nodes']:3} nodes: all online after {row['all']:.1f} s (the first after {row['first']:.1f} s), "
+            f"{row['computing']:.1f} s of computing"
+            for row in found["clusters"]
+        ]
+        limit = f"  at most {TOGETHER:g} s: {verdict_all}; load {found['load']} on {found['cpus']} CPUs"
+        return "\n".join([f"\nisolation {found['isolation']}, all nodes started at once", *lines, limit])
     if "chaos" in found:
         return "\n".join(f"  {name}: {value}" for name, value in found["chaos"].items())
 
@@ -272,7 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=1, help="nodes of each cluster beside the moving one (default 1)")
     parser.add_argument("--moves", type=int, default=11, help="moves that count (default 11)")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of idleness (default 20)")
-    parser.add_argument("--isolation", choices=["process", "inline"], default="process")
+    parser.add_argument("--isolation", choices=["process", "inline"], help="default process, for --cluster inline")
+    parser.add_argument("--cluster", default="", metavar="SIZES", help="instead: whole clusters, as 3,10,30")
     parser.add_argument("--chaos", type=int, default=0, metavar="N", help="instead: N moves under load, with kills")
     parser.add_argument("--seed", type=int, default=1, help="of the kills (default 1)")
     parser.add_argument("--json", action="store_true", help="one object; progress goes to standard error")

@@ -92,12 +92,12 @@ class Acceptor:
             at = min(at, next(iter(self._owing.values())))
         return None if at == math.inf else at
 
-    def send(self, now: float, key: bytes, kind: Kind, frames: list[Any]) -> list[Effect]:
+    def send(self, now: float, key: bytes, kind: Kind, frames: list[Any], service: str = "") -> list[Effect]:
         """Send to the broker of this session; raises Overloaded, and Unreachable when the session is over."""
         accepted = self.sessions.get(int.from_bytes(key, "big"))
         if accepted is None:
             raise Unreachable("the other node's broker hung up", "it dials again when it needs something")
-        effects = accepted.session.send(now, kind, frames)
+        effects = accepted.session.send(now, kind, frames, service)
         self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         if accepted.session.ack_by is None:
             self._owing.pop(accepted.session.number, None)

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .ends import LinkKey
 from .messages import Kind
 from .session import (
     ACCEPT,
@@ -133,7 +134,7 @@ class Dialler:
     """
 
     def __init__(
-        self, key: int | str, addresses: tuple[str, ...], chance: Chance, hello: Callable[[], list[Any]]
+        self, key: LinkKey, addresses: tuple[str, ...], chance: Chance, hello: Callable[[], list[Any]]
     ) -> None:
         self.key = key
         self.addresses = addresses
@@ -198,17 +199,17 @@ class Dialler:
 
     # --- what the broker wants ----------------------------------------------------------------------------------
 
-    def send(self, now: float, kind: Kind, frames: list[Any]) -> list[Act]:
+    def send(self, now: float, kind: Kind, frames: list[Any], service: str = "") -> list[Act]:
         """Send a message, dialling first when needed; raises Overloaded."""
         self.used = now
         session = self.session
         if session is not None:
-            sent: list[Any] = session.send(now, kind, frames)
+            sent: list[Any] = session.send(now, kind, frames, service)
             if self.state is State.PAUSING and not self._accepted:
                 self._until = min(self._until, self._not_before)
             return sent
         session = self._begin(now)
-        session.send(now, kind, frames)
+        session.send(now, kind, frames, service)
         return self._go(now)
 
     def keep(self, now: float, wanted: bool) -> list[Act]:

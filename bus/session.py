@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from ..errors import Malformed, Overloaded
+from .ends import LinkKey
 from .messages import Kind
 from .window import MESSAGES, Window
 
@@ -86,22 +87,26 @@ _CLOCK = 1e6
 
 
 class Transmit(msgspec.Struct, frozen=True, gc=False):
-    """Put these frames on the connection; a listener's begin with the connection's identity."""
+    """Put these frames on the connection; a listener's begin with the connection's identity.
+
+    `service` is that of the message in it, "" for what only concerns the session.
+    """
 
     frames: list[Any]
+    service: str = ""
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Give this message (header, body) to the broker: the next in order, never the same twice."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     frames: list[Any]
 
 
 class Up(msgspec.Struct, frozen=True):
     """A new session stands."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
 
 
 class Down(msgspec.Struct, frozen=True):
@@ -110,7 +115,7 @@ class Down(msgspec.Struct, frozen=True):
     `reached`: the other side may have got them, and may have acted on those it confirmed; else it got nothing.
     """
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     reason: str
     reached: bool = True
     lost: int = 0
@@ -119,7 +124,7 @@ class Down(msgspec.Struct, frozen=True):
 class Closed(msgspec.Struct, frozen=True):
     """The session ended in good order, because nobody used it."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     lost: int = 0
 
 
@@ -198,7 +203,7 @@ class Session:
         "route",
     )
 
-    def __init__(self, number: int, key: int | str | bytes, now: float, counters: Counters) -> None:
+    def __init__(self, number: int, key: LinkKey | bytes, now: float, counters: Counters) -> None:
         self.number = number
         self.key = key
         self.counters = counters
@@ -211,7 +216,7 @@ class Session:
         self.ack_by: float | None = None  # when a confirmation must go, alone if need be
         self._spoke = now
         self._window = Window()
-        self._queue: deque[tuple[int, list[Any]]] = deque()  # size and frames of what is not confirmed
+        self._queue: deque[tuple[int, list[Any], str]] = deque()  # size, frames, service of what is not confirmed
         self._given = self._sent = self._acked = self._read_bytes = 0
         self._received = self._owed = self._owed_bytes = 0
         self._asked: tuple[int, float] | None = None  # which message was asked for again, and when
@@ -269,7 +274,7 @@ class Session:
         """This side itself stood still: give what came in meanwhile one heartbeat of time to be read."""
         self.heard_at = max(self.heard_at, now - SILENT + HEARTBEAT)
 
-    def send(self, now: float, kind: Kind, frames: list[Any]) -> list[Effect]:
+    def send(self, now: float, kind: Kind, frames: list[Any], service: str = "") -> list[Effect]:
         """Take a message: it goes at once, or when there is a connection. Raises Overloaded when the window is full.
 
         Errors and control messages may fill twice the window: they are small, and others wait for them.
@@ -286,7 +291,7 @@ class Session:
         if self.calm:
             self._since = now
         self._given += 1
-        self._queue.append((size, frames))
+        self._queue.append((size, frames, service))
         self.counters.messages_out += 1
         self.counters.bytes_out += size
         if not self.attached:
@@ -296,7 +301,7 @@ class Session:
         self.ack_by = None
         self._owed = self._owed_bytes = 0
         first = _FRAME.pack(VERSION, DATA, self.number, number, self._received, 0)
-        return [Transmit([*self.route, first, *frames])]
+        return [Transmit([*self.route, first, *frames], service)]
 
     def attach(self, now: float, ack: int) -> bool:
         """A connection stands whose other side has received up to `ack`; False: that is not what this side knows."""
@@ -331,7 +336,10 @@ class Session:
         first = self._acked + 1
         self.counters.resent += max(0, self._sent - self._acked)
         self._sent = self._given
-        return [self._out(now, DATA, number, 0, each) for number, (_, each) in enumerate(self._queue, first)]
+        return [
+            self._out(now, DATA, number, 0, each, service)
+            for number, (_, each, service) in enumerate(self._queue, first)
+        ]
 
     def heard(self, now: float, type: int, sequence: int, ack: int, extra: int, frames: list[Any]) -> list[Effect]:
         """Take what came over the session's connection (`frames`: header and body); connecting and ending excepted."""
@@ -376,7 +384,7 @@ class Session:
     def check_invariants(self) -> None:
         """Raise AssertionError when a numbered invariant of the class does not hold."""
         assert len(self._queue) == self._given - self._acked == self._window.messages, "1"
-        assert sum(size for size, _ in self._queue) == self._window.bytes, "1"
+        assert sum(size for size, _, _ in self._queue) == self._window.bytes, "1"
         assert self._acked <= self._sent <= self._given, "2"
         assert not self.attached or self._sent == self._given, "2"
 
@@ -426,9 +434,11 @@ class Session:
         self._acked = ack
         self._window.read(ack, self._read_bytes)
 
-    def _out(self, now: float, type: int, sequence: int, extra: int = 0, frames: list[Any] | None = None) -> Transmit:
+    def _out(
+        self, now: float, type: int, sequence: int, extra: int = 0, frames: list[Any] | None = None, service: str = ""
+    ) -> Transmit:
         self._spoke = now
         self.ack_by = None
         self._owed = self._owed_bytes = 0
         first = _FRAME.pack(VERSION, type, self.number, sequence, self._received, extra)
-        return Transmit([*self.route, first, *frames] if frames else [*self.route, first])
+        return Transmit([*self.route, first, *frames] if frames else [*self.route, first], service)

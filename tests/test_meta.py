@@ -7,10 +7,10 @@ import importlib
 import inspect
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import covey
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bus", "cli", "components", "config", "controllers", "plugins")
@@ -24,11 +24,17 @@ IMPURE = {"random", "uuid", "os", "zmq", "asyncio", "threading", "logging", "tim
 LONGEST = 600
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+@cache
 def imports(path: Path) -> list[tuple[int, str]]:
     """Return (line, absolute dotted name) of every import of a source file; `from . import x` gives the module x."""
     package = ("covey", *path.parent.parts)
     found = []
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -43,10 +49,9 @@ def room(path: Path) -> str:
     return path.parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_imports_only_go_down(path: Path) -> None:
+def test_imports_only_go_down() -> None:
     wrong = []
-    for line, name in imports(path):
+    for path, (line, name) in [(each, found) for each in SOURCES for found in imports(each)]:
         parts = name.split(".")
         if parts[0] in FLOORS or parts[0] in ("cli", "components"):
             wrong.append(f"{path}:{line}: '{name}' from the root would be a second copy")
@@ -66,21 +71,21 @@ PURE = [Path("bus", name) for name in ("session.py", "dialler.py", "acceptor.py"
 PURE += [path for path in SOURCES if path.name == "machine.py"]
 
 
-@pytest.mark.parametrize("path", PURE, ids=str)
-def test_a_machine_is_pure(path: Path) -> None:
-    wrong = [f"{path}:{line}: {name}" for line, name in imports(path) if name.split(".")[0] in IMPURE]
+def test_a_machine_is_pure() -> None:
+    assert all((ROOT / path).exists() for path in PURE)
+    wrong = [f"{path}:{line}: {name}" for path in PURE for line, name in imports(path) if name.split(".")[0] in IMPURE]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_no_file_is_too_long(path: Path) -> None:
-    lines = len((ROOT / path).read_text().splitlines())
-    assert lines <= LONGEST, f"{path} has {lines} lines; split it by its nouns"
+def test_no_file_is_too_long() -> None:
+    lines = {path: len((ROOT / path).read_text().splitlines()) for path in SOURCES}
+    wrong = [f"{path} has {count} lines; split it by its nouns" for path, count in lines.items() if count > LONGEST]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    assert (ast.get_docstring(ast.parse((ROOT / path).read_text())) or "").strip()
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [str(path) for path in SOURCES if not (ast.get_docstring(tree(path)) or "").strip()]
+    assert not silent, silent
 
 
 def test_every_component_has_the_same_shape() -> None:

@@ -61,7 +61,7 @@ class Health(msgspec.Struct, frozen=True):
 class Survey(msgspec.Struct, frozen=True):
     """The whole cluster, as one node could gather it: `status` is `cluster status` there, `names` all defined nodes.
 
-    `silent` are the nodes that did not answer, with why.
+    `silent` are the nodes that did not answer, with why, `elsewhere` those that are in another of their clusters.
     """
 
     own: int
@@ -69,6 +69,7 @@ class Survey(msgspec.Struct, frozen=True):
     health: tuple[Health, ...]
     silent: dict[int, str]
     status: dict[str, Any]
+    elsewhere: frozenset[int] = frozenset()
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -271,7 +272,7 @@ def _cluster(survey: Survey) -> Iterator[Finding]:
 
 def _reached(survey: Survey) -> Iterator[Finding]:
     for one in survey.health:
-        ways = [way for way in one.here.ways if way.node not in survey.silent]
+        ways = [way for way in one.here.ways if way.node not in survey.silent and way.node not in survey.elsewhere]
         yield from _reach(one.number, one.name, ways, lambda number: survey.names.get(number, f"node {number}"))
 
 

@@ -249,6 +249,7 @@ def broker_settings(config: Any, plugins: PluginManager) -> BrokerSettings:
         reserved=(*reserved, "bus", "controllers"),
         keys=load_keys(config.security.key.file) if curve else None,
         join_topics=JOIN_TOPICS if curve else (),
+        lab=config.lab,
     )
 
 

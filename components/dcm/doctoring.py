@@ -13,13 +13,13 @@ from ...bus.messages import Role
 from ...bus.service import verb
 from ...errors import CoveyError
 from . import checks, facts
-from .clusters import ClusterVerbs
+from .balancing import BalanceVerbs
 from .places import peer_places
 from .plugin_list import PluginList
 from .settings import HEALTH_TIME, NEIGHBOURS
 
 
-class DoctorVerbs(ClusterVerbs):
+class DoctorVerbs(BalanceVerbs):
     """Verbs that look for what is wrong."""
 
     _plugins: PluginList
@@ -46,19 +46,29 @@ class DoctorVerbs(ClusterVerbs):
         )
         health = (own_health, *(one for one in others if isinstance(one, checks.Health)))
         silent = {number: why for one in others if isinstance(one, tuple) for number, why in [one]}
-        return checks.Survey(own, names, health, silent, status)
+        elsewhere = frozenset(one for one in others if isinstance(one, int))
+        return checks.Survey(own, names, health, silent, status, elsewhere)
 
-    async def _ask_health(self, number: int) -> checks.Health | tuple[int, str]:
-        """Ask another node how it is; return why it does not say."""
+    async def _ask_health(self, number: int) -> checks.Health | tuple[int, str] | int:
+        """Ask another node how it is; return its number and why it does not say, its number when it is elsewhere."""
         asked = time.time()
         try:
             answer = await self._home.bus.call("dcm", "health", node=number, timeout=HEALTH_TIME)
             found = msgspec.convert(answer, checks.Health)
         except CoveyError as why:
-            return number, why.message
+            return number if await self._is_elsewhere(number) else (number, why.message)
         except msgspec.ValidationError as why:
             return number, f"its answer cannot be read: {why}"
         return msgspec.structs.replace(found, skew=facts.skew(found.here.clock, asked, time.time()))
+
+    async def _is_elsewhere(self, number: int) -> bool:
+        """Whether a node says that it is in another of its clusters."""
+        here = self._home.here()
+        try:
+            said = await self._ask_at(here.nodes.nodes[number], "whereabouts")
+        except CoveyError:
+            return False
+        return said["cluster_id"] not in (None, here.cluster.id)
 
     async def _health(self) -> checks.Health:
         home, machine = self._home, self._daemon.machine

@@ -191,6 +191,8 @@ class Home:
             "stopped": [],
             "primary_server": None,
             "nodes": {},
+            "ways": {},
+            "server_lists": {},
             "settings": self.settings,
         }
         if replica is None:
@@ -208,6 +210,12 @@ class Home:
             "learners": list(replica.servers.learners),
             "stopped": list(replica.servers.stopped),
             "primary_server": replica.servers.primary,
+            "ways": plain(self.routes.ways),
+            "server_lists": {
+                number: peer.lists.get("registry", peer.addresses)
+                for number, peer in self.routes.peers.items()
+                if number in replica.servers.all
+            },
             "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
         }
 
@@ -322,6 +330,7 @@ def _settings(config: Any) -> dict[str, Any]:
         sections[name] = _dump(section) if section is not None else {}
     sections["folder"] = str(getattr(config, "folder", ""))  # what paths in options count from
     key = getattr(config.security, "key", None)
+    sections["lab"] = bool(getattr(config, "lab", False))
     sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections
 

@@ -23,7 +23,8 @@ from ...bus.client import Client
 from ...bus.context import ComponentContext
 from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
-from ...bus.messages import PEER_TOPIC, Role
+from ...bus.messages import CUT_TOPIC, PEER_TOPIC, Role
+from ...bus.prefixes import Prefixes
 from ...bus.service import Request, verb
 from ...errors import ConnectionLost, CoveyError, Denied, NotFound, Timeout
 from ..registry.client import SystemLog, leading_from, read_nodes
@@ -104,6 +105,9 @@ class LivenessService:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._driver.failed())
                 tasks.create_task(self._follow_adapters())
+                tasks.create_task(self._hear_local())
+                if self._context.local.settings.get("lab"):
+                    tasks.create_task(self._hear_cuts())
                 tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_leading())
                 tasks.create_task(self._hear_peers())
@@ -122,6 +126,11 @@ class LivenessService:
         found: dict[str, Any] = await self._driver.ask(Status())
         misheard = {str(node): count for node, count in sorted(self._hearing.misheard.items())}
         return {**found, "probes": dict(sorted(self._probes.counters.items())), "not_understood": misheard}
+
+    @verb()
+    def traffic(self) -> list[dict[str, Any]]:
+        """Probes by network: messages and bytes, as `bus.traffic` tells of all else."""
+        return self._probes.traffic.state()
 
     @verb()
     async def views(self, *, last: int = 10) -> list[dict[str, Any]]:
@@ -256,8 +265,18 @@ class LivenessService:
             self._driver.feed(PeerDown(number))
 
     def _take_adapters(self) -> None:
-        nodes = self._context.local.nodes
-        known = tuple((number, tuple(node.get("addresses", ()))) for number, node in sorted(nodes.items()))
+        local = self._context.local
+        ways = Prefixes(local.ways)
+        self._probes.traffic.renew(local.ways)
+
+        def probed(address: str) -> bool:
+            way = ways.find(address)
+            return way is None or "liveness" not in way.never
+
+        known = tuple(
+            (number, tuple(each for each in node.get("addresses", ()) if probed(each)))
+            for number, node in sorted(local.nodes.items())
+        )
         self._driver.feed(Adapters(known))
         self._place_probes()
 
@@ -273,16 +292,26 @@ class LivenessService:
                 async with asyncio.timeout(LOOK_AGAIN):
                     await self._look.wait()
                     await asyncio.sleep(LOOK_SOON)
-            known = self._context.local.nodes
+            known = self._context.local
             self._greet_servers()
             try:
                 await self._context.refresh()
             except CoveyError as problem:
                 log.debug("the DCM does not tell the local configuration: %s", problem)
                 continue
-            if self._context.local.nodes != known:
+            if (self._context.local.nodes, self._context.local.ways) != (known.nodes, known.ways):
                 self._take_adapters()
             self._look_if_missing()
+
+    async def _hear_local(self) -> None:
+        """The DCM says when the local configuration changed."""
+        async for _ in self._bus.subscribe("dcm.local"):
+            self._look.set()
+
+    async def _hear_cuts(self) -> None:
+        """On a node of a lab probes are cut with all other traffic."""
+        async for event in self._bus.subscribe(CUT_TOPIC):
+            self._probes.traffic.cut(event.body["out"], event.body["into"])
 
     def _greet_servers(self) -> None:
         """Registry servers judge by the end of the links between their brokers whether another one lives: those links

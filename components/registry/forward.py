@@ -118,6 +118,10 @@ class ForwardEngine:
         """The newest index that this node knows to be committed, 0: none."""
         return max(self.machine.index, self.own.index if self.own else 0)
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links of this node's copy, by network."""
+        return self.own.traffic() if self.own else []
+
     def ask(self, question: Question, request: Request) -> Awaitable[Any]:
         """Answer a question from where it can be answered; raises CoveyError. What the own copy answers takes no task,
         and is done already when nothing need be waited for: a task would be half of what a read costs."""

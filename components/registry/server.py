@@ -155,6 +155,10 @@ class ServerEngine:
         answer = await self.ask(question, request)
         return {**answer, "direct": self._post.state(), "direct_refused": self._post.refused()}
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links, by network."""
+        return self._post.traffic()
+
     def configure(self, local: Local) -> None:
         """The local configuration changed."""
         self._post.configure(local)

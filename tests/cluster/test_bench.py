@@ -116,3 +116,17 @@ def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
     assert found["move"]["ms"]["median"] > 0
     assert found["memory"]["server"][""] > 1
     assert set(found["met"]) == {"move", "memory", "client", "server"}
+
+
+@pytest.mark.cluster
+def test_a_crash_at_a_step_of_each_protocol_leaves_all_or_nothing() -> None:
+    """The whole list is `make crash-points`; the steps of a move are those of test_cluster_move.py."""
+    found = run("dcm_crashes.py", "--only", "d9,d12,j5,r3,u3,c3", "--json")
+    ends = {point["step"]: point["end"] for point in found["points"]}
+    nothing, at_the_next = "nothing of it", "at the next start"
+    assert (ends.pop("d12"), ends.pop("j5"), ends.pop("r3")) == (
+        nothing,
+        f"online {at_the_next}",
+        f"completed {at_the_next}",
+    )
+    assert ends == dict.fromkeys(("d9", "u3", "c3"), "all of it")

@@ -13,9 +13,11 @@ from links_scripts import SCRIPTS
 from links_world import storm
 
 SEEDS = int(os.environ.get("COVEY_SIM_SEEDS", "12"))
+RARE = (1, 5, 6, 7)
+"""Storms that together reach what is rare: one test runs them all."""
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [seed for seed in range(SEEDS) if seed not in RARE])
 def test_storm(seed: int) -> None:
     storm(seed, 25.0)
 
@@ -23,21 +25,15 @@ def test_storm(seed: int) -> None:
 def test_one_seed_is_one_trace() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); from links_world import storm; print(storm(5, 6.0).digest())"
     support = str(Path(__file__).parent.parent / "support")
-    digests = set()
-    for hash_seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, support],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONHASHSEED": hash_seed},
-        )
-        digests.add(done.stdout)
-    assert len(digests) == 1
+    environment = {"PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, support], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == storm(5, 6.0).digest()
 
 
 def test_the_storms_reach_what_is_rare() -> None:
-    worlds = [storm(seed, 25.0) for seed in (1, 5, 6, 7)]
+    worlds = [storm(seed, 25.0) for seed in RARE]
     counters = [world.a.counters for world in worlds]
     assert sum(each.resumed for each in counters) > 5
     assert sum(each.resent for each in counters) > 20

@@ -1,6 +1,11 @@
-"""Liveness in the simulator, one fault at a time: who leaves, who does not, how fast, and that all agree."""
+"""Liveness in the simulator, one fault at a time: who leaves, who does not, how fast, and that all agree.
+
+With COVEY_SIM_LONG=1, as `make sim-liveness` sets it, from more seeds.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 from covey.bus.simulation import Link, Occurrence
@@ -9,6 +14,7 @@ from covey.components.liveness.settings import Settings
 from liveness_cluster import Cluster
 
 SIZES = [3, 5, 10]
+SEEDS = range(0, 4, 1 if "COVEY_SIM_LONG" in os.environ else 2)
 LONE: tuple[int, ...] = ()
 MOVING = (1, 2, 3)
 LOGS = pytest.mark.parametrize("moving", [LONE, MOVING], ids=["lone", "moving"])
@@ -53,7 +59,7 @@ def test_nothing_happens_when_nothing_happens(n: int, moving: tuple[int, ...]) -
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power"])
 def test_a_crashed_node_is_out_of_every_view_within_five_seconds(n: int, power: bool) -> None:
     worst = 0.0
-    for seed in range(4):
+    for seed in SEEDS:
         cluster = settled(seed, n)
         cluster.world.run(seed * 0.27)
         cluster.world.crash(n, power=power)
@@ -65,7 +71,7 @@ def test_a_crashed_node_is_out_of_every_view_within_five_seconds(n: int, power: 
 @pytest.mark.parametrize(("n", "dead"), [(3, 2), (5, 2), (5, 4), (10, 3), (10, 9)])
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power"])
 def test_nodes_that_die_together_leave_in_one_view(n: int, dead: int, power: bool) -> None:
-    for seed in range(4):
+    for seed in SEEDS:
         cluster = settled(seed, n)
         cluster.world.run(seed * 0.23)
         views = len(cluster.views)
@@ -79,7 +85,7 @@ def test_nodes_that_die_together_leave_in_one_view(n: int, dead: int, power: boo
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_node_that_restarts_comes_back_under_a_new_boot_id(n: int) -> None:
-    for seed in range(4):
+    for seed in SEEDS:
         cluster = settled(seed, n)
         cluster.world.crash(2)
         cluster.world.run(seed * 0.8)
@@ -91,7 +97,7 @@ def test_a_node_that_restarts_comes_back_under_a_new_boot_id(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_the_restart_of_the_leader_costs_nobody_else_the_membership(n: int) -> None:
-    for seed in range(4):
+    for seed in SEEDS:
         cluster = settled(seed, n)
         cluster.world.restart(1)
         cluster.settle(8)
@@ -152,7 +158,7 @@ def test_a_node_that_loses_everything_sent_to_it_is_frozen_and_removes_nobody(n:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_fifth_of_all_messages_lost_costs_nobody_the_membership(n: int) -> None:
-    for seed in range(3):
+    for seed in SEEDS:
         cluster = Cluster(seed, n, link=Link(loss=0.2, duplicate=0.05, reorder=0.1))
         cluster.settle(15)
         cluster.world.run(300 / n)
@@ -175,7 +181,7 @@ def test_a_node_stopped_for_three_seconds_accuses_nobody_and_stays(n: int) -> No
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_node_stopped_for_long_is_removed_learns_it_and_returns(n: int) -> None:
-    for seed in range(4):
+    for seed in SEEDS:
         cluster = settled(seed, n)
         cluster.world.pause(n)
         removal_time_of_others(cluster, n)

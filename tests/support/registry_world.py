@@ -6,7 +6,9 @@ their own (a dict), and hold every answer that a client got against it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -147,7 +149,7 @@ class RegistryWorld:
             if operation.done or operation.unknown:
                 self.world.after(0.05, lambda: ask(operation.question))
             else:
-                self.world.after(0.002, lambda: look(operation))
+                self.world.after(0.005, lambda: look(operation))
 
         self.world.after(self.random.uniform(0, 0.1), next_one)
 
@@ -170,7 +172,7 @@ class RegistryWorld:
                 batches.append(result)
                 self.world.after(self.random.expovariate(20), lambda: ask(result["to"] + 1))
             else:
-                self.world.after(0.002, lambda: look(operation, start))
+                self.world.after(0.02, lambda: look(operation, start))
 
         self.world.after(0.01, lambda: ask(1))
         return batches
@@ -265,8 +267,7 @@ class Truth:
         self.size = 0
         self.ids: dict[str, tuple[int, bool]] = {}
         self.states: list[dict[str, tuple[bytes, int]]] = [{}]
-        self.changes: list[tuple[int, str, bytes | None]] = []
-        self.applied: list[str] = []
+        self.changes: list[tuple[int, str, bytes | None]] = []  # their revisions rise
         self.system: dict[str, tuple[int, int]] = {}
         self._chain = records.START
         self._opened = 0
@@ -287,20 +288,18 @@ class Truth:
         elif isinstance(body, entries.Founded):
             self._change(body.then)
         elif isinstance(body, entries.Committed):
-            self._once(body.id)
-            self.ids[body.id] = (0, True)
+            self._once(body.id, 0, True)
             self.system[body.id] = (entry.index, entry.epoch)
         elif isinstance(body, entries.Transacted):
-            self._once(body.id)
             assert self._opened == entry.epoch, f"INV-13: {body.id} was written while writes were closed"
             now = self.states[-1]
             succeeded = all(now.get(key, (b"", 0))[1] == revision for key, revision in body.compare)
             self._change(body.then if succeeded else body.otherwise)
-            self.ids[body.id] = (len(self.states) - 1, succeeded)
+            self._once(body.id, len(self.states) - 1, succeeded)
 
-    def _once(self, id: str) -> None:
-        assert id not in self.applied, f"INV-14: {id} stands in the log twice"
-        self.applied.append(id)
+    def _once(self, id: str, revision: int, succeeded: bool) -> None:
+        assert id not in self.ids, f"INV-14: {id} stands in the log twice"
+        self.ids[id] = (revision, succeeded)
 
     def _change(self, operations: Any) -> None:
         after, revision, changed = dict(self.states[-1]), len(self.states), False
@@ -342,10 +341,12 @@ class Truth:
                 assert batch["compacted"] > following
                 following = batch["compacted"]
                 continue
+            first = bisect_left(self.changes, following, key=itemgetter(0))
+            last = bisect_right(self.changes, batch["to"], key=itemgetter(0))
             expected = [
                 (revision, key, None if value is None else msgspec.msgpack.decode(value))
-                for revision, key, value in self.changes
-                if following <= revision <= batch["to"] and key.startswith(prefix)
+                for revision, key, value in self.changes[first:last]
+                if key.startswith(prefix)
             ]
             found = [(one["revision"], one["key"], one["value"]) for one in batch["events"]]
             assert found == expected, f"INV-15: {batch}"

@@ -142,6 +142,11 @@ def test_what_the_doctor_finds(nodes: tuple[Health, ...], options: dict[str, Any
     assert found(*nodes, **options) == wanted
 
 
+def test_a_node_in_another_cluster_is_not_missed() -> None:
+    survey = Survey(1, {1: "n1", 2: "n2", 3: "n3"}, (health(here=LOST),), {}, WELL, frozenset({2, 3}))
+    assert doctor(survey) == []
+
+
 def test_a_node_at_rest_is_looked_at_and_not_touched(tmp_path: Path) -> None:
     assert [one.code for one in at_rest(tmp_path / "none")] == ["doctor.no_folder"]
     layout = Layout(tmp_path / "n1")
