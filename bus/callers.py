@@ -216,9 +216,7 @@ class Callers:
                     assert isinstance(effect.key, bytes)
                     self._on_closed(effect.key)
         finally:
-            if not self._arming:  # a confirmation may yet ride on what this turn of the loop answers
-                self._arming = True
-                self._loop.call_soon(self._arm)
+            self._arm_soon()
 
     def _transmit(self, effect: Transmit) -> None:
         port, frames = self._port, effect.frames
@@ -243,6 +241,12 @@ class Callers:
         self._touching = False
         if self._port:
             self._port.touched()
+
+    def _arm_soon(self) -> None:
+        """Set the timer when this turn of the loop is over: a confirmation may yet ride on what it answers."""
+        if not self._arming:
+            self._arming = True
+            self._loop.call_soon(self._arm)
 
     def _arm(self) -> None:
         self._arming = False

@@ -134,9 +134,7 @@ class Link:
                 elif isinstance(effect, Closed):
                     self._links.on_closed(self.key)
         finally:
-            if not self._arming:  # a confirmation may yet ride on what this turn of the loop answers
-                self._arming = True
-                self._loop.call_soon(self._arm)
+            self._arm_soon()
 
     def move(self, peer: Peer) -> None:
         """The peer's addresses are others now, or in another order."""
@@ -242,6 +240,12 @@ class Link:
         wire, self._second = self._second, None
         if wire:
             wire.close()
+
+    def _arm_soon(self) -> None:
+        """Set the timer when this turn of the loop is over: a confirmation may yet ride on what it answers."""
+        if not self._arming:
+            self._arming = True
+            self._loop.call_soon(self._arm)
 
     def _arm(self) -> None:
         self._arming = False
