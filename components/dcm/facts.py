@@ -136,6 +136,19 @@ def at_rest_plain(state_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
+def mtus(addresses: Iterable[str]) -> dict[str, int]:
+    """Return the largest packet in bytes of the adapters that carry these of this machine's addresses."""
+    import psutil
+
+    wanted, stats = {each.partition("/")[0] for each in addresses}, psutil.net_if_stats()
+    return {
+        each.address: stats[name].mtu
+        for name, found in psutil.net_if_addrs().items()
+        for each in found
+        if each.address in wanted and name in stats
+    }
+
+
 def free(folder: Path) -> int:
     """Return how many bytes a daemon may still write below a folder."""
     return shutil.disk_usage(folder).free

@@ -68,6 +68,7 @@ def test_components_get_what_they_expect(tmp_path: Path) -> None:
     assert local.settings == {
         "liveness": {"interval": 1.0},
         "controllers": {},
+        "lab": False,
         "security": {"mode": "open", "key": ""},
         "folder": "",
     }
