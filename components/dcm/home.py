@@ -279,6 +279,13 @@ class Home:
             self._unsaved = set()
             await asyncio.to_thread(self.load)
 
+    async def tell_repairs(self) -> None:
+        """Write down which damaged files were replaced by their spares."""
+        while self.store.repaired:
+            path = self.store.repaired.pop()
+            log.error("%s was damaged or missing, and its version before stands in for it", path)
+            await self.audit("dcm", "local_repaired", "done", path=path)
+
     async def reload(self) -> None:
         """Read the files again, because something was defined or erased, and tell the broker. While the node is in a
         cluster it stays with what it has of that one, and looks only which clusters there are."""
