@@ -121,5 +121,5 @@ def make(name: str, controller: type[Controller], local: Local | None) -> Contro
     if local is None:
         return options.make(controller)
     given = ((local.settings.get("controllers") or {}).get(name) or {}).get("options")
-    node = Node(local.node, local.node_name, local.cluster_name)
+    node = Node(local.node, local.node_name, local.cluster_name, local.state_dir)
     return options.make(controller, given, local.settings.get("folder", ""), node)
