@@ -67,7 +67,7 @@ chaos: $(INSTALLED)
 	$(BIN)/python bench/registry_chaos.py
 
 moves: $(INSTALLED)
-	$(BIN)/python bench/dcm.py --chaos 200
+	$(BIN)/python bench/dcm.py --isolation process --chaos 200
 
 crash-points: $(INSTALLED)
 	$(BIN)/python bench/dcm_crashes.py

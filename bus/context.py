@@ -28,7 +28,7 @@ class Local(msgspec.Struct, frozen=True):
     `{number, name, id, definition_id, addresses, port, …}`; `settings` are the node's YAML sections. `servers` are the
     registry servers that vote, `learners` those being filled, `stopped` those of both that an operator put offline.
     `ways` has the network of each subnetwork by its prefix, `server_lists` the places of each other server for registry
-    traffic, best first.
+    traffic, best first, `server_order` the servers as this node is to prefer them (SPEC 8.3).
     """
 
     state_dir: str
@@ -46,6 +46,7 @@ class Local(msgspec.Struct, frozen=True):
     stopped: tuple[int, ...] = ()
     ways: dict[str, Way] = {}
     server_lists: dict[int, tuple[str, ...]] = {}
+    server_order: tuple[int, ...] = ()
 
     @property
     def registry_servers(self) -> tuple[int, ...]:

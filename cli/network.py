@@ -22,6 +22,9 @@ command = Noun(
 
 LOOK_SECONDS = 1.0
 
+MEASURE_SECONDS = 30.0
+"""Where routers are silent each subnetwork takes a second, and there may be many."""
+
 _TRAFFIC = ("network", "service", "messages_out", "messages_in", "bytes_out", "bytes_in")
 
 
@@ -129,6 +132,30 @@ def explain(service: str, from_: str | None) -> int:
         return blocks
 
     return answer(ask, text)
+
+
+@command.verb("measure", examples=["covey network measure", "covey network measure --apply"])
+@click.option("--apply", "apply_", is_flag=True, help="Make what was found the hops that count (`covey subnet ls`).")
+def measure(apply_: bool) -> int:
+    """Measure how many hops other subnetworks are away from this node's.
+
+    By datagrams that live for so many hops: each router on the way is one. It needs no privilege, but routers that say
+    when one has ended there; where none does, the hops stay as `covey subnet modify --hops` said, or 2.
+    """
+
+    async def ask(session: Session) -> Any:
+        found = await session.call("dcm", "network_measure")
+        for each in found if apply_ else ():
+            if each["hops"] is not None:
+                await session.call("dcm", "subnet_modify", subnet=each["from"], hops={each["to"]: each["hops"]})
+        return found
+
+    columns = ("from", "to", "address", "hops", "known")
+    return answer(
+        ask,
+        lambda data: [Table(columns, [[each[name] for name in columns] for each in data], "there is one subnetwork")],
+        timeout=MEASURE_SECONDS,
+    )
 
 
 @command.verb(

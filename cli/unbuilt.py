@@ -39,9 +39,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "node": {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
     },
-    "network": {
-        "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
-    },
     "condition": {
         "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),
         "undefine": Unbuilt("NAME", "Remove a condition.", "12.3"),

@@ -47,7 +47,16 @@ class DoctorVerbs(BalanceVerbs):
         health = (own_health, *(one for one in others if isinstance(one, checks.Health)))
         silent = {number: why for one in others if isinstance(one, tuple) for number, why in [one]}
         elsewhere = frozenset(one for one in others if isinstance(one, int))
-        return checks.Survey(own, names, health, silent, status, elsewhere)
+        networks, subnets = self._places()
+        return checks.Survey(own, names, health, silent, status, elsewhere, networks, subnets)
+
+    def _places(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the network and the subnetwork of each address."""
+        if self._home.replica is None:
+            return {}, {}
+        now = self._home.networks
+        found = {address.partition("/")[0]: now.subnet_of(address) for _, address in now.places()}
+        return {host: each.network for host, each in found.items()}, {host: each.name for host, each in found.items()}
 
     async def _ask_health(self, number: int) -> checks.Health | tuple[int, str] | int:
         """Ask another node how it is; return its number and why it does not say, its number when it is elsewhere."""
@@ -95,6 +104,7 @@ class DoctorVerbs(BalanceVerbs):
             port=home.port,
             defined=tuple(replica.node.endpoints()) if replica else (),
             listens=tuple(home.endpoints()),
+            mtus=await asyncio.to_thread(facts.mtus, home.addresses()),
             free=await asyncio.to_thread(facts.free, home.layout.state_dir),
             crashed=dict(self._daemon.crashed),
             plugins=tuple((line["name"], line["reason"]) for line in plugins if line["state"] == "failed"),

@@ -85,7 +85,8 @@ async def run_node(config: Any, shutdown: asyncio.Event) -> None:
         spawner = TaskSpawner(broker.endpoint, plugins)
         try:
             async with connect(endpoint=broker.endpoint, name="dcm", component=True) as bus:
-                await run_dcm(config, bus, plugins, spawner, shutdown)
+                # a list of its own: it shows what processes say of controllers, and loads none itself
+                await run_dcm(config, bus, PluginManager(), spawner, shutdown)
         finally:
             await spawner.close()
 

@@ -21,6 +21,7 @@ from .definitions import NetworkTable, NodeDefinition, plain
 from .dependencies import Graphs
 from .entries import Transaction, modify
 from .home import new_id
+from .hops import measure
 from .lookup import Global, read_global, read_value
 from .modifying import ModifyVerbs, adapter
 from .network_entries import GUARD, change
@@ -138,6 +139,36 @@ class NetworkVerbs(ModifyVerbs):
             return list(await self._home.bus.call(service, "traffic", timeout=STATUS_TIME))
         except CoveyError:  # it does not run: this node is offline
             return []
+
+    @verb(Role.OPERATOR)
+    async def network_measure(self) -> list[dict[str, Any]]:
+        """Return the hops from this node's subnetworks to all others, each measured to one address there.
+
+        `hops` null: neither routers nor the target say. `known` is what counts now; nothing is changed.
+        """
+        now, own = self._networks(), self._home.here().node.number
+        targets: dict[str, str] = {}
+        for node, address in now.places():
+            if node != own:
+                targets.setdefault(now.subnet_of(address).id, address)
+        pairs = [
+            (mine, target)
+            for mine in now.addresses(own)
+            for subnet, target in targets.items()
+            if subnet != now.subnet_of(mine).id and (":" in mine) == (":" in target)
+        ]
+
+        async def one(mine: str, target: str) -> dict[str, Any]:
+            source, host = mine.partition("/")[0], target.partition("/")[0]
+            try:
+                hops = await asyncio.to_thread(measure, source, host)
+            except OSError:
+                hops = None
+            subnet = now.subnet_of(target)
+            found = {"from": now.subnet_of(mine).name, "to": subnet.name, "address": host, "hops": hops}
+            return {**found, "known": now.hops(own, subnet)}
+
+        return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
 
     # --- subnetworks ------------------------------------------------------------------------------------------
 

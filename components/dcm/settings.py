@@ -10,8 +10,12 @@ from __future__ import annotations
 READ_AGAIN = 1.0
 """Seconds until the global configuration is read once more, when it could not be: a registry elects in that time."""
 
-ASK_VERDICT = (2.0, 5.0)
-"""Seconds without a readable registry until other nodes are asked whether this one is still defined, and again."""
+ASK_VERDICT = (2.0, 30.0)
+"""Seconds without a readable registry until other nodes are asked whether this one is still defined, and the longest
+pause until they are asked again. It doubles in between: when a whole cluster starts at once, everybody waits."""
+
+VERDICT_PLACES = 6
+"""Places that are asked at a time, the registry servers' first; the next time it goes on from there."""
 
 CONTROLLERS_TIME = 1.0
 """Seconds the controllers have to be ready, before discovery goes ahead with those that are. They need 0.3 s."""

@@ -23,7 +23,7 @@ from ...bus.client import Client
 from ...bus.context import ComponentContext
 from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
-from ...bus.messages import CUT_TOPIC, PEER_TOPIC, Role
+from ...bus.messages import CUT_TOPIC, PEER_TOPIC, Role, Way
 from ...bus.prefixes import Prefixes
 from ...bus.service import Request, verb
 from ...errors import ConnectionLost, CoveyError, Denied, NotFound, Timeout
@@ -159,20 +159,25 @@ class LivenessService:
     async def paths(self, *, network: str = "") -> list[dict[str, Any]]:
         """The state of the path between any two adapters of which one observes the other, as both ends see it.
 
-        `network` names one network; "default" those of all implicit subnetworks, which is all there are.
+        `network` names one of those that are probed, or a network of SPEC 8.1: all paths from its addresses.
         """
-        networks = dict(self._machine.networks)
-        if network and network != DEFAULT:
+        networks, ways = dict(self._machine.networks), self._context.local.ways
+        defined = {way.network for way in ways.values()} | {DEFAULT}
+        if network and network not in defined:
             if network not in networks:
-                known = ", ".join(sorted(networks)) or "none"
+                known = ", ".join(sorted({*networks, *defined}))
                 raise NotFound(f"no network '{network}' is known here", f"networks: {known}")
             networks = {network: networks[network]}
         members = [member.number for member in self._machine.chain.members]
         limit = asyncio.Semaphore(ASKED_AT_ONCE)
         told = await asyncio.gather(*(self._ask_seen(number, limit) for number in members))
-        return paths(
+        rows = paths(
             {number: sights for number, sights in zip(members, told, strict=True) if sights is not None}, networks
         )
+        if network not in defined:
+            return rows
+        table, nowhere = Prefixes(ways), Way(DEFAULT)
+        return [row for row in rows if (table.find(row["from"]) or nowhere).network == network]
 
     async def _ask_seen(self, number: int, limit: asyncio.Semaphore) -> list[Sight] | None:
         """Ask a node what it sees; None when it does not say."""

@@ -55,6 +55,9 @@ FIND_TIME = 2.0
 TABLE_TIME = 0.5
 """Seconds for the primary to say how all servers are; else this node shows what it knows of them."""
 
+TURN = 2.0
+"""Seconds a server may take to say what any of them can, before the next one is asked."""
+
 DOUBT = 0.25
 """Seconds without an answer, while a call waits for one, after which the primary is asked whether it is there."""
 
@@ -79,7 +82,8 @@ class ForwardEngine:
     def __init__(
         self, bus: Client, node: int, servers: Iterable[int], cluster_id: str, settings: Settings | None = None
     ) -> None:
-        self.machine = AgentMachine(node, tuple(servers), settings)
+        servers = tuple(servers)
+        self.machine = AgentMachine(node, servers, settings)
         self.own: ServerEngine | None = None
         self._loop = asyncio.get_running_loop()
         self._bus = bus
@@ -89,6 +93,7 @@ class ForwardEngine:
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
         self._ids = RequestIds()
+        self._order = servers
         self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
         self._expected = 0  # how many of these are to be answered at once: all but watches
         self._doubt: asyncio.TimerHandle | None = None
@@ -170,8 +175,10 @@ class ForwardEngine:
         while self.known.phase not in phases or not self.known.primary:
             await self._changed.wait()
 
-    def listed(self, servers: Iterable[int], others: Iterable[int] = ()) -> None:
-        """The local configuration lists these servers now, and these other nodes."""
+    def listed(self, servers: Iterable[int], others: Iterable[int] = (), order: Iterable[int] = ()) -> None:
+        """The local configuration lists these servers now, and these other nodes. `order`: which server this node asks
+        first for what any of them can answer; that spreads the nodes over them (SPEC 8.3)."""
+        self._order = tuple(dict.fromkeys((*order, *servers)))
         if tuple(servers) != self.machine.servers:
             self._driver.feed(messages.ServersChanged(tuple(servers)))
         self._driver.feed(OthersKnown(tuple(others)))
@@ -340,7 +347,7 @@ class ForwardEngine:
     async def _stale(self, question: Any, request: Request, found: asyncio.Future[Any] | None) -> Any:
         """Ask the others what the own copy could not answer; `found`: what it said."""
         call = Call(self._bus, self._cluster_id, question, request)
-        answer = await self._of_anyone(call)
+        answer = await self._of_anyone(call, self._order)
         if answer is not None:
             return answer
         said = found.exception() if found is not None else None
@@ -352,7 +359,7 @@ class ForwardEngine:
     async def _status(self, question: Any, request: Request) -> Any:
         call = Call(self._bus, self._cluster_id, question, request)
         if self.own is None:
-            return await self._of_anyone(call) or self._silence()
+            return await self._of_anyone(call, (self.known.primary, *self.machine.servers)) or self._silence()
         found = await self.own.status(question, request)
         known = self.known
         primary = known.primary
@@ -367,14 +374,14 @@ class ForwardEngine:
                 log.debug("node %d does not say how the servers are: %s", primary, problem)
         return found
 
-    async def _of_anyone(self, call: Call) -> Any:
-        """Return what the first other server that answers says, the primary first; None when none does."""
-        for server in dict.fromkeys((self.known.primary, *self.machine.servers)):
-            if server not in (0, self.machine.node):
-                try:
-                    return await call.to(server)
-                except (*GONE, Timeout, Damaged) as problem:
-                    self._unanswered(server, problem)
+    async def _of_anyone(self, call: Call, order: Iterable[int]) -> Any:
+        """Return what the first other server that answers says, asked in this order; None when none does."""
+        asked = [server for server in dict.fromkeys(order) if server not in (0, self.machine.node)]
+        for server in asked:
+            try:
+                return await call.to(server, float("inf") if server == asked[-1] else TURN)
+            except (*GONE, Timeout, Damaged) as problem:
+                self._unanswered(server, problem)
         return None
 
     def _silence(self) -> dict[str, Any]:

@@ -111,11 +111,12 @@ def test_bench_liveness_kills_a_node_and_all_others_know() -> None:
 
 @pytest.mark.cluster
 def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
-    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--json")
+    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--starts", "1", "--json")
     assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]
     assert found["move"]["ms"]["median"] > 0
     assert found["memory"]["server"][""] > 1
-    assert set(found["met"]) == {"move", "memory", "client", "server"}
+    assert found["idle"]["client"][""]["share"] > 0 and found["start"]["median"] > 0
+    assert set(found["met"]) == {"move", "memory", "client", "server", "start"}
 
 
 @pytest.mark.cluster

@@ -15,9 +15,10 @@ from covey.controllers.classes import Field
 from covey.controllers.contract import Failed, Node, Resource
 from covey.controllers.exec import Exec, formats
 from covey.controllers.exec.file import filled, read_file
-from covey.controllers.options import make
+from covey.controllers.options import findings_in_files, make, options_model
 from covey.errors import PluginError
 from covey.testing import check_controller
+from pydantic import BaseModel
 
 # --- what commands print ------------------------------------------------------------------------------------
 
@@ -180,6 +181,8 @@ def test_all_files_are_one_controller(write: Write) -> None:
     assert "bad.yaml:10:20: unknown attribute type 'uint65'" in caught.value.message
     assert f"{folder}/again.yaml: the class Raid is in another of the files, too" in caught.value.message
     assert make(Exec).describe() == {}
+    (one,) = findings_in_files(options_model(Exec) or BaseModel, {"files": ["raid.yaml", "bad.yaml"]}, folder)
+    assert (one.file, one.line) == (str(folder / "bad.yaml"), 10), "what `covey config check` adds"
 
 
 # --- running ------------------------------------------------------------------------------------------------
