@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check sim sim-long sim-liveness soak chaos moves clean
+.PHONY: help demo test check sim sim-long sim-liveness sim-hours soak chaos moves crash-points clean
 
 SEEDS ?= 200
 FIRST ?= 0
+HOURS ?= 20
 
 help:
 	@echo "make demo    a three-node cluster on this machine, shown at work (under a minute)"
@@ -18,9 +19,11 @@ help:
 	@echo "make sim     200 minutes of random faults on the replicated registry, simulated (minutes; SEEDS=, FIRST=)"
 	@echo "make sim-long SEEDS=2000   the same without pytest; every failure is listed, the counts go to $(VENV)/storms.txt"
 	@echo "make sim-liveness   10 to 10,000 nodes whose members die, lose messages, come and go, simulated (minutes)"
+	@echo "make sim-hours HOURS=20   hours of all faults on the membership of ten nodes, simulated (two minutes of work each; FIRST=)"
 	@echo "make soak    ten million messages through one broker: memory flat, all accounted for (minutes)"
 	@echo "make chaos   five minutes of broken registry servers, real ones, under load; every answer judged"
 	@echo "make moves   200 moves of a node between two clusters under load, with random kills (ten minutes)"
+	@echo "make crash-points   daemons killed at every numbered step of define, join, move, undefine, modify (minutes)"
 	@echo "make clean   remove the environment and what tools left"
 
 $(INSTALLED): pyproject.toml
@@ -54,6 +57,9 @@ sim-liveness: $(INSTALLED)
 	COVEY_SIM_LONG=1 $(BIN)/pytest -q -n auto tests/sim/test_liveness_faults.py tests/sim/test_liveness_storm.py
 	for n in 10 100 1000 10000; do $(BIN)/python tests/support/liveness_scale.py $$n || exit 1; done
 
+sim-hours: $(INSTALLED)
+	$(BIN)/python tests/support/liveness_storm.py $(FIRST) $$(($(FIRST) + $(HOURS))) 10
+
 soak: $(INSTALLED)
 	$(BIN)/python bench/soak.py
 
@@ -61,7 +67,10 @@ chaos: $(INSTALLED)
 	$(BIN)/python bench/registry_chaos.py
 
 moves: $(INSTALLED)
-	$(BIN)/python bench/dcm.py --chaos 200
+	$(BIN)/python bench/dcm.py --isolation process --chaos 200
+
+crash-points: $(INSTALLED)
+	$(BIN)/python bench/dcm_crashes.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

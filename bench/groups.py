@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, closing
+from pathlib import Path
 from typing import Any
 
 from covey.components.connection import Connection, connect
@@ -24,6 +26,9 @@ from rounds import look_around
 
 NODES = 3
 BODY = "x" * 100
+CROWD_LIMIT = 300.0
+"""Seconds for whatever many members do."""
+
 WINDOW = 64
 """Messages of the sender under way at once."""
 
@@ -39,6 +44,78 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+CROWD = """
+import asyncio, json, sys, time
+from contextlib import AsyncExitStack
+from covey.components.connection import connect
+from covey.components.groups.client import Group
+from covey.errors import Timeout
+
+state, names, count = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
+
+def say(**what):
+    print(json.dumps({"at": time.perf_counter(), **what}), flush=True)
+
+async def member(bus, name, heard):
+    group = Group(bus, name)
+    while group.me is None:
+        try:
+            await group.__aenter__()
+        except Timeout:  # nobody knows whether it is in: joining twice is joining once
+            pass
+    heard["joined"] = heard.get("joined", 0) + 1
+    if heard["joined"] == count * len(names):
+        say(joined=True, worked=time.process_time())
+    async for event in group:
+        if event.kind == "message":
+            heard[event.body] = heard.get(event.body, 0) + 1
+            if heard[event.body] == count * len(names):
+                say(heard=event.body)
+
+async def main():
+    heard = {}
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        for _ in range(count):
+            bus = await stack.enter_async_context(connect(state))
+            for name in names:
+                tasks.create_task(member(bus, name, heard))
+
+asyncio.run(main())
+"""
+"""Members in a process of its own: each on a connection of its own, in all these groups."""
+
+
+class Crowd:
+    """One such process, and what it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.worked = 0.0
+
+    @classmethod
+    async def begin(cls, state: str, names: Sequence[str], count: int) -> Crowd:
+        """Start it; its members are not in yet."""
+        words = [sys.executable, "-c", CROWD, state, ",".join(names), str(count)]
+        return cls(await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE))
+
+    async def until(self, key: str, value: Any = True) -> float:
+        """Read on until it says so; return when it did. It says how much it has worked when all are in."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(CROWD_LIMIT):
+            while line := await self.process.stdout.readline():
+                said = json.loads(line)
+                self.worked = said.get("worked", self.worked)
+                if said.get(key) == value:
+                    return float(said["at"])
+        raise AssertionError("the process of the members ended")
+
+    async def kill(self) -> None:
+        """End it at once."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -70,6 +147,7 @@ class Bench:
     """One run on one cluster."""
 
     def __init__(self, cluster: Cluster, stack: AsyncExitStack, count: int) -> None:
+        self._cluster = cluster
         self._states = [str(node.state) for node in cluster]
         self._stack = stack
         self._count = count
@@ -146,6 +224,78 @@ class Bench:
             found["other_nodes"] += [at - killed for at in seen[:2]]
         return {where: spread(values) for where, values in found.items()}
 
+    def _worked(self) -> float:
+        """Return the processor seconds of all nodes so far."""
+        fields = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for n in self._cluster for pid in n.processes()
+        ]
+        return sum(int(each.split()[11]) + int(each.split()[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
+    async def crowd(self, names: Sequence[str], each: int) -> dict[str, float]:
+        """So many members on each node in each of these groups: all join, all hear a message in each group, ten more
+        in the first one, and those of one node die. A watcher on another node sees the last of their failures."""
+        begun, before = time.perf_counter(), self._worked()
+        crowds = [await Crowd.begin(state, names, each) for state in self._states]
+        for crowd in crowds:
+            self._stack.push_async_callback(crowd.kill)
+        joined = max([await crowd.until("joined") for crowd in crowds]) - begun
+        worked = {
+            "joined_nodes_work_s": self._worked() - before,
+            "joined_members_work_s": sum(c.worked for c in crowds),
+        }
+        bus = await self.bus(0)
+
+        async def speak(name: str, text: str) -> None:
+            await bus.call("groups", "broadcast", group=name, body=text, outside=True, timeout=60.0)
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(speak(name, "all") for name in names))
+        said = time.perf_counter() - begun
+        heard = max([await crowd.until("heard", "all") for crowd in crowds]) - begun
+        found = {"joined_s": joined, **worked, "one_each_said_s": said, "one_each_heard_s": heard}
+        if len(names) == 1:
+            times = []
+            for number in range(10):
+                begun = time.perf_counter()
+                await speak(names[0], str(number))
+                times.append(max([await crowd.until("heard", str(number)) for crowd in crowds]) - begun)
+            found |= {f"heard_by_all_ms_{k}": v for k, v in spread(times).items()}
+        watchers = [GroupEvents(bus, name) for name in names]
+        for watcher in watchers:
+            await watcher.begin()
+        begun = time.perf_counter()
+        await crowds[2].kill()
+        await asyncio.gather(*(self._lost(watcher, each) for watcher in watchers))
+        found["failed_s"] = time.perf_counter() - begun
+        for crowd in crowds:
+            await crowd.kill()
+        return found
+
+    async def deaths(self, times: int) -> dict[str, float]:
+        """From SIGKILL of a node's daemon to the failure of its member at watchers on the others."""
+        found: list[float] = []
+        for _ in range(times):
+            watchers = [GroupEvents(await self.bus(node), "bench.node") for node in (0, 1)]
+            for watcher in watchers:
+                await watcher.begin()
+            async with connect(self._states[2]) as bus:
+                await bus.call("groups", "join", group="bench.node")
+                begun = [asyncio.ensure_future(self._failed(watcher)) for watcher in watchers]
+                killed = time.perf_counter()
+                await asyncio.to_thread(self._cluster[3].kill)
+                found += [at - killed for at in await asyncio.gather(*begun)]
+            self._cluster[3].start()
+            await asyncio.to_thread(self._cluster.wait_online)
+        return spread(found)
+
+    @staticmethod
+    async def _lost(watcher: GroupEvents, count: int) -> None:
+        async with asyncio.timeout(CROWD_LIMIT):
+            async for event in watcher:
+                count -= len(event.who) if event.kind == "failed" else 0
+                if count <= 0:
+                    return
+
     @staticmethod
     async def _failed(watcher: GroupEvents) -> float:
         async for event in watcher:
@@ -158,14 +308,21 @@ async def measure(cluster: Cluster, said: argparse.Namespace) -> dict[str, Any]:
     """Return all figures."""
     async with AsyncExitStack() as stack:
         bench = Bench(cluster, stack, said.count)
-        return {
-            "machine": look_around(),
+        found: dict[str, Any] = {"machine": look_around()}
+        if said.members:
+            found[f"{said.members} members"] = await bench.crowd(["bench.crowd"], -(-said.members // NODES))
+        if said.groups:
+            found[f"{said.groups} groups"] = await bench.crowd([f"bench.g{n}" for n in range(said.groups)], 1)
+        if said.members or said.groups:
+            return found
+        return found | {
             "joins": await bench.joins(),
             "strong": await bench.messages(fast=False),
             "fast": await bench.messages(fast=True),
             "vote_one_phase_ms": await bench.votes(1),
             "vote_two_phases_ms": await bench.votes(2),
             "failure_leave_ms": await bench.failures(said.kills),
+            **({"node_death_ms": await bench.deaths(said.deaths)} if said.deaths else {}),
         }
 
 
@@ -183,6 +340,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the groups of a cluster of three nodes on this machine.")
     parser.add_argument("--count", type=int, default=2000, help="messages of each kind (default 2000)")
     parser.add_argument("--kills", type=int, default=20, help="members killed (default 20)")
+    parser.add_argument("--deaths", type=int, default=5, help="how often a whole node is killed (default 5)")
+    parser.add_argument("--members", type=int, default=0, help="so many in one group, and nothing else")
+    parser.add_argument("--groups", type=int, default=0, help="so many with three members each, and nothing else")
     parser.add_argument("--json", action="store_true", help="one object")
     said = parser.parse_args(arguments)
     cluster = Cluster(NODES, isolation="process", mode="curve")

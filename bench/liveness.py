@@ -54,7 +54,7 @@ class Watchers:
     async def __aenter__(self) -> Watchers:
         for node in self._nodes:
             self.listen(node)
-        await self.until(lambda: len(self.held) == len(self._tasks))
+        await self._until(lambda: len(self.held) == len(self._tasks))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -82,8 +82,15 @@ class Watchers:
                 async with self._news:
                     self._news.notify_all()
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for it; raises TimeoutError."""
+    async def until_gone(self, victim: int, numbers: Sequence[int]) -> None:
+        """Wait until these nodes know that the victim left; raises TimeoutError."""
+        await self._until(lambda: all((number, victim) in self.gone for number in numbers))
+
+    async def until_held(self, number: int, numbers: Sequence[int]) -> None:
+        """Wait until these nodes have that one in their view; raises TimeoutError."""
+        await self._until(lambda: all(number in self.held.get(each, ()) for each in numbers))
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT), self._news:
             await self._news.wait_for(holds)
 
@@ -100,14 +107,13 @@ async def kill(nodes: Cluster, times: int, note: Any) -> list[list[float]]:
             watchers.gone.clear()
             began = time.monotonic()
             await asyncio.to_thread(nodes[victim].kill)
-            await watchers.until(lambda who=victim: all((n, who) in watchers.gone for n in others))  # type: ignore[misc]
+            await watchers.until_gone(victim, others)
             found.append([watchers.gone[n, victim] - began for n in others])
             note(f"covey, {count} nodes: all knew after {max(found[-1]):.2f} s, the first after {min(found[-1]):.2f} s")
             nodes[victim].start()
             await asyncio.to_thread(nodes[victim].wait_online, LIMIT)
             watchers.listen(nodes[victim])
-            everybody = [*others, victim]
-            await watchers.until(lambda who=victim: all(who in watchers.held.get(n, ()) for n in everybody))  # type: ignore[misc]
+            await watchers.until_held(victim, [*others, victim])
     return found
 
 
@@ -150,6 +156,20 @@ def worked(node: Node) -> float | None:
     return None
 
 
+def up(nodes: Cluster) -> None:
+    """Start one node after the other: fifty that boot at once would keep two processors from all else for minutes."""
+    first = nodes[1]
+    for node in nodes:
+        node.start()
+        node.wait_up()
+        if node is first:
+            first.call("dcm", "cluster_define", name="lab")
+        else:
+            first.define(node, name=node.name, number=node.number)
+        node.wait_online(LIMIT)
+    nodes.wait_online(LIMIT)
+
+
 def covey(count: int, said: argparse.Namespace, note: Any) -> dict[str, Any]:
     """Measure a cluster of that many nodes."""
     with ExitStack() as stack:
@@ -159,8 +179,7 @@ def covey(count: int, said: argparse.Namespace, note: Any) -> dict[str, Any]:
             nodes[number].file.write_text(
                 nodes[number].file.read_text().replace("isolation: inline", "isolation: process")
             )
-        nodes.up()
-        nodes.wait_online(LIMIT)
+        up(nodes)
         time.sleep(said.seconds)  # the first probes find keys unknown
         found: dict[str, Any] = {"nodes": count, **quiet(nodes, said.seconds)}
         note(f"covey, {count} nodes: {found['messages']['max']:.1f} messages a second, share {found['share']:.2%}")

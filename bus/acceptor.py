@@ -14,6 +14,7 @@ under the same number cannot repeat anything.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -22,16 +23,17 @@ from .messages import Kind
 from .session import (
     ACCEPT,
     CUT,
-    DATA,
     END,
     FULL,
+    HEARTBEAT,
     IDLE,
     LEAVING,
     MISMATCH,
     OPEN,
+    PING,
     REASONS,
-    RESEND,
     RESUME,
+    SAID,
     SILENT,
     SILENT_END,
     UNKNOWN,
@@ -50,7 +52,8 @@ MOST = 20_000
 """Sessions at a time; twice the largest cluster. Each costs about a kilobyte."""
 
 LOOK = 0.25
-"""Seconds between two looks at all sessions for heartbeats and silence; confirmations are not kept waiting for it."""
+"""Seconds a heartbeat may be late, so that sessions are looked at together; and longer than a dialler's own needs,
+which spares that of this side. Confirmations are not kept waiting for it."""
 
 
 class Accepted:
@@ -79,22 +82,23 @@ class Acceptor:
         self._most = most or MOST
         self._connections: dict[bytes, Accepted] = {}
         self._owing: dict[int, float] = {}  # sessions that owe a confirmation, and until when, the first one first
-        self._look_at: float | None = None
+        self._look_at = math.inf
 
     @property
     def deadline(self) -> float | None:
         """When `due` must be called; None: not at all."""
         at = self._look_at
-        if self._owing and at is not None:
+        if self._owing:
             at = min(at, next(iter(self._owing.values())))
-        return at
+        return None if at == math.inf else at
 
-    def send(self, now: float, key: bytes, kind: Kind, frames: list[Any]) -> list[Effect]:
+    def send(self, now: float, key: bytes, kind: Kind, frames: list[Any], service: str = "") -> list[Effect]:
         """Send to the broker of this session; raises Overloaded, and Unreachable when the session is over."""
         accepted = self.sessions.get(int.from_bytes(key, "big"))
         if accepted is None:
             raise Unreachable("the other node's broker hung up", "it dials again when it needs something")
-        effects = accepted.session.send(now, kind, frames)
+        effects = accepted.session.send(now, kind, frames, service)
+        self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         if accepted.session.ack_by is None:
             self._owing.pop(accepted.session.number, None)
         return effects
@@ -112,9 +116,11 @@ class Acceptor:
         if accepted is not None and accepted.user != user:
             self.counters["sessions_wrong_key"] += 1
             return []
-        if accepted is not None and accepted.session.number == number and DATA <= type <= RESEND:
+        if accepted is not None and accepted.session.number == number and type in SAID:
             session = accepted.session
             effects = session.heard(now, type, sequence, ack, extra, frames[1:])
+            if type == PING:  # it may have been calm until now
+                self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
             if session.ack_by is None:
                 self._owing.pop(number, None)
             elif number not in self._owing:
@@ -129,11 +135,11 @@ class Acceptor:
             return []
         return [self._refuse(connection, number, UNKNOWN)]
 
-    def unroutable(self, connection: bytes) -> None:
+    def unroutable(self, now: float, connection: bytes) -> None:
         """Nothing can be sent on this connection any more: it is closed. Its session waits for the next one."""
         accepted = self._connections.pop(connection, None)
         if accepted is not None:
-            self._detach(accepted)
+            self._detach(now, accepted)
 
     def due(self, now: float) -> list[Effect]:
         """Say what time demands: confirmations, heartbeats, and who was silent for too long."""
@@ -146,7 +152,7 @@ class Acceptor:
             effects += session.due(now)
             if session.ack_by is not None:
                 self._owing[number] = session.ack_by
-        if self._look_at is None or now < self._look_at:
+        if now < self._look_at:
             return effects
         stood_still = now - self._look_at > SILENT / 5
         for accepted in list(self.sessions.values()):
@@ -156,10 +162,11 @@ class Acceptor:
             if session.silent(now):
                 if accepted.connection is not None:
                     effects.append(session.ending(now, SILENT_END))
-                effects.append(self._down(accepted, f"nothing was heard for {SILENT:g} s"))
+                unheard = max(now - session.heard_at, SILENT)
+                effects.append(self._down(accepted, f"nothing was heard for {unheard:.0f} s"))
             else:
                 effects += session.due(now)
-        self._look_at = now + LOOK if self.sessions else None
+        self._look_at = LOOK + min((each.session.deadline for each in self.sessions.values()), default=math.inf)
         return effects
 
     def end(self, now: float, key: bytes, reason: str, code: int = CUT) -> list[Effect]:
@@ -176,7 +183,7 @@ class Acceptor:
         self.sessions.clear()
         self._connections.clear()
         self._owing.clear()
-        self._look_at = None
+        self._look_at = math.inf
         return [session.ending(now, LEAVING) for session in attached]
 
     def check_invariants(self) -> None:
@@ -214,30 +221,30 @@ class Acceptor:
             key = number.to_bytes(8, "big")
             accepted = self.sessions[number] = Accepted(Session(number, key, now, Counters()), key, user)
             effects.append(Up(key))
-            if self._look_at is None:
-                self._look_at = now + LOOK
         elif type == RESUME:
             accepted.session.counters.resumed += 1
+        self._look_at = min(self._look_at, now + HEARTBEAT + LOOK)
         session = accepted.session
         fits = session.attach(now, ack) and (type == RESUME or session.untouched)
-        self._bind(accepted, connection, attempt)
+        self._bind(now, accepted, connection, attempt)
         if not fits:
             goodbye = session.ending(now, MISMATCH)
             return [*effects, goodbye, self._down(accepted, REASONS[MISMATCH])]
         return [*effects, session.opening(now, ACCEPT, attempt), *session.rest(now)]
 
-    def _bind(self, accepted: Accepted, connection: bytes, attempt: int) -> None:
+    def _bind(self, now: float, accepted: Accepted, connection: bytes, attempt: int) -> None:
         other = self._connections.pop(connection, None)
         if other is not None and other is not accepted:  # who opens a second session on a connection gave up the first
-            self._detach(other)
+            self._detach(now, other)
         if accepted.connection is not None:
             self._connections.pop(accepted.connection, None)
         self._connections[connection] = accepted
         accepted.connection, accepted.attempt, accepted.session.route = connection, attempt, (connection,)
 
-    def _detach(self, accepted: Accepted) -> None:
+    def _detach(self, now: float, accepted: Accepted) -> None:
         accepted.connection = None
-        accepted.session.detach()
+        accepted.session.detach(now)
+        self._look_at = min(self._look_at, now + SILENT + LOOK)
         self._owing.pop(accepted.session.number, None)
 
     def _ended(self, accepted: Accepted, code: int) -> list[Effect]:

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import zmq
 from ..errors import CoveyError, Malformed, ServiceDied, UsageError
 from . import codec
 from .callers import Callers
-from .ends import Out
+from .ends import Lane, LinkKey, Out, node_of
 from .guard import Guard
 from .inlet import Inlet, content
 from .join_port import JoinPort
@@ -48,6 +48,7 @@ from .port import bind
 from .routing import Router
 from .security import Keys, is_key
 from .tap import Taps
+from .traffic import Traffic, service_of
 from .trust import Refusal
 from .watch import Watch
 from .window import MESSAGES
@@ -71,7 +72,8 @@ class BrokerSettings(msgspec.Struct, frozen=True):
 
     `roles` gives extra uids their role; uid 0 and the daemon's own are always administrators. `reserved` are the
     service names only components may take. With `keys` the mode is curve: only nodes of the cluster are let in on the
-    peer port, and any key on the next one, for requests of `join_topics` alone. Without, it is open.
+    peer port, and any key on the next one, for requests of `join_topics` alone. Without, it is open. Only a node of a
+    `lab` can be cut off.
     """
 
     folder: str
@@ -81,6 +83,7 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     reserved: tuple[str, ...] = ()
     keys: Keys | None = None
     join_topics: tuple[str, ...] = ()
+    lab: bool = False
 
 
 class Broker:
@@ -99,6 +102,7 @@ class Broker:
             self.guard = Guard(
                 self._outside, settings.keys, settings.join_topics, self.router.counters, self._tell_refusal
             )
+        self.traffic = Traffic()
         self.links = Links(
             self._outside,
             settings.adapters,
@@ -111,6 +115,7 @@ class Broker:
             self.router.counters,
             self._flush,
             self._secure_link if self.guard else None,
+            self.traffic,
         )
         self.callers = Callers(
             self._outside,
@@ -121,8 +126,10 @@ class Broker:
             self._flush,
             self.guard.secure_peers if self.guard else None,
             self._refuses if self.guard else None,
+            traffic=self.traffic,
         )
         self.join_port: JoinPort | None = None
+        self._vouched: tuple[frozenset[int], float] = (frozenset(), 0.0)  # until when
         self._watch = Watch(lambda key: self._gone(key, "process ended"))
         self._outs: list[Out] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -169,6 +176,7 @@ class Broker:
         Whose key is trusted no more is cut off at once, in both directions.
         """
         changed = node != self.router.node
+        self.traffic.renew(ways or {})
         if self.guard and self.guard.configure(node, peers):
             for key, user in self.callers.users().items():
                 caller = self.router.callers.get(key)
@@ -227,12 +235,13 @@ class Broker:
         if key not in self.router.parties:  # it said goodbye
             self._watch.discard(key)
         if header.topic == SUBSCRIBE:
-            self.links.keep(self.router.nodes_wanted())
+            self.links.keep(self.router.links_wanted())
 
     def _from_peer(self, key: bytes, frames: list[zmq.Frame], user: str | None) -> None:
         header = self._header(frames)
         if header is None:
             return
+        self.traffic.received(self.callers.host(key), service_of(header.topic), len(frames[0]) + len(frames[1]))
         if header.kind is CONTROL and header.topic == HELLO:
             hello = self._decode_hello(frames[1].bytes)
             if hello and hello.node and not self._wrong_node(key, user, hello.node.number, frames[0]):
@@ -264,10 +273,11 @@ class Broker:
         self._outs += self.router.stranger_gone(key)
         self._flush()
 
-    def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
+    def _from_link(self, key: LinkKey, frames: list[zmq.Frame]) -> None:
         header = self._header(frames)
         if header is None:
             return
+        self.traffic.received(self.links.host(key), service_of(header.topic), len(frames[0]) + len(frames[1]))
         if header.kind is CONTROL and header.topic == HELLO_WANTED:
             self.links.greet()
             return
@@ -358,12 +368,12 @@ class Broker:
                 if port == "local":
                     send_local(key, out.frame, out.body)
                 elif port == "peer":
-                    self.callers.send(key, out.kind, [out.frame, out.body])
+                    self.callers.send(key, out.kind, [out.frame, out.body], service_of(out.topic))
                 elif port == "join":
                     if self.join_port:
                         self.join_port.send(key, out.kind, out.frame, out.body)
                 else:
-                    self.links.send(key, out.kind, [out.frame, out.body])
+                    self.links.send(key, out.kind, [out.frame, out.body], service_of(out.topic))
             except CoveyError as problem:
                 again += self.router.undeliverable(out, problem)
             except zmq.ZMQError as problem:
@@ -380,9 +390,12 @@ class Broker:
             outs += self.router.party_gone(out.connection.key, "it hung up")
         return outs
 
-    def _peer_at(self, key: int | str) -> Peer:
+    def _peer_at(self, key: LinkKey) -> Peer:
         if isinstance(key, int):
             return self.router.peers[key]
+        if isinstance(key, Lane):
+            peer = self.router.peers[key.node]
+            return msgspec.structs.replace(peer, addresses=peer.lists.get(key.service, peer.addresses), lists={})
         address, _, its_key = key.partition("#")
         address = parse_endpoint(address)
         if self.guard and not is_key(its_key):
@@ -392,7 +405,7 @@ class Broker:
             raise UsageError(f"{address} wants a key proved, and this node is in mode open", "leave the #KEY out")
         return Peer("", (address,), its_key)
 
-    def _secure_link(self, socket: zmq.Socket[bytes], key: int | str) -> None:
+    def _secure_link(self, socket: zmq.Socket[bytes], key: LinkKey) -> None:
         assert self.guard is not None
         self.guard.secure_link(socket, self._peer_at(key))
 
@@ -407,14 +420,15 @@ class Broker:
         body = msgspec.msgpack.encode(Hello(node=self.router.node))
         return [codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), body]
 
-    def _link_up(self, key: int | str) -> None:
+    def _link_up(self, key: LinkKey) -> None:
         self._outs += self.router.link_up(key)
         self._peer(key, "up", "")
         self._flush()
 
-    def _link_down(self, key: int | str, reason: str, reached: bool) -> None:
+    def _link_down(self, key: LinkKey, reason: str, reached: bool) -> None:
         self._outs += self.router.link_down(key, reason, reached)
-        self._peer(key, "down", reason)
+        if not (isinstance(key, Lane) and self._linked(key.node)):
+            self._peer(key, "down", reason)
         self._flush()
 
     def _caller_down(self, key: bytes, reason: str) -> None:
@@ -423,16 +437,27 @@ class Broker:
         if caller and caller.node.number:
             number = caller.node.number
             others = any(other.node.number == number for other in self.router.callers.values())
-            if not others and not self.links.up(number):  # it may have been started anew, and have dialled again
+            if not others and not self._linked(number):  # it may have been started anew, and have dialled again
                 self._peer(number, "down", reason)
 
     def _caller_closed(self, key: bytes) -> None:
         self._outs += self.router.caller_gone(key)
         self._flush()
 
-    def _peer(self, key: int | str, state: str, reason: str) -> None:
-        if isinstance(key, int):
-            self.publish(PEER_TOPIC, {"node": key, "state": state, "reason": reason})
+    def _linked(self, number: int) -> bool:
+        """Whether any link to a node stands."""
+        peer = self.router.peers.get(number)
+        return self.links.up(number) or any(self.links.up(Lane(number, each)) for each in (peer.lists if peer else ()))
+
+    def _peer(self, key: LinkKey, state: str, reason: str) -> None:
+        number = node_of(key)
+        if number is not None:
+            self.publish(PEER_TOPIC, {"node": number, "state": state, "reason": reason})
+
+    def vouch(self, nodes: Collection[int], seconds: float) -> None:
+        """For so long somebody vouches that these nodes live, and will say at once when one does not any more."""
+        self._vouched = frozenset(nodes), time.monotonic() + seconds
+        self.links.hush(self._vouched[0])
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -443,7 +468,8 @@ class Broker:
         self._send(self.router.sweep(now))
         self.taps.sweep(now)
         self.tell_taps()
-        self.links.keep(self.router.nodes_wanted())
+        self.links.keep(self.router.links_wanted())
+        self.links.hush(self._vouched[0] if now < self._vouched[1] else ())
         self.links.sweep(self.router.exchange.busy_links())
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 

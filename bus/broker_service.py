@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..errors import Denied
+from ..errors import Denied, Refused
 from . import codec
 from .broker import Broker, BrokerSettings
 from .client import Client, connect
-from .messages import NodeInfo, Peer, Role, Way
+from .messages import CUT_TOPIC, NodeInfo, Peer, Role, Way
 from .routing import FLOW
 from .service import Request, verb
 from .tap import Record
@@ -27,23 +27,60 @@ MOST_RECORDS = 1000
 
 LONGEST_WAIT = 10.0
 
+LONGEST_VOUCH = 60.0
+
 
 class BrokerService:
     """The verbs of `bus`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._out: set[str] = set()
+        self._into: set[str] = set()
 
     @verb()
     def status(self) -> dict[str, Any]:
         """Parties, links to peers, waiting requests, and a counter for every kind of refusal and loss."""
         return _status(self._broker)
 
+    @verb()
+    def traffic(self) -> list[dict[str, Any]]:
+        """Messages and bytes from and to other brokers, by network and service, since this broker began."""
+        return self._broker.traffic.state()
+
+    @verb(Role.ADMIN)
+    def cut(self, *, out: tuple[str, ...], into: tuple[str, ...]) -> None:
+        """On a node of a lab: let nothing pass to and from these hosts any more, besides those that are cut already."""
+        self._cut(self._out | set(out), self._into | set(into))
+
+    @verb(Role.ADMIN)
+    def heal(self) -> None:
+        """On a node of a lab: let everything pass again."""
+        self._cut(set(), set())
+
+    def _cut(self, out: set[str], into: set[str]) -> None:
+        if not self._broker.settings.lab:
+            raise Refused(
+                "this is no node of a lab, so nothing of its traffic is cut",
+                "`covey lab up` makes nodes that can: `lab: true` in their YAML, and loopback addresses alone",
+            )
+        self._out, self._into = out, into
+        self._broker.traffic.cut(out, into)
+        self._broker.publish(CUT_TOPIC, {"out": sorted(out), "into": sorted(into)})
+
     @verb(Role.COMPONENT)
     def configure(self, *, info: NodeInfo, peers: dict[int, Peer], ways: dict[str, Way] | None = None) -> None:
         """Set this node's place in its cluster, where its peers listen, and the network of each prefix. The DCM calls
         it at every change."""
         self._broker.configure(info, peers, ways)
+
+    @verb(Role.COMPONENT)
+    def vouch(self, *, nodes: list[int], seconds: float) -> None:
+        """For `seconds` (at most 60) the caller knows that these nodes live, and says at once when one does not.
+
+        The links to them need few heartbeats. Liveness calls it at every change, and again before the time is over.
+        """
+        self._broker.vouch(nodes, min(seconds, LONGEST_VOUCH))
 
     @verb()
     def tap_attach(

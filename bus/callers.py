@@ -18,10 +18,12 @@ import zmq
 from ..errors import CoveyError
 from . import codec
 from .acceptor import Acceptor
+from .guard import address_of
 from .links import LINGER, QUEUE, Context
 from .messages import Kind
 from .port import Port, bind
 from .session import Closed, Deliver, Down, Effect, Transmit
+from .traffic import MOST_HOSTS, Traffic
 from .trust import RateLimit
 from .window import MESSAGES
 
@@ -65,7 +67,10 @@ class Callers:
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
         refuses: Callable[[str, zmq.Frame], bool] | None = None,
         limits: Limits = LIMITS,
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic or Traffic()
+        self._hosts: dict[bytes, str] = {}  # by connection
         self._context = context
         self._on_frames = on_frames
         self._on_down = on_down
@@ -115,9 +120,9 @@ class Callers:
         self._port = Port(socket, self._heard, self._on_drained)
         return found
 
-    def send(self, key: bytes, kind: Kind, frames: list[Any]) -> None:
+    def send(self, key: bytes, kind: Kind, frames: list[Any], service: str = "") -> None:
         """Send header and body to that broker. Raises Overloaded, and Unreachable when its session is over."""
-        self._do(self._acceptor.send(self._loop.time(), key, kind, frames))
+        self._do(self._acceptor.send(self._loop.time(), key, kind, frames, service))
 
     def end(self, key: bytes, reason: str) -> None:
         """End a session at once; `on_down` is called when there is one."""
@@ -131,6 +136,11 @@ class Callers:
         """Return the proved key of a caller; None without `secure`, or when its session is over."""
         accepted = self._acceptor.sessions.get(int.from_bytes(key, "big"))
         return accepted.user or None if accepted else None
+
+    def host(self, key: bytes) -> str:
+        """Return the address from which a caller's connection comes, "" when it has none now."""
+        accepted = self._acceptor.sessions.get(int.from_bytes(key, "big"))
+        return self._hosts.get(accepted.connection or b"", "") if accepted else ""
 
     def heard_at(self, key: bytes) -> float | None:
         """Return when a caller was heard last, by the loop's clock; None when it has no connection now."""
@@ -172,14 +182,28 @@ class Callers:
                 user = str(frames[1].get("User-Id"))
             if self._refuses and self._refuses(user, frames[1]):
                 return
+        host = self._host_of(frames)
+        if not self._traffic.lets_in(host):
+            return
+        if len(frames) == 2:
+            self._traffic.received(host, "", len(frames[1]))
         effects = self._acceptor.heard(now, frames[0].bytes, [frames[1].bytes, *frames[2:]], user)
         self._do(effects)
+
+    def _host_of(self, frames: list[zmq.Frame]) -> str:
+        connection = frames[0].bytes
+        host = self._hosts.get(connection)
+        if host is None:
+            if len(self._hosts) >= MOST_HOSTS:  # those that are spoken with come back with their next heartbeat
+                self._hosts.clear()
+            host = self._hosts[connection] = address_of(frames[1])
+        return host
 
     def _do(self, effects: Sequence[Effect]) -> None:
         try:
             for effect in effects:
                 if isinstance(effect, Transmit):
-                    self._transmit(effect.frames)
+                    self._transmit(effect)
                 elif isinstance(effect, Deliver):
                     assert isinstance(effect.key, bytes)
                     user = self.user(effect.key) if self._secure else None
@@ -193,17 +217,21 @@ class Callers:
         finally:
             self._arm()
 
-    def _transmit(self, frames: list[Any]) -> None:
-        port = self._port
-        if port is None:
+    def _transmit(self, effect: Transmit) -> None:
+        port, frames = self._port, effect.frames
+        host = self._hosts.get(frames[0], "")
+        if port is None or not self._traffic.lets_out(host):
             return
         try:
             port.put(frames)
         except zmq.ZMQError as problem:
             if problem.errno == zmq.EHOSTUNREACH:
-                self._acceptor.unroutable(frames[0])
+                self._acceptor.unroutable(self._loop.time(), frames[0])
             else:  # it does not read; it asks again for what it misses when it does
                 self._acceptor.counters["sessions_stuck"] += 1
+        else:
+            size = sum(map(len, frames)) - len(frames[0])
+            self._traffic.sent(host, effect.service, size)
         if not self._touching:
             self._touching = True
             self._loop.call_soon(self._touch)

@@ -73,6 +73,8 @@ class Client:
     def __init__(self, endpoint: str, name: str = "", component: bool = False) -> None:
         self.name = name
         self.node = NodeInfo()
+        self.welcomed = asyncio.Event()
+        """Set whenever the broker says who this party and its node are; whoever waits for it clears it."""
         self._endpoint = endpoint
         self._wished = name
         self._component = component
@@ -354,6 +356,7 @@ class Client:
         if header.topic == WELCOME:
             welcome = _welcome_decoder.decode(body)
             self.name, self.node = welcome.name, welcome.node
+            self.welcomed.set()
             self._subscriptions.configure(welcome.node.number)
             if not self._counting:
                 self._counting = True

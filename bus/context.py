@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import CoveyError
 from .client import Client
+from .messages import Way
 
 Result = TypeVar("Result")
 
@@ -26,6 +27,8 @@ class Local(msgspec.Struct, frozen=True):
     `folder` is the current cluster's folder; `nodes` maps the number of each known node to its definition
     `{number, name, id, definition_id, addresses, port, …}`; `settings` are the node's YAML sections. `servers` are the
     registry servers that vote, `learners` those being filled, `stopped` those of both that an operator put offline.
+    `ways` has the network of each subnetwork by its prefix, `server_lists` the places of each other server for registry
+    traffic, best first, `server_order` the servers as this node is to prefer them (SPEC 8.3).
     """
 
     state_dir: str
@@ -41,6 +44,9 @@ class Local(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}
     learners: tuple[int, ...] = ()
     stopped: tuple[int, ...] = ()
+    ways: dict[str, Way] = {}
+    server_lists: dict[int, tuple[str, ...]] = {}
+    server_order: tuple[int, ...] = ()
 
     @property
     def registry_servers(self) -> tuple[int, ...]:

@@ -25,17 +25,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .ends import LinkKey
 from .messages import Kind
 from .session import (
     ACCEPT,
     CUT,
-    DATA,
     END,
     IDLE,
     OPEN,
     REASONS,
-    RESEND,
     RESUME,
+    SAID,
     SILENT,
     SILENT_END,
     Closed,
@@ -59,6 +59,9 @@ LONGEST_PAUSE = 5.0
 FALTER = 2.5
 """Seconds of silence after which the next address is tried with the session; there are `SILENT` in all. A heartbeat
 comes every second."""
+
+ANSWER = 1.0
+"""Seconds of `FALTER` that are left for an answer when nobody vouches for the peer any more."""
 
 HOLD_DOWN = 10.0
 """Seconds until a better address than the one in use is tried: one that comes and goes moves a link no more often."""
@@ -131,7 +134,7 @@ class Dialler:
     """
 
     def __init__(
-        self, key: int | str, addresses: tuple[str, ...], chance: Chance, hello: Callable[[], list[Any]]
+        self, key: LinkKey, addresses: tuple[str, ...], chance: Chance, hello: Callable[[], list[Any]]
     ) -> None:
         self.key = key
         self.addresses = addresses
@@ -152,7 +155,7 @@ class Dialler:
         self._pauses = 0
         self._refused = 0  # addresses of this round that did
         self._reasons: list[str] = []
-        self._excused = 0.0  # when this side had stood still
+        self._excused = 0.0  # when this side had stood still, or had been calm
         self._trial = -1  # the better address that a second connection goes to
         self._trial_until = 0.0
         self._better_at = 0.0
@@ -166,6 +169,11 @@ class Dialler:
     def up(self) -> bool:
         """The peer answers."""
         return self.state is State.UP
+
+    @property
+    def hushed(self) -> bool:
+        """The session is calm, or will be when nothing waits."""
+        return self.session is not None and self.session.hushed
 
     @property
     def kept(self) -> bool:
@@ -191,17 +199,17 @@ class Dialler:
 
     # --- what the broker wants ----------------------------------------------------------------------------------
 
-    def send(self, now: float, kind: Kind, frames: list[Any]) -> list[Act]:
+    def send(self, now: float, kind: Kind, frames: list[Any], service: str = "") -> list[Act]:
         """Send a message, dialling first when needed; raises Overloaded."""
         self.used = now
         session = self.session
         if session is not None:
-            sent: list[Any] = session.send(now, kind, frames)
+            sent: list[Any] = session.send(now, kind, frames, service)
             if self.state is State.PAUSING and not self._accepted:
                 self._until = min(self._until, self._not_before)
             return sent
         session = self._begin(now)
-        session.send(now, kind, frames)
+        session.send(now, kind, frames, service)
         return self._go(now)
 
     def keep(self, now: float, wanted: bool) -> list[Act]:
@@ -213,6 +221,14 @@ class Dialler:
         if not wanted and self.state is State.PAUSING and self.session is None:
             self._to(State.AT_REST)
         return []
+
+    def hush(self, now: float, wanted: bool) -> list[Act]:
+        """Somebody vouches that the peer lives, or nobody does any more (`Session.calm`)."""
+        if self.session is None or self.state is not State.UP:
+            return []
+        if not wanted:
+            self._excused = max(self._excused, now - FALTER + ANSWER)
+        return [*self.session.hush(now, wanted)]
 
     def move(self, now: float, addresses: tuple[str, ...]) -> list[Act]:
         """Take other addresses, or another order. A session that stands goes with them, and loses nothing."""
@@ -227,7 +243,7 @@ class Dialler:
             return effects + (self._try(now, 0) if self.state is State.UP and self._first else [])
         self._first = self._tried = 0
         if self.state is State.UP and self.session:
-            self.session.detach()
+            self.session.detach(now)
         elif self.state not in (State.DIALLING, State.OPENING):
             return effects
         return [*effects, HangUp(), *self._dial(now)]
@@ -279,7 +295,7 @@ class Dialler:
         self._reasons.append(f"{self.address}: {reason}")
         if self.state is State.UP:
             assert self.session is not None
-            self.session.detach()
+            self.session.detach(now)
             return [*self._drop(), HangUp(), *self._pause(now)]
         self._refused += refused
         self._tried += 1
@@ -297,7 +313,7 @@ class Dialler:
             after = self._trial + 1
             return [*self._drop(), *self._try(now, after)]
         self._first, self._trial = self._trial, -1
-        self.session.detach()
+        self.session.detach(now)
         self._to(State.OPENING)
         self._until = now + DIAL_LIMIT
         self._attempt += 1
@@ -311,7 +327,7 @@ class Dialler:
         if session is None or number != session.number:
             self.counters.malformed += 1
             return []
-        if self.state is State.UP and DATA <= type <= RESEND:
+        if self.state is State.UP and type in SAID:
             effects: list[Any] = session.heard(now, type, sequence, ack, extra, frames)
             if effects and isinstance(effects[0], Deliver):
                 self.used = now
@@ -417,13 +433,13 @@ class Dialler:
     # --- better and worse addresses -----------------------------------------------------------------------------
 
     def _falters_at(self, session: Session) -> float:
-        return max(session.heard_at, self._excused) + FALTER
+        return max(session.silent_since, self._excused) + FALTER
 
     def _falter(self, now: float, session: Session) -> list[Act]:
         """Nothing is heard: take the session to the next address, and come back to this one last."""
         self._reasons.append(f"{self.address}: nothing was heard for {FALTER:g} s")
         effects = self._drop()
-        session.detach()
+        session.detach(now)
         self._first = (self._first + 1) % len(self.addresses)
         self._refused = 0
         return [*effects, HangUp(), *self._dial(now)]
@@ -450,7 +466,7 @@ class Dialler:
 
     def _silence(self, now: float, session: Session) -> list[Act]:
         if self.state is State.UP:
-            reason = f"{self.address}: nothing was heard for {SILENT:g} s"
+            reason = f"{self.address}: nothing was heard for {max(now - session.heard_at, SILENT):.0f} s"
             return [session.ending(now, SILENT_END), *self._drop(), HangUp(), self._down(now, reason)]
         reason = f"{self._reasons[0] if self._reasons else 'broken'}, and no connection again for {SILENT:g} s"
         hang_up = [HangUp()] if self.state is not State.PAUSING else []

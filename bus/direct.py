@@ -25,11 +25,13 @@ import zmq
 from ..errors import CoveyError, Malformed, UsageError
 from . import codec
 from .callers import Callers
+from .ends import LinkKey
 from .guard import Guard
 from .links import Links, endpoint, parse_endpoint
-from .messages import HELLO, Header, Hello, Kind, NodeInfo, Peer
+from .messages import HELLO, Header, Hello, Kind, NodeInfo, Peer, Way
 from .port import content
 from .security import Keys
+from .traffic import Traffic
 from .trust import Refusal
 
 FRESH = 0.5
@@ -47,7 +49,8 @@ _hello_decoder = msgspec.msgpack.Decoder(Hello)
 class Direct:
     """Links of one party with the same party of other nodes, on the running loop.
 
-    `place` is this node, `addresses` are its own (`address/prefix`), `keys` its key pair (None: mode open).
+    `service` is that party's name, `place` is this node, `addresses` are its own (`address/prefix`), `keys` its key
+    pair (None: mode open).
     `on_message(node, header, body)` gets each message once and in order, `on_drained()` comes when all that had come
     was handled, `on_change(node, up, reason)` when a link came or went. `tell` gets what is to be told of refusals.
     Raises NoCurve, and CoveyError when an address cannot be had.
@@ -55,6 +58,7 @@ class Direct:
 
     def __init__(
         self,
+        service: str,
         place: NodeInfo,
         addresses: Sequence[str],
         keys: Keys | None,
@@ -64,6 +68,7 @@ class Direct:
         tell: Callable[[Refusal], None],
     ) -> None:
         self.place = place
+        self._service = service
         self.counters: Counter[str] = Counter()
         """Of all links: `refused_REASON` as in `bus.status`, `refused_stranger`: number or cluster were not right."""
         self._on_message = on_message
@@ -78,6 +83,7 @@ class Direct:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._guard = Guard(self._context, keys, (), self.counters, tell) if keys else None
         guard = self._guard
+        self.traffic = Traffic()
         self._links = Links(
             self._context,
             addresses,
@@ -90,6 +96,7 @@ class Direct:
             self.counters,
             on_drained,
             self._secure if guard else None,
+            self.traffic,
         )
         self._server = Callers(
             self._context,
@@ -100,6 +107,7 @@ class Direct:
             on_drained,
             guard.secure_peers if guard else None,
             self._refuses if guard else None,
+            traffic=self.traffic,
         )
         self._sweeper = self._loop.call_later(SWEEP, self._sweep)
         try:
@@ -109,11 +117,15 @@ class Direct:
             self._context.term()
             raise
 
-    def configure(self, peers: Mapping[int, Peer], wanted: Collection[int]) -> None:
-        """Take the other nodes of the cluster, and with which of them there shall be links.
+    def configure(
+        self, peers: Mapping[int, Peer], wanted: Collection[int], ways: Mapping[str, Way] | None = None
+    ) -> None:
+        """Take the other nodes of the cluster, with which of them there shall be links, and the networks.
 
-        Of a peer's addresses only the hosts count. Who is no node any more, has another key, or is not wanted, is cut.
+        Of a peer's addresses the hosts count, and their order. Who is no node any more, has another key, or is not
+        wanted, is cut.
         """
+        self.traffic.renew(ways or {})
         self._peers, self._wanted = dict(peers), frozenset(wanted) & peers.keys()
         if self._guard:
             self._guard.configure(self.place, peers)
@@ -132,13 +144,11 @@ class Direct:
         peer = self._peers.get(number)
         if peer is None or number <= self.place.number:
             return
-        own = {_host(each) for each in peer.addresses}
         found = []
         for each in endpoints[:MOST_PLACES]:
             with suppress(UsageError):
-                if _host(parse_endpoint(each)) in own:
-                    found.append(each)
-        if found:
+                found.append(parse_endpoint(each))
+        if _in_order(peer, found):
             self._places[number] = tuple(found)
             self._dial()
 
@@ -159,9 +169,9 @@ class Direct:
     def send(self, number: int, frames: list[Any]) -> None:
         """Send header and body to a node; raises Overloaded, and Unreachable when there is no link."""
         if number in self._answered:
-            self._links.send(number, Kind.REQUEST, frames)
+            self._links.send(number, Kind.REQUEST, frames, self._service)
         else:
-            self._server.send(self._callers.get(number, b""), Kind.REQUEST, frames)
+            self._server.send(self._callers.get(number, b""), Kind.REQUEST, frames, self._service)
 
     def state(self, number: int) -> dict[str, Any]:
         """Return what the session with a node counted, if there is one (`session.Counters`)."""
@@ -177,15 +187,17 @@ class Direct:
     # --- who is dialled -----------------------------------------------------------------------------------------
 
     def _dial(self) -> None:
-        dialled = {number: self._peer(number) for number in self._places.keys() & self._wanted}
+        known = {number: self._peer(number) for number in self._places.keys() & self._wanted}
+        dialled = {number: peer for number, peer in known.items() if peer.addresses}
         self._links.retain(dialled)
         self._links.keep(dialled)
 
-    def _peer(self, key: int | str) -> Peer:
+    def _peer(self, key: LinkKey) -> Peer:
         assert isinstance(key, int)
-        return msgspec.structs.replace(self._peers[key], addresses=self._places[key])
+        peer, said = self._peers[key], self._places[key]
+        return msgspec.structs.replace(peer, addresses=_in_order(peer, said))
 
-    def _secure(self, socket: zmq.Socket[bytes], key: int | str) -> None:
+    def _secure(self, socket: zmq.Socket[bytes], key: LinkKey) -> None:
         assert self._guard is not None
         self._guard.secure_link(socket, self._peer(key))
 
@@ -193,13 +205,14 @@ class Direct:
         body = msgspec.msgpack.encode(Hello(node=self.place))
         return [codec.encode_header(Header(Kind.CONTROL, topic=HELLO)), body]
 
-    def _from_link(self, key: int | str, frames: list[zmq.Frame]) -> None:
+    def _from_link(self, key: LinkKey, frames: list[zmq.Frame]) -> None:
         assert isinstance(key, int)
         header = self._header(frames)
         if header is None:
             return
         if header.kind is not Kind.CONTROL:
             if key in self._answered:
+                self._count(self._links.host(key), frames)
                 self._on_message(key, header, content(frames[1]))
             return
         node = self._greeting(header, frames[1])
@@ -211,7 +224,7 @@ class Direct:
             self._places.pop(key, None)
             self._loop.call_soon(self._links.cut, key, "another answers there")
 
-    def _link_down(self, key: int | str, reason: str) -> None:
+    def _link_down(self, key: LinkKey, reason: str) -> None:
         assert isinstance(key, int)
         if key in self._answered:
             self._answered.discard(key)
@@ -229,6 +242,7 @@ class Direct:
             if node and number is None:
                 self._greeted(key, node, user, frames[0])
         elif number is not None and not self._wrong(key, number, user, frames[0]):
+            self._count(self._server.host(key), frames)
             self._on_message(number, header, content(frames[1]))
 
     def _greeted(self, key: bytes, node: NodeInfo, user: str | None, frame: zmq.Frame) -> None:
@@ -262,6 +276,9 @@ class Direct:
             del self._callers[number]
             self._on_change(number, False, reason)
 
+    def _count(self, host: str, frames: list[zmq.Frame]) -> None:
+        self.traffic.received(host, self._service, len(frames[0]) + len(frames[1]))
+
     # --- both ---------------------------------------------------------------------------------------------------
 
     def _header(self, frames: list[zmq.Frame]) -> Header | None:
@@ -291,6 +308,11 @@ class Direct:
         if self._guard:
             self._guard.close()
         self._server.close()
+
+
+def _in_order(peer: Peer, places: Sequence[str]) -> tuple[str, ...]:
+    """Return those of these places that are at a peer's addresses, in the order of these."""
+    return tuple(each for host in map(_host, peer.addresses) for each in places if _host(each) == host)
 
 
 def _host(place: str) -> Any:

@@ -15,21 +15,41 @@ from .messages import Header, Kind, NodeInfo, Role
 from .window import BYTES, MESSAGES, Window
 
 
+class Lane(NamedTuple):
+    """The link to a node for services that take its addresses in another order than the rest; named by one of them."""
+
+    node: int
+    service: str
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.service}"
+
+
+LinkKey = int | str | Lane
+"""What a link is known by: a node number, `host:port`, or a lane to a node."""
+
+
+def node_of(key: LinkKey) -> int | None:
+    """Return the node that a link leads to; None when it is known by its address alone."""
+    return key if isinstance(key, int) else None if isinstance(key, str) else key.node
+
+
 class Connection(NamedTuple):
     """One end the broker can send to: `local` (a party, by ZeroMQ identity), `peer` (a broker that dialled us), `link`
-    (a broker we dial, by node number or host:port)."""
+    (a broker we dial, by its `LinkKey`)."""
 
     port: str
     key: Any
 
 
 class Out(msgspec.Struct, frozen=True, gc=False):
-    """One message to send: its header frame and its body."""
+    """One message to send: its header frame and its body, and the topic of what leaves the node."""
 
     connection: Connection
     kind: Kind
     frame: bytes
     body: Any
+    topic: str = ""
 
 
 class End:
@@ -108,4 +128,4 @@ def out(end: End, header: Header, body: bytes = b"") -> list[Out]:
             end.unsent += header.count
             return []
         window.sent(len(frame) + len(body))
-    return [Out(end.connection, header.kind, frame, body)]
+    return [Out(end.connection, header.kind, frame, body, header.topic)]

@@ -25,7 +25,7 @@ from ..errors import (
     UsageError,
 )
 from . import codec
-from .ends import Caller, Connection, End, Out, Party, Pending, out
+from .ends import Caller, Connection, End, Lane, LinkKey, Out, Party, Pending, out
 from .fanout import MAX_TOPIC
 from .messages import Header, Kind, NodeInfo, Peer, split_address
 
@@ -62,6 +62,7 @@ class Exchange:
         self.counters = counters
         self._local: dict[str, Party] = {}  # sources that are parties of this node
         self._routes: dict[str, End] = {}
+        self._lanes: dict[tuple[int, str], Lane] = {}
 
     def joined(self, party: Party) -> None:
         """A party came, or got another name with its node's number."""
@@ -83,6 +84,16 @@ class Exchange:
         """This node's place in a cluster changed."""
         self.node, self.peers = node, peers
         self._routes.clear()
+        # services with one list go by one link; it is named by the first of them
+        self._lanes = {
+            (number, service): Lane(number, min(other for other, same in peer.lists.items() if same == listed))
+            for number, peer in peers.items()
+            for service, listed in peer.lists.items()
+        }
+
+    def lane(self, node: int, service: str) -> LinkKey:
+        """Return the link by which a service of another node is reached."""
+        return self._lanes.get((node, service), node)
 
     def left(self, end: End) -> list[Out]:
         """An end is gone: forget what it asked, and end what it was asked."""
@@ -106,7 +117,7 @@ class Exchange:
             ),
         )
 
-    def link_down(self, key: int | str, reason: str, reached: bool) -> list[Out]:
+    def link_down(self, key: LinkKey, reason: str, reached: bool) -> list[Out]:
         """End what waits for an answer over a link that broke (`reached`: it may have happened) or was never made."""
         hint = "`covey liveness status` shows who is alive"
         if isinstance(key, str):
@@ -119,7 +130,7 @@ class Exchange:
             lambda p: Unreachable(f"{p.destination} cannot be reached: {reason}", hint),
         )
 
-    def busy_links(self) -> set[int | str]:
+    def busy_links(self) -> set[LinkKey]:
         """Return the links over which somebody waits for an answer."""
         targets = {p.target for table in self.pending.values() for p in table.values()}
         return {target.key for target in targets if target.port == "link"}
@@ -194,7 +205,7 @@ class Exchange:
             else:
                 table.update(dict.fromkeys(ids, pending))
             origin.waiting += count
-        return [Out(target.connection, REQUEST, frame, body)]
+        return [Out(target.connection, REQUEST, frame, body, header.topic)]
 
     def reply(self, connection: Connection, source: str, header: Header, body: Any) -> list[Out]:
         """Pass a reply, an error, or a batch of them, to who waits for it."""
@@ -249,7 +260,7 @@ class Exchange:
             return self.error(origin, ids, pending.source, pending.topic, (), problem)
         if window is not None and not window.take(header.kind, len(frame) + len(body)):
             return self.no_room(origin, answer)
-        return [Out(origin.connection, header.kind, frame, body)]
+        return [Out(origin.connection, header.kind, frame, body, answer.topic)]
 
     def no_room(self, origin: End, answer: Header) -> list[Out]:
         """Return what is said instead of an answer that cannot be sent."""
@@ -319,7 +330,7 @@ class Exchange:
         else:
             if isinstance(where, int) and where not in self.peers:
                 raise UnknownNode(f"node {self.node.number} knows no node {where}", "`covey node ls` lists the nodes")
-            target = End(Connection("link", where))
+            target = End(Connection("link", self.lane(where, service) if isinstance(where, int) else where))
         if isinstance(origin, Party):
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()

@@ -114,13 +114,13 @@ class Fanout:
         """Return what is wanted of other nodes, by node and topic, and not confirmed."""
         return sorted(key for key in self._readers if key[0] and key not in self.confirmed)
 
-    def nodes(self) -> set[int]:
-        """Return the other nodes of which something is wanted."""
-        return {number for number, _ in self._readers if number}
+    def abroad(self) -> list[tuple[int, str]]:
+        """Return what is wanted of other nodes, by node and topic."""
+        return sorted(key for key in self._readers if key[0])
 
-    def unconfirm(self, node: int) -> None:
-        """The connection to a node is broken: what it confirmed does not stand any more."""
-        self.confirmed = {key for key in self.confirmed if key[0] != node}
+    def unconfirm(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """The connection by which this is wanted of other nodes is broken: what was confirmed does not stand."""
+        self.confirmed.difference_update(wanted)
 
     def readers(self, node: int, topic: str) -> tuple[End, ...]:
         """Return who gets the events of a topic, each once."""
@@ -157,7 +157,7 @@ class Fanout:
             window = end.window
             if window is None:
                 outside = outside or _outside(header, frame, body)
-                outs.append(Out(end.connection, EVENT, *outside))
+                outs.append(Out(end.connection, EVENT, *outside, topic))
             elif window.take(EVENT, size):
                 outs.append(Out(end.connection, EVENT, frame, body))
             else:
@@ -223,7 +223,7 @@ class Fanout:
         header = event_header(header, welcome=True)
         frame = codec.encode_header(header)
         if end.window is None:
-            outs.append(Out(end.connection, EVENT, *_outside(header, frame, body)))
+            outs.append(Out(end.connection, EVENT, *_outside(header, frame, body), header.topic))
         elif end.window.take(EVENT, len(frame) + len(body)):
             outs.append(Out(end.connection, EVENT, frame, body))
         else:

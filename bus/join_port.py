@@ -103,7 +103,7 @@ class JoinPort:
         elif self._arrivals is not None and self._arrivals.open > MOST_OPEN:
             self._guard.refused("join_full")
             self.close()
-        elif resident() > self._grown_from + MOST_MEMORY:
+        elif (self._arrivals is None or self._arrivals.open) and resident() > self._grown_from + MOST_MEMORY:
             self._guard.refused("join_memory")
             self.close()
 

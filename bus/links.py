@@ -3,7 +3,7 @@
 When to dial, what is sent again and when it is over is decided by `dialler.py` and `session.py`; here are the sockets:
 one DEALER per connection, never used for a second one, so that nothing of an old connection can follow. libzmq's own
 reconnection never comes to pass, its monitor tells when the connection stands or breaks. A dial starts from the local
-adapter that shares the address's network when there is one.
+adapter on the address's network when there is one. While a better address is tried there are two connections.
 
 Links by address are for a question or two (a define, a node that is nowhere listed): there are at most so many, and a
 link that was closed is forgotten. Those to nodes are remembered with what they counted.
@@ -23,12 +23,14 @@ from typing import Any
 import msgspec
 import zmq
 
-from ..errors import CoveyError, Malformed, Overloaded, UsageError
+from ..errors import CoveyError, Malformed, Overloaded, Unreachable, UsageError
 from . import codec
-from .dialler import IDLE_LIMIT, Act, Connect, Dialler, HangUp, State
+from .dialler import IDLE_LIMIT, Act, Adopt, Connect, Dialler, Drop, HangUp, State, Try
+from .ends import LinkKey, node_of
 from .messages import Kind, Peer
 from .port import Port
 from .session import CUT, LEAVING, Closed, Deliver, Down, Transmit, Up, parse
+from .traffic import Traffic, host_of
 from .window import MESSAGES
 
 QUEUE = 3 * MESSAGES
@@ -44,7 +46,7 @@ BY_ADDRESS = 64
 """Links by address at a time; for one more, the one that was quiet longest is closed."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
-Secure = Callable[[zmq.Socket[bytes], int | str], None]
+Secure = Callable[[zmq.Socket[bytes], LinkKey], None]
 
 _BROKEN = zmq.EVENT_DISCONNECTED
 _NOT_MADE = zmq.EVENT_CLOSED
@@ -56,26 +58,49 @@ _FAILED = {
 _EVENTS = int(zmq.EVENT_HANDSHAKE_SUCCEEDED) | int(_BROKEN) | int(_NOT_MADE) | sum(_FAILED)
 
 
-class Link:
-    """One dialler and the socket it has at the moment."""
+class Wire:
+    """One connection: its socket, and the monitor that tells when it stands or breaks."""
 
-    def __init__(self, links: Links, key: int | str, peer: Peer) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        address: str,
+        heard: Callable[[Wire, list[zmq.Frame]], None],
+        told: Callable[[Wire, list[zmq.Frame]], None],
+        on_drained: Callable[[], None] | None,
+    ) -> None:
+        self.address = address
+        self.host = host_of(address)
+        self.port = Port(socket, lambda frames: heard(self, frames), on_drained)
+        self._monitor = Port(socket.get_monitor_socket(_EVENTS), lambda frames: told(self, frames))
+
+    def close(self) -> None:
+        """Close it; what was sent may still leave, briefly."""
+        self.port.socket.disable_monitor()  # before the socket is closed: an unread monitor would block libzmq
+        self._monitor.close()
+        self.port.close(LINGER)
+
+
+class Link:
+    """One dialler and the connections it has at the moment."""
+
+    def __init__(self, links: Links, key: LinkKey, peer: Peer) -> None:
         self.key = key
         self.peer = peer
         self.dialler = Dialler(key, peer.addresses, links.chance, links.hello)
         self._links = links
         self._loop = asyncio.get_running_loop()
-        self._port: Port | None = None
-        self._monitor: Port | None = None
+        self._wire: Wire | None = None
+        self._second: Wire | None = None  # to a better address, while that is tried
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
         self._touching = False
 
-    def send(self, kind: Kind, frames: list[Any]) -> None:
+    def send(self, kind: Kind, frames: list[Any], service: str = "") -> None:
         """Send header and body; raises Overloaded."""
-        effects = self.dialler.send(self._loop.time(), kind, frames)
-        if self._timer and len(effects) == 1 and isinstance(effects[0], Transmit):
-            self._transmit(effects[0].frames)  # which makes nothing due any earlier
+        effects = self.dialler.send(self._loop.time(), kind, frames, service)
+        if self._timer and not self.dialler.hushed and len(effects) == 1 and isinstance(effects[0], Transmit):
+            self._transmit(effects[0])  # which makes nothing due any earlier
         else:
             self.do(effects)
 
@@ -84,13 +109,21 @@ class Link:
         try:
             for effect in effects:
                 if isinstance(effect, Transmit):
-                    self._transmit(effect.frames)
+                    self._transmit(effect)
                 elif isinstance(effect, Deliver):
                     self._links.on_frames(self.key, effect.frames)
                 elif isinstance(effect, Connect):
                     self._connect(effect.address)
                 elif isinstance(effect, HangUp):
                     self._hang_up()
+                elif isinstance(effect, Try):
+                    self._try(effect.address)
+                elif isinstance(effect, Adopt):
+                    second, self._second = self._second, None
+                    self._hang_up()
+                    self._wire = second
+                elif isinstance(effect, Drop):
+                    self._drop()
                 elif isinstance(effect, Up):
                     self._links.on_up(self.key)
                 elif isinstance(effect, Down):
@@ -102,45 +135,67 @@ class Link:
         finally:
             self._arm()
 
+    def move(self, peer: Peer) -> None:
+        """The peer's addresses are others now, or in another order."""
+        self.peer = peer
+        self.do(self.dialler.move(self._loop.time(), peer.addresses))
+
+    @property
+    def host(self) -> str:
+        """The address at the other end of the connection, "" when there is none."""
+        return self._wire.host if self._wire else ""
+
     def close(self) -> None:
         """Say goodbye and close everything; nobody is told."""
         self.do(self.dialler.stop(self._loop.time(), LEAVING))
         self._hang_up()
 
-    def _transmit(self, frames: list[Any]) -> None:
-        port = self._port
-        if port is None:
+    def _transmit(self, effect: Transmit) -> None:
+        wire = self._wire
+        if wire is None or not self._links.traffic.lets_out(wire.host):
             return
         try:
-            port.put(frames)
+            wire.port.put(effect.frames)
         except zmq.Again:  # the connection is gone, its monitor will say so; the session sends it again
-            self._loop.call_soon(self._failed, port, "connection closed", False)
+            self._loop.call_soon(self._failed, wire, "connection closed", False)
+        else:
+            self._links.traffic.sent(wire.host, effect.service, sum(map(len, effect.frames)))
         if not self._touching:
             self._touching = True
             self._loop.call_soon(self._touch)
 
     def _touch(self) -> None:
         self._touching = False
-        if self._port:
-            self._port.touched()
+        if self._wire:
+            self._wire.port.touched()
 
     def _connect(self, address: str) -> None:
         try:
-            socket = self._links.socket(self.key, ":" in address.rpartition(":")[0])
+            self._wire = self._dial(address)
         except (CoveyError, zmq.ZMQError) as problem:
             self._loop.call_soon(self._failed, None, str(problem), False)
-            return
-        port = self._port = Port(socket, lambda frames: self._heard(port, frames), self._links.on_drained)
-        monitor = socket.get_monitor_socket(_EVENTS)
-        self._monitor = Port(monitor, lambda frames: self._told(port, address, frames))
-        source = self._links.source_for(address)
-        try:
-            socket.connect(f"tcp://{source}{address}")
-        except zmq.ZMQError as problem:
-            self._loop.call_soon(self._failed, port, str(problem), False)
 
-    def _heard(self, port: Port, frames: list[zmq.Frame]) -> None:
-        if port is not self._port:
+    def _try(self, address: str) -> None:
+        try:
+            self._second = self._dial(address)
+        except (CoveyError, zmq.ZMQError):
+            self._loop.call_soon(self._tried, None, False)
+
+    def _dial(self, address: str) -> Wire:
+        """Open a connection with a socket of its own; raises CoveyError, ZMQError."""
+        socket = self._links.socket(self.key, ":" in address.rpartition(":")[0])
+        wire = Wire(socket, address, self._heard, self._told, self._links.on_drained)
+        if not (self._links.traffic.lets_out(wire.host) and self._links.traffic.lets_in(wire.host)):
+            return wire  # no connection comes about where one way is cut, and nothing tells so
+        try:
+            socket.connect(f"tcp://{self._links.source_for(address)}{address}")
+        except zmq.ZMQError:
+            wire.close()
+            raise
+        return wire
+
+    def _heard(self, wire: Wire, frames: list[zmq.Frame]) -> None:
+        if wire is not self._wire or not self._links.traffic.lets_in(wire.host):
             return
         try:
             type, number, sequence, ack, extra = parse(frames[0].bytes, len(frames))
@@ -148,33 +203,42 @@ class Link:
             self.dialler.counters.malformed += 1
             self._links.counters["malformed"] += 1
             return
+        if len(frames) == 1:
+            self._links.traffic.received(wire.host, "", len(frames[0]))
         self.do(self.dialler.heard(self._loop.time(), type, number, sequence, ack, extra, frames[1:]))
 
-    def _told(self, port: Port, address: str, frames: list[zmq.Frame]) -> None:
+    def _told(self, wire: Wire, frames: list[zmq.Frame]) -> None:
         event = int.from_bytes(frames[0].bytes[:2], "little")
-        if port is not self._port:
+        if wire is self._second:
+            self._tried(wire, event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        elif wire is not self._wire:
             return
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.do(self.dialler.connected(self._loop.time()))
         elif event == _NOT_MADE:
-            reason = why_not(address, self._links.source_for(address))
-            self._failed(port, reason or "connection refused", not reason)
+            reason = why_not(wire.address, self._links.source_for(wire.address))
+            self._failed(wire, reason or "connection refused", not reason)
         else:
-            port.drain()  # the goodbye may have come just before
-            self._failed(port, _FAILED.get(event, "connection closed"), False)
+            wire.port.drain()  # the goodbye may have come just before
+            self._failed(wire, _FAILED.get(event, "connection closed"), False)
 
-    def _failed(self, port: Port | None, reason: str, refused: bool) -> None:
-        if port is self._port:
+    def _failed(self, wire: Wire | None, reason: str, refused: bool) -> None:
+        if wire is self._wire:
             self.do(self.dialler.failed(self._loop.time(), reason, refused))
 
+    def _tried(self, wire: Wire | None, stands: bool) -> None:
+        if wire is self._second:
+            self.do(self.dialler.tried(self._loop.time(), stands))
+
     def _hang_up(self) -> None:
-        port, monitor = self._port, self._monitor
-        self._port = self._monitor = None
-        if monitor and port:
-            port.socket.disable_monitor()  # before the socket is closed: an unread monitor would block libzmq
-            monitor.close()
-        if port:
-            port.close(LINGER)
+        wire, self._wire = self._wire, None
+        if wire:
+            wire.close()
+
+    def _drop(self) -> None:
+        wire, self._second = self._second, None
+        if wire:
+            wire.close()
 
     def _arm(self) -> None:
         deadline = self.dialler.deadline
@@ -207,16 +271,18 @@ class Links:
         self,
         context: Context,
         adapters: Sequence[str],
-        find: Callable[[int | str], Peer],
+        find: Callable[[LinkKey], Peer],
         hello: Callable[[], list[Any]],
-        on_frames: Callable[[int | str, list[zmq.Frame]], None],
-        on_up: Callable[[int | str], None],
-        on_down: Callable[[int | str, str, bool], None],
-        on_closed: Callable[[int | str], None] = lambda key: None,
+        on_frames: Callable[[LinkKey, list[zmq.Frame]], None],
+        on_up: Callable[[LinkKey], None],
+        on_down: Callable[[LinkKey, str, bool], None],
+        on_closed: Callable[[LinkKey], None] = lambda key: None,
         counters: Counter[str] | None = None,
         on_drained: Callable[[], None] | None = None,
         secure: Secure | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
+        self.traffic = traffic or Traffic()
         self._context = context
         self._adapters = [ipaddress.ip_interface(adapter) for adapter in adapters]
         self._find = find
@@ -229,30 +295,42 @@ class Links:
         self.on_drained = on_drained
         self._secure = secure
         self.chance = random.Random(os.urandom(16))
-        self.links: dict[int | str, Link] = {}
+        self.links: dict[LinkKey, Link] = {}
 
-    def send(self, key: int | str, kind: Kind, frames: list[Any]) -> None:
-        """Send header and body to that peer, dialling when needed. Raises Overloaded, and what `find` raises."""
+    def send(self, key: LinkKey, kind: Kind, frames: list[Any], service: str = "") -> None:
+        """Send header and body to that peer, dialling when needed. Raises Overloaded, Unreachable when no network may
+        carry it, and what `find` raises."""
         link = self.links.get(key) or self._add(key)
-        link.send(kind, frames)
+        if not link.peer.addresses:
+            raise Unreachable(
+                f"no network may carry {service or 'this'} to {link.peer.name or key}: they all have priority 0 for it",
+                "`covey network explain` shows them",
+            )
+        link.send(kind, frames, service)
 
-    def keep(self, wanted: Collection[int]) -> None:
-        """Hold the links to these nodes, and dial again when they break; those to others only while they are used."""
+    def keep(self, wanted: Collection[LinkKey]) -> None:
+        """Hold these links to nodes, and dial again when they break; the others only while they are used."""
         now = asyncio.get_running_loop().time()
-        for number in wanted:
-            link = self.links.get(number) or self._add(number)
-            if not link.dialler.kept:
+        for key in wanted:
+            link = self.links.get(key) or self._add(key)
+            if not link.dialler.kept and link.peer.addresses:
                 link.do(link.dialler.keep(now, True))
         for key, link in list(self.links.items()):
             if link.dialler.kept and key not in wanted:
                 link.do(link.dialler.keep(now, False))
 
-    def up(self, key: int | str) -> bool:
+    def hush(self, vouched: Collection[int]) -> None:
+        """Somebody vouches that these nodes live: the links to them need few heartbeats, those to others the usual."""
+        now = asyncio.get_running_loop().time()
+        for key, link in self.links.items():
+            link.do(link.dialler.hush(now, node_of(key) in vouched))
+
+    def up(self, key: LinkKey) -> bool:
         """Whether the peer answers now."""
         link = self.links.get(key)
         return link is not None and link.dialler.up
 
-    def heard_at(self, key: int | str) -> float | None:
+    def heard_at(self, key: LinkKey) -> float | None:
         """Return when the peer was heard last, by the loop's clock; None when it is not up."""
         link = self.links.get(key)
         session = link.dialler.session if link and link.dialler.up else None
@@ -277,15 +355,24 @@ class Links:
                     link.do(link.dialler.stop(link._loop.time(), CUT, "it does not read its messages any more"))
 
     def retain(self, peers: Mapping[int, Peer]) -> None:
-        """Cut the links to nodes that are gone, or whose addresses or key changed."""
+        """Cut the links to nodes that are gone, or have another key; move those of which the addresses changed."""
         for key, link in list(self.links.items()):
-            if isinstance(key, int) and (
-                key not in peers or (peers[key].addresses, peers[key].key) != (link.peer.addresses, link.peer.key)
-            ):
-                reason = "its addresses or its key changed" if key in peers else "it is no peer of this node any more"
-                self.cut(key, reason)
+            number = node_of(key)
+            if number is None:
+                continue
+            if number not in peers:
+                self.cut(key, "it is no peer of this node any more")
+            elif peers[number].key != link.peer.key:
+                self.cut(key, "its key changed")
+            elif (peer := self._find(key)) != link.peer:
+                link.move(peer)
 
-    def cut(self, key: int | str, reason: str) -> None:
+    def host(self, key: LinkKey) -> str:
+        """Return the address at the other end of a link's connection, "" when there is none."""
+        link = self.links.get(key)
+        return link.host if link else ""
+
+    def cut(self, key: LinkKey, reason: str) -> None:
         """End a link at once and forget it; `on_down` is called when it was in use."""
         link = self.links.pop(key, None)
         if link:
@@ -300,6 +387,7 @@ class Links:
                 "address": link.dialler.address,
                 "up": link.dialler.up,
                 "state": link.dialler.state.value,
+                "calm": link.dialler.hushed,
                 "waiting": link.dialler.session.waiting if link.dialler.session else 0,
                 **msgspec.structs.asdict(link.dialler.counters),
             }
@@ -314,7 +402,7 @@ class Links:
 
     # --- for the links --------------------------------------------------------------------------------------
 
-    def socket(self, key: int | str, ipv6: bool) -> zmq.Socket[bytes]:
+    def socket(self, key: LinkKey, ipv6: bool) -> zmq.Socket[bytes]:
         """Return a new socket for a connection to that peer, not yet connected."""
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, LINGER)
@@ -342,13 +430,14 @@ class Links:
 
     def source_for(self, address: str) -> str:
         """Return the part of an endpoint that binds a connection to the adapter on the address's network, or ""."""
-        host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+        host = ipaddress.ip_address(host_of(address))
+        source = self.traffic.source_for(str(host))
         for adapter in self._adapters:
-            if host in adapter.network:
+            if str(adapter.ip) == source or (not source and host in adapter.network):
                 return f"[{adapter.ip}]:0;" if adapter.version == 6 else f"{adapter.ip}:0;"
         return ""
 
-    def _add(self, key: int | str) -> Link:
+    def _add(self, key: LinkKey) -> Link:
         link = Link(self, key, self._find(key))
         by_address = [(each.dialler.used, other) for other, each in self.links.items() if isinstance(other, str)]
         if isinstance(key, str) and len(by_address) >= BY_ADDRESS:

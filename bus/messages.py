@@ -102,10 +102,12 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """The network of a subnetwork, and this node's own address from which it is reached ("": whichever it is)."""
+    """The network of a subnetwork, this node's own address from which it is reached ("": whichever it is), and the
+    services that never use it."""
 
     network: str
     source: str = ""
+    never: tuple[str, ...] = ()
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -172,6 +174,10 @@ COUNTERS_TOPIC = "bus.counters"
 REFUSED_TOPIC = "bus.refused"
 TAP_TOPIC = "bus.tap"
 """`{"on": …}`: whether anybody taps this broker. Who speaks past it then shows it copies (`bus.tap_show`)."""
+
+
+CUT_TOPIC = "bus.cut"
+"""`{"out": […], "into": […]}`: the hosts to and from which nothing shall pass, on a node of a lab."""
 
 
 def split_address(destination: str) -> tuple[str, int | str | None]:

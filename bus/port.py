@@ -28,8 +28,9 @@ MOST_FRAMES = 16
 
 SKIP = 1000
 
-TICK = 1.0
-"""Seconds between the looks that repair a lost wake-up."""
+TICK = 5.0
+"""Seconds between the looks that repair a lost wake-up; all ports of a loop are looked at in one turn, so that an idle
+process sleeps."""
 
 LARGE = 64 * 1024
 """Bytes. Smaller frames are copied, which is cheaper than keeping track of who still needs them."""
@@ -44,6 +45,33 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
+
+
+class _Ticker:
+    """Call some functions every `TICK` seconds, all in one turn of the loop. Without any it ends."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._called: dict[Callable[[], None], None] = {}
+        self._timer = loop.call_later(TICK, self._tick)
+        _tickers[loop] = self
+
+    def add(self, function: Callable[[], None]) -> None:
+        self._called[function] = None
+
+    def discard(self, function: Callable[[], None]) -> None:
+        self._called.pop(function, None)
+        if not self._called:
+            self._timer.cancel()
+            del _tickers[self._loop]
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK, self._tick)
+        for function in list(self._called):
+            function()
+
+
+_tickers: dict[asyncio.AbstractEventLoop, _Ticker] = {}
 
 
 class Port:
@@ -77,7 +105,8 @@ class Port:
         self._recv: Callable[..., zmq.Frame] = socket.recv
         self._look: Callable[[int], int] = socket.get  # type: ignore[assignment]  # asked for numbers alone
         self._loop.add_reader(self._fd, self._drain)
-        self._timer = self._loop.call_later(TICK, self._tick)
+        self._ticker = _tickers.get(self._loop) or _Ticker(self._loop)
+        self._ticker.add(self._drain)
         self.touched()
 
     def send(self, frames: Sequence[Any], copy: bool = True) -> None:
@@ -121,7 +150,7 @@ class Port:
         if self._closed:
             return
         self._closed = True
-        self._timer.cancel()
+        self._ticker.discard(self._drain)
         if self._paused:
             self._paused.cancel()
         self._loop.remove_reader(self._fd)
@@ -130,10 +159,6 @@ class Port:
     def _resume(self) -> None:
         self._paused = None
         self._loop.add_reader(self._fd, self._drain)
-        self._drain()
-
-    def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK, self._tick)
         self._drain()
 
     def _drain(self) -> None:

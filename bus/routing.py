@@ -19,7 +19,7 @@ import msgspec
 
 from ..errors import CoveyError, Denied, TooLarge, UnknownNode, UsageError
 from . import codec
-from .ends import Caller, Connection, End, Out, Party, out
+from .ends import Caller, Connection, End, LinkKey, Out, Party, node_of, out
 from .exchange import MAX_WAITING, Exchange
 from .fanout import MAX_FORWARDED, MAX_SUBSCRIPTIONS, MAX_TOPIC, Fanout
 from .messages import (
@@ -43,6 +43,7 @@ from .messages import (
     Welcome,
 )
 from .names import check_names
+from .traffic import service_of
 
 FLOW = frozenset({"requests", "replies", "events", "events_delivered", "events_told_again"})
 """Counters of what went well, in items; all others count losses and refusals."""
@@ -69,7 +70,7 @@ class Router:
         self.exchange = Exchange(self.counters)
         self.fanout = Fanout(self.counters)
         self._reserved = frozenset(reserved)
-        self._linked: set[int | str] = set()  # nodes that the connection to stands
+        self._linked: set[LinkKey] = set()  # links that stand
         self._next_client = 0
         self._sequences: Counter[tuple[str, str]] = Counter()
         self._told: Counter[str] = Counter()
@@ -120,38 +121,39 @@ class Router:
         caller = self.callers.pop(key, None)
         return self._leave(caller) if caller else []
 
-    def link_up(self, key: int | str) -> list[Out]:
+    def link_up(self, key: LinkKey) -> list[Out]:
         """The connection to a node stands (again): say what is wanted of it."""
         if isinstance(key, str):
             return []
         self._linked.add(key)
-        self.fanout.unconfirm(key)
-        return [each for topic in self.fanout.wanted(key) for each in self._say(SUBSCRIBE, key, Subscribe(topic))]
+        wanted = self._wanted_by(key)
+        self.fanout.unconfirm(wanted)
+        return [each for node, topic in wanted for each in self._say(SUBSCRIBE, node, Subscribe(topic))]
 
-    def link_down(self, key: int | str, reason: str, reached: bool = True) -> list[Out]:
+    def link_down(self, key: LinkKey, reason: str, reached: bool = True) -> list[Out]:
         """The link to a peer broke or could not be made: end what waits for an answer over it. `reached`: it may have
         got what it was asked."""
-        if isinstance(key, int):
-            self._linked.discard(key)
-            self.fanout.unconfirm(key)
+        self._linked.discard(key)
+        self.fanout.unconfirm(self._wanted_by(key))
         return self.exchange.link_down(key, reason, reached)
 
-    def link_closed(self, key: int | str) -> None:
+    def link_closed(self, key: LinkKey) -> None:
         """The link to a peer was closed, since nobody used it."""
         self._linked.discard(key)
 
-    def nodes_wanted(self) -> set[int]:
-        """Return the nodes whose events somebody here wants: the links to them are to be kept."""
-        return self.fanout.nodes() & self.peers.keys()
+    def links_wanted(self) -> set[LinkKey]:
+        """Return the links that bring events which somebody here wants of other nodes: they are to be kept."""
+        return {self._link_for(node, topic) for node, topic in self.fanout.abroad() if node in self.peers}
 
     def configure(self, node: NodeInfo, peers: dict[int, Peer]) -> list[Out]:
         """This node's place in a cluster changed: tell every party."""
+        before = {key: self._link_for(*key) for key in self.fanout.abroad()}
         self.peers = peers
         self.exchange.place(node, peers)
+        outs = self._regroup(before)
         if node == self.node:
-            return []
+            return outs
         self.node = node
-        outs = []
         for party in self.parties.values():
             party.source = f"{party.name}@{node.number}"
             self.exchange.joined(party)
@@ -164,7 +166,7 @@ class Router:
         self.exchange.expire(now)
         outs: list[Out] = []
         for node, topic in self.fanout.unconfirmed():
-            if node in self._linked:
+            if self._link_for(node, topic) in self._linked:
                 outs += self._say(SUBSCRIBE, node, Subscribe(topic))
         for caller in self.callers.values():
             outs += self.fanout.room(caller)
@@ -240,22 +242,23 @@ class Router:
         stranger = self.strangers.pop(key, None)
         return self._leave(stranger) if stranger else []
 
-    def from_link(self, key: int | str, header: Header, body: Any) -> list[Out]:
+    def from_link(self, key: LinkKey, header: Header, body: Any) -> list[Out]:
         """Route what a broker that we dialled sent: answers, and the events that we asked for."""
+        node = node_of(key)
         if not sound(header):
             self.counters["malformed"] += 1
         elif header.kind is Kind.REPLY or (header.kind is Kind.ERROR and header.ids):
             return self.exchange.reply(Connection("link", key), header.source, header, body)
-        elif isinstance(key, int) and header.kind is Kind.EVENT:
+        elif node is not None and header.kind is Kind.EVENT:
             if not 0 < len(header.topic) <= MAX_TOPIC:
                 self.counters["malformed"] += 1
-            elif header.source.endswith(f"@{key}"):
+            elif header.source.endswith(f"@{node}"):
                 self.counters["events"] += header.count
-                return self.fanout.publish(key, header, body)
+                return self.fanout.publish(node, header, body)
             else:
                 self.counters["forged_source"] += 1
-        elif isinstance(key, int) and header.kind is Kind.CONTROL and header.topic == SUBSCRIBED:
-            return self._confirmed(key, body)
+        elif node is not None and header.kind is Kind.CONTROL and header.topic == SUBSCRIBED:
+            return self._confirmed(node, body)
         else:
             self.counters["unexpected"] += 1
         return []
@@ -314,7 +317,7 @@ class Router:
         unwanted = self.fanout.leave(end)
         outs: list[Out] = []
         for each in unwanted:
-            if each.node in self._linked:
+            if self._link_for(each.node, each.topic) in self._linked:
                 outs += self._say(UNSUBSCRIBE, each.node, Subscribe(each.topic))
         return outs + self.exchange.left(end)
 
@@ -331,9 +334,28 @@ class Router:
         body = msgspec.msgpack.encode(Welcome(party.name, self.node))
         return out(party, Header(Kind.CONTROL, topic=WELCOME), body)
 
-    def _say(self, topic: str, node: int, body: Subscribe) -> list[Out]:
+    def _say(self, topic: str, node: int, body: Subscribe, key: LinkKey | None = None) -> list[Out]:
         header = Header(Kind.CONTROL, topic=topic)
-        return out(End(Connection("link", node)), header, msgspec.msgpack.encode(body))
+        link = self._link_for(node, body.topic) if key is None else key
+        return out(End(Connection("link", link)), header, msgspec.msgpack.encode(body))
+
+    def _link_for(self, node: int, topic: str) -> LinkKey:
+        """Return the link by which the events of a topic come from another node: that of the topic's service."""
+        return self.exchange.lane(node, service_of(topic))
+
+    def _wanted_by(self, key: LinkKey) -> list[tuple[int, str]]:
+        return [each for each in self.fanout.abroad() if self._link_for(*each) == key]
+
+    def _regroup(self, before: dict[tuple[int, str], LinkKey]) -> list[Out]:
+        """Have events come by the links by which they are to come from now on."""
+        outs: list[Out] = []
+        for (node, topic), old in before.items():
+            new = self._link_for(node, topic)
+            if new != old and node in self.peers:
+                self.fanout.unconfirm([(node, topic)])
+                outs += self._say(UNSUBSCRIBE, node, Subscribe(topic), old) if old in self._linked else []
+                outs += self._say(SUBSCRIBE, node, Subscribe(topic)) if new in self._linked else []
+        return outs
 
     def _read(self, party: Party, header: Header) -> list[Out]:
         if len(header.ids) != 2 or party.window is None or not party.window.read(*header.ids):
@@ -389,7 +411,8 @@ class Router:
         asked = Subscribe(wanted.topic, node)
         if header.topic == UNSUBSCRIBE:
             over = self.fanout.unsubscribe(end, asked)
-            return self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic)) if over and node in self._linked else []
+            stands = over and self._link_for(node, wanted.topic) in self._linked
+            return self._say(UNSUBSCRIBE, node, Subscribe(wanted.topic)) if stands else []
         try:
             if node and node not in self.peers:
                 raise UnknownNode(f"node {self.node.number} knows no node {node}", "`covey node ls` lists the nodes")
@@ -400,7 +423,8 @@ class Router:
             error = Header(Kind.ERROR, header.ids, f"bus@{self.node.number}", topic=SUBSCRIBE)
             return out(end, error, codec.encode_error(problem))
         if first and node:  # else it is said when the connection stands
-            return self._say(SUBSCRIBE, node, Subscribe(wanted.topic)) if node in self._linked else []
+            stands = self._link_for(node, wanted.topic) in self._linked
+            return self._say(SUBSCRIBE, node, Subscribe(wanted.topic)) if stands else []
         if node and (node, wanted.topic) not in self.fanout.confirmed:
             return []
         return self._subscribed(end, wanted) + self.fanout.welcome(end, asked)

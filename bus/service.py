@@ -52,6 +52,11 @@ class Request(msgspec.Struct, frozen=True):
         return f"{self.service}@{self.node}"
 
 
+MAX_SERVED = 1000
+"""Requests one party waits for at a time, unless its service says another number; more are refused with
+`bus.overloaded`."""
+
+
 def verb(role: Role = Role.LOOK) -> Callable[[Function], Function]:
     """Mark a method as a verb that callers of at least `role` may use.
 
@@ -149,6 +154,7 @@ class Service:
         self.name = name
         self.cluster_id = ""
         """When set, requests that believe in another cluster are refused."""
+        self.most = MAX_SERVED
         found: dict[str, tuple[Callable[..., Any], Role]] = {}
         if isinstance(verbs, Mapping):
             for key, function in verbs.items():

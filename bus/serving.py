@@ -28,9 +28,6 @@ from .service import Request, Service, Verb, current_cause, requests_of, role_of
 
 log = logging.getLogger(__name__)
 
-MAX_SERVED = 1000
-"""Requests one party waits for at a time; more are refused with `bus.overloaded`."""
-
 _MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that are no bug of a verb: the machine has no room, or its disk is broken."""
 
@@ -69,7 +66,7 @@ class Serving:
             self._refuse(header, problem)
             return
         request_of = requests_of(header) if verb.wants_request else None
-        most = int(MAX_SERVED * _SHARES[role_of(header)])
+        most = int(service.most * _SHARES[role_of(header)])
         try:
             for index, arguments in enumerate(found):
                 if isinstance(arguments, CoveyError):

@@ -9,6 +9,10 @@ In front of header and body goes a frame of fixed size: version, type, session, 
 cumulative, ride on whatever is sent, and go alone when nothing is. They are the credit, too: what is not confirmed is
 bounded in messages and bytes. A `Session` is one side; `dialler.py` and `acceptor.py` say when it begins and ends.
 
+A side that dialled may be *calm*: somebody else vouches that the other node lives (`Broker.vouch`), so heartbeats are
+rare, and more silence is borne. Not while anything waits to be confirmed: then, or when nobody vouches any more, the
+usual limits hold from that moment on.
+
 Odd: a confirmation means that the other broker has the message, not that a party has read it.
 """
 
@@ -21,6 +25,7 @@ from typing import Any
 import msgspec
 
 from ..errors import Malformed, Overloaded
+from .ends import LinkKey
 from .messages import Kind
 from .window import MESSAGES, Window
 
@@ -37,6 +42,10 @@ PING = 6  # answer at once; the number last sent, the sender's clock in microsec
 PONG = 7  # the answer; the number last sent, the same clock reading
 RESEND = 8  # what follows `ack` did not arrive, send it again
 END = 9  # the session is over; `extra` says why
+CALM = 10  # as PING; this side says so little from now on that silence proves nothing, until its next PING
+
+SAID = frozenset((DATA, ACK, PING, PONG, RESEND, CALM))
+"""What is said while a session stands; all else opens or ends one."""
 
 IDLE, LEAVING, UNKNOWN, SILENT_END, FULL, MISMATCH, CUT = range(1, 8)
 REASONS = {
@@ -55,6 +64,12 @@ HEARTBEAT = 1.0
 SILENT = 5.0
 """Seconds without hearing anything after which the other side is down. Several heartbeats, for one may be late."""
 
+LULL = 15.0
+"""Seconds that take the place of `HEARTBEAT` while a session is calm, and are added to `SILENT`."""
+
+WORRY = 2.0
+"""Seconds of silence that are left when nobody vouches for the other side any more: some have passed by then."""
+
 ACK_MESSAGES = 64
 """Messages received after which they are confirmed without waiting for something to send."""
 
@@ -72,22 +87,26 @@ _CLOCK = 1e6
 
 
 class Transmit(msgspec.Struct, frozen=True, gc=False):
-    """Put these frames on the connection; a listener's begin with the connection's identity."""
+    """Put these frames on the connection; a listener's begin with the connection's identity.
+
+    `service` is that of the message in it, "" for what only concerns the session.
+    """
 
     frames: list[Any]
+    service: str = ""
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Give this message (header, body) to the broker: the next in order, never the same twice."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     frames: list[Any]
 
 
 class Up(msgspec.Struct, frozen=True):
     """A new session stands."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
 
 
 class Down(msgspec.Struct, frozen=True):
@@ -96,7 +115,7 @@ class Down(msgspec.Struct, frozen=True):
     `reached`: the other side may have got them, and may have acted on those it confirmed; else it got nothing.
     """
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     reason: str
     reached: bool = True
     lost: int = 0
@@ -105,7 +124,7 @@ class Down(msgspec.Struct, frozen=True):
 class Closed(msgspec.Struct, frozen=True):
     """The session ended in good order, because nobody used it."""
 
-    key: int | str | bytes
+    key: LinkKey | bytes
     lost: int = 0
 
 
@@ -145,7 +164,7 @@ def parse(data: bytes, count: int) -> tuple[int, int, int, int, int]:
         version, type, session, sequence, ack, extra = _FRAME.unpack(data)
     except struct.error:
         raise Malformed(f"a session frame of {len(data)} bytes, expected {_FRAME.size}") from None
-    if version != VERSION or not OPEN <= type <= END or count != (3 if type == DATA else 1):
+    if version != VERSION or not OPEN <= type <= CALM or count != (3 if type == DATA else 1):
         raise Malformed(f"a session frame of version {version}, type {type}, with {count - 1} frames behind it")
     return type, session, sequence, ack, extra
 
@@ -163,6 +182,7 @@ class Session:
         "_again",
         "_asked",
         "_given",
+        "_lulled",
         "_owed",
         "_owed_bytes",
         "_ping",
@@ -170,28 +190,33 @@ class Session:
         "_read_bytes",
         "_received",
         "_sent",
+        "_since",
         "_spoke",
         "_window",
         "ack_by",
         "attached",
         "counters",
         "heard_at",
+        "hushed",
         "key",
         "number",
         "route",
     )
 
-    def __init__(self, number: int, key: int | str | bytes, now: float, counters: Counters) -> None:
+    def __init__(self, number: int, key: LinkKey | bytes, now: float, counters: Counters) -> None:
         self.number = number
         self.key = key
         self.counters = counters
         self.attached = False
         self.heard_at = now
+        self.hushed = False  # this side said that it is calm
+        self._lulled = False  # the other side said so
+        self._since = now  # when the usual limits came to hold again
         self.route: tuple[bytes, ...] = ()
         self.ack_by: float | None = None  # when a confirmation must go, alone if need be
         self._spoke = now
         self._window = Window()
-        self._queue: deque[tuple[int, list[Any]]] = deque()  # size and frames of what is not confirmed
+        self._queue: deque[tuple[int, list[Any], str]] = deque()  # size, frames, service of what is not confirmed
         self._given = self._sent = self._acked = self._read_bytes = 0
         self._received = self._owed = self._owed_bytes = 0
         self._asked: tuple[int, float] | None = None  # which message was asked for again, and when
@@ -214,24 +239,42 @@ class Session:
         return not self._received and not self._acked
 
     @property
+    def calm(self) -> bool:
+        """Heartbeats are rare: one side said so, and nothing waits."""
+        return (self.hushed or self._lulled) and not self._queue
+
+    @property
     def deadline(self) -> float:
         """When `due` must be called."""
-        at = self.heard_at + SILENT
+        at = self._silent_at
         if self.attached:
-            at = min(at, self._spoke + HEARTBEAT)
+            at = min(at, self._beat_at)
             if self.ack_by is not None:
                 at = min(at, self.ack_by)
         return at
 
     def silent(self, now: float) -> bool:
         """Whether the other side was not heard for too long."""
-        return now >= self.heard_at + SILENT
+        return now >= self._silent_at
+
+    @property
+    def silent_since(self) -> float:
+        """From when silence counts: since the other side was heard, or much later while that says little."""
+        return max(self.heard_at, self._since) + (LULL if self.calm else 0.0)
+
+    @property
+    def _silent_at(self) -> float:
+        return self.silent_since + SILENT
+
+    @property
+    def _beat_at(self) -> float:
+        return self._spoke + (LULL if self.calm else HEARTBEAT)
 
     def excuse(self, now: float) -> None:
         """This side itself stood still: give what came in meanwhile one heartbeat of time to be read."""
         self.heard_at = max(self.heard_at, now - SILENT + HEARTBEAT)
 
-    def send(self, now: float, kind: Kind, frames: list[Any]) -> list[Effect]:
+    def send(self, now: float, kind: Kind, frames: list[Any], service: str = "") -> list[Effect]:
         """Take a message: it goes at once, or when there is a connection. Raises Overloaded when the window is full.
 
         Errors and control messages may fill twice the window: they are small, and others wait for them.
@@ -245,8 +288,10 @@ class Session:
                     "the node or the way to it is slow; try again later",
                 )
             self._window.sent(size)
+        if self.calm:
+            self._since = now
         self._given += 1
-        self._queue.append((size, frames))
+        self._queue.append((size, frames, service))
         self.counters.messages_out += 1
         self.counters.bytes_out += size
         if not self.attached:
@@ -256,7 +301,7 @@ class Session:
         self.ack_by = None
         self._owed = self._owed_bytes = 0
         first = _FRAME.pack(VERSION, DATA, self.number, number, self._received, 0)
-        return [Transmit([*self.route, first, *frames])]
+        return [Transmit([*self.route, first, *frames], service)]
 
     def attach(self, now: float, ack: int) -> bool:
         """A connection stands whose other side has received up to `ack`; False: that is not what this side knows."""
@@ -264,21 +309,37 @@ class Session:
             return False
         self._confirm(ack)
         self.attached = True
+        self.hushed = self._lulled = False
         self.heard_at = now
         self._asked = None
         return True
 
-    def detach(self) -> None:
+    def detach(self, now: float) -> None:
         """The connection is gone."""
+        if self.calm:
+            self._since = now
+        self.hushed = self._lulled = False
         self.attached = False
         self.ack_by = None
+
+    def hush(self, now: float, wanted: bool) -> list[Effect]:
+        """Be calm from now on, or no longer, and tell the other side."""
+        if not self.attached or wanted == self.hushed:
+            return []
+        if self.calm:
+            self._since = now - SILENT + WORRY
+        self.hushed = wanted
+        return [self._beat(now)]
 
     def rest(self, now: float) -> list[Effect]:
         """Send everything that is not confirmed: after `attach`, or because the other side asked for it."""
         first = self._acked + 1
         self.counters.resent += max(0, self._sent - self._acked)
         self._sent = self._given
-        return [self._out(now, DATA, number, 0, each) for number, (_, each) in enumerate(self._queue, first)]
+        return [
+            self._out(now, DATA, number, 0, each, service)
+            for number, (_, each, service) in enumerate(self._queue, first)
+        ]
 
     def heard(self, now: float, type: int, sequence: int, ack: int, extra: int, frames: list[Any]) -> list[Effect]:
         """Take what came over the session's connection (`frames`: header and body); connecting and ending excepted."""
@@ -293,7 +354,8 @@ class Session:
         effects: list[Effect] = []
         if type == RESEND:
             effects = self._repeat(now, ack)
-        elif type == PING:
+        elif type in (PING, CALM):
+            self._lulled = type == CALM
             effects = [self._out(now, PONG, self._sent, extra)]
         elif type == PONG and extra == self._ping:
             self.counters.rtt = now - extra / _CLOCK
@@ -305,9 +367,8 @@ class Session:
         """Say what time demands: a confirmation, a heartbeat."""
         if not self.attached:
             return []
-        if now >= self._spoke + HEARTBEAT:  # as `deadline` reckons, or rounding would make it turn in circles
-            self._ping = int(now * _CLOCK)
-            return [self._out(now, PING, self._sent, self._ping)]
+        if now >= self._beat_at:  # as `deadline` reckons, or rounding would make it turn in circles
+            return [self._beat(now)]
         if self.ack_by is not None and now >= self.ack_by:
             return [self._out(now, ACK, self._sent)]
         return []
@@ -323,9 +384,13 @@ class Session:
     def check_invariants(self) -> None:
         """Raise AssertionError when a numbered invariant of the class does not hold."""
         assert len(self._queue) == self._given - self._acked == self._window.messages, "1"
-        assert sum(size for size, _ in self._queue) == self._window.bytes, "1"
+        assert sum(size for size, _, _ in self._queue) == self._window.bytes, "1"
         assert self._acked <= self._sent <= self._given, "2"
         assert not self.attached or self._sent == self._given, "2"
+
+    def _beat(self, now: float) -> Transmit:
+        self._ping = int(now * _CLOCK)
+        return self._out(now, CALM if self.hushed else PING, self._sent, self._ping)
 
     def _data(self, now: float, sequence: int, frames: list[Any]) -> list[Effect]:
         if sequence != self._received + 1:
@@ -369,9 +434,11 @@ class Session:
         self._acked = ack
         self._window.read(ack, self._read_bytes)
 
-    def _out(self, now: float, type: int, sequence: int, extra: int = 0, frames: list[Any] | None = None) -> Transmit:
+    def _out(
+        self, now: float, type: int, sequence: int, extra: int = 0, frames: list[Any] | None = None, service: str = ""
+    ) -> Transmit:
         self._spoke = now
         self.ack_by = None
         self._owed = self._owed_bytes = 0
         first = _FRAME.pack(VERSION, type, self.number, sequence, self._received, extra)
-        return Transmit([*self.route, first, *frames] if frames else [*self.route, first])
+        return Transmit([*self.route, first, *frames] if frames else [*self.route, first], service)

@@ -67,18 +67,34 @@ def check(file: str) -> int:
 
     It is the code that `covey node start` runs, so a file that passes here does not fail there for its content. The key
     file is looked at, too: that it is there, whole, and nobody else's to read. Each finding has FILE:LINE:COLUMN, a
-    code (`covey explain CODE`), the line, what is allowed and a suggestion. Exit code 10 when there is an error;
+    code (`covey explain CODE`), the line, what is allowed and a suggestion. The files that options of the controller
+    `exec` name are checked, too: a mistake there fails that controller alone. Exit code 10 when there is an error;
     warnings alone give 0.
     """
     from ..config import check_node, render_all
 
-    findings = check_node(file, **installed())
+    names = installed()
+    findings = check_node(file, **names)
+    if not any(found.severity == "error" for found in findings):
+        findings += _in_named_files(file, names)
     failed = any(found.severity == "error" for found in findings)
 
     def text(_: Any) -> list[Block]:
         return [render_all(findings)] if findings else [f"{file}: ok"]
 
     return offline([found.as_dict() for found in findings], text, code=10 if failed else 0)
+
+
+def _in_named_files(file: str, names: dict[str, Any]) -> list[Any]:
+    from ..config import load_node
+    from ..controllers.options import findings_in_files
+
+    config = load_node(file, **names)
+    found = []
+    for name, settings in config.controllers.items():
+        model = names["options_of"](name) if settings.options else None
+        found += findings_in_files(model, settings.options, config.folder) if model is not None else []
+    return found
 
 
 @command.verb("show", examples=["covey config show n1.yaml -o yaml"])

@@ -43,7 +43,7 @@ def _text(data: dict[str, Any]) -> list[Block]:
 
 
 @command.verb("paths", examples=["covey liveness paths", "covey liveness paths --network 127.2.0.0/16 -o json"])
-@click.option("--network", default="", metavar="NAME", help="Only this network, such as 127.2.0.0/16; default: all.")
+@click.option("--network", default="", metavar="NAME", help="Only this network, by prefix or name; default: all.")
 def paths(network: str) -> int:
     """Show the state of the path between any two adapters, as both ends see it.
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from .connection import Session, answer
+from .connection import Session, answer, run
 from .names import node_number
-from .options import Converter
-from .output import Block, Fields, Table
+from .options import Converter, settings
+from .output import Block, Fields, Stream, Table
 from .verbs import Noun
 
 command = Noun(
@@ -19,6 +19,13 @@ command = Noun(
     "`default`. For each service the network with the highest priority is tried first, one without a priority last, "
     "and 0 means never; among equal ones the nearest address is. A change takes effect at once, on every node.",
 )
+
+LOOK_SECONDS = 1.0
+
+MEASURE_SECONDS = 30.0
+"""Where routers are silent each subnetwork takes a second, and there may be many."""
+
+_TRAFFIC = ("network", "service", "messages_out", "messages_in", "bytes_out", "bytes_in")
 
 
 class Priority(Converter):
@@ -125,6 +132,78 @@ def explain(service: str, from_: str | None) -> int:
         return blocks
 
     return answer(ask, text)
+
+
+@command.verb("measure", examples=["covey network measure", "covey network measure --apply"])
+@click.option("--apply", "apply_", is_flag=True, help="Make what was found the hops that count (`covey subnet ls`).")
+def measure(apply_: bool) -> int:
+    """Measure how many hops other subnetworks are away from this node's.
+
+    By datagrams that live for so many hops: each router on the way is one. It needs no privilege, but routers that say
+    when one has ended there; where none does, the hops stay as `covey subnet modify --hops` said, or 2.
+    """
+
+    async def ask(session: Session) -> Any:
+        found = await session.call("dcm", "network_measure")
+        for each in found if apply_ else ():
+            if each["hops"] is not None:
+                await session.call("dcm", "subnet_modify", subnet=each["from"], hops={each["to"]: each["hops"]})
+        return found
+
+    columns = ("from", "to", "address", "hops", "known")
+    return answer(
+        ask,
+        lambda data: [Table(columns, [[each[name] for name in columns] for each in data], "there is one subnetwork")],
+        timeout=MEASURE_SECONDS,
+    )
+
+
+@command.verb(
+    "traffic",
+    examples=["covey network traffic", "covey network traffic --node 2 -o json", "covey network traffic --watch"],
+)
+@click.option("--node", metavar="NODE", help="Of that node, by number or name (default: this one).")
+@click.option("--watch", is_flag=True, help="Show each second what was added, until Ctrl-C; NDJSON in a pipe.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="With --watch: stop after N seconds.")
+def traffic(node: str | None, watch: bool, count: int | None) -> int:
+    """Count the messages and bytes that a node exchanges with others, by network and service.
+
+    They are counted where they pass a socket, so a network that a service may not use shows none of it. `bus` is what
+    brokers say to one another: greetings, confirmations, heartbeats of links.
+    """
+
+    async def ask(session: Session) -> Any:
+        number = await node_number(session, node) if node is not None else None
+        return await session.ask("dcm", "network_traffic", session.timeout, number=number)
+
+    if not watch:
+        return answer(ask, lambda data: [Table(_TRAFFIC, [[each[name] for name in _TRAFFIC] for each in data])])
+    stream = Stream(settings())
+
+    async def follow(session: Session) -> int:
+        import asyncio
+
+        before = _by_key(await ask(session))
+        stream.remark("what is added each second; Ctrl-C ends it")
+        left = count
+        while left != 0:
+            await asyncio.sleep(LOOK_SECONDS)
+            left = left - 1 if left else None
+            now = _by_key(await ask(session))
+            for key, counts in now.items():
+                known = before.get(key, {})
+                added = {name: counts[name] - known.get(name, 0) for name in _TRAFFIC[2:]}
+                if any(added.values()):
+                    line = {"network": key[0], "service": key[1], **added}
+                    stream.line(line, "  ".join(f"{name} {value}" for name, value in line.items()))
+            before = now
+        return 0
+
+    return run(follow, endless=True)
+
+
+def _by_key(data: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(each["network"], each["service"]): each for each in data}
 
 
 def _network(data: dict[str, Any]) -> list[Block]:

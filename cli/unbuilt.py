@@ -32,18 +32,12 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
     "lab": {
         "pause": Unbuilt("N", "Freeze all processes of a node.", "14.2"),
         "resume": Unbuilt("N", "Let a frozen node go on.", "14.2"),
-        "cut": Unbuilt("A B [--one-way] [--network X]", "Cut the traffic between two nodes.", "14.2"),
-        "heal": Unbuilt("", "Undo every cut.", "14.2"),
         "clone": Unbuilt("N", "Start a copy of a node's disk on a second machine.", "5.5"),
         "swap-disk": Unbuilt("A B", "Exchange the state folders of two nodes.", "5.5"),
         "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),
     },
     "node": {
         "install": Unbuilt("FILE", "Write a systemd unit that starts this node.", "14.1"),
-    },
-    "network": {
-        "traffic": Unbuilt("[--watch]", "Count messages and bytes by network and service.", "8.4"),
-        "measure": Unbuilt("", "Measure the hops between nodes.", "8.3"),
     },
     "condition": {
         "define": Unbuilt("FILE", "Define conditions and responses from a file.", "12.3"),

@@ -93,6 +93,10 @@ FINDINGS: dict[str, str] = {
     "doctor.no_spare": "The loss of any one registry server stops all writes. Three servers tolerate one loss.",
     "doctor.unreachable": "One node tried another's addresses and could not reach it at some of them, or at none. "
     "Firewalls must let the nodes' port (TCP and UDP) and the join port, the next one (TCP), through.",
+    "doctor.network": "A node reaches nobody on one of its networks, and does on others: its adapter, cable or switch "
+    "there. What prefers that network goes by the next one meanwhile.",
+    "doctor.mtu": "Adapters of one subnetwork differ in the largest packet they send, so large ones may be lost on the "
+    "way. Set one MTU on all of them and on the switches.",
     "doctor.protocol": "Two nodes speak different versions of the protocol between nodes and cannot work together. "
     "Install the same covey on both.",
     "doctor.version": "Two nodes run different versions of covey. That is meant for the time of an update only.",

@@ -201,6 +201,11 @@ class NodeConfig(Settings):
         description="process: one process a component. inline: all in one process, for tests, labs and small machines. "
         "Default process: what fails in one component cannot harm another.",
     )
+    lab: bool = Field(
+        default=False,
+        description="true: a node of a lab, which `covey lab cut` may cut off from others. Loopback alone. "
+        "Default false: nobody may do that to a node that is in earnest.",
+    )
     liveness: Liveness = Field(default_factory=Liveness, description="How the node watches its peers.")
     controllers: dict[str, ControllerSettings] = Field(
         default_factory=dict,
@@ -269,8 +274,10 @@ def across(data: Any, context: Mapping[str, Any]) -> Iterator[Problem | Part]:
     """Find what is wrong between several values of a file, whatever shape they have."""
     adapters, mode = _dig(data, "node", "adapters"), _dig(data, "security", "mode")
     yield from _twice(adapters)
+    if _dig(data, "lab") is True:
+        yield from _only_loopback(adapters, "lab: true")
     if mode == "open":
-        yield from _only_loopback(adapters)
+        yield from _only_loopback(adapters, "mode: open")
     elif context.get("check_key") is not None:
         yield from _key_file(_dig(data, "security", "key", "file"), context)
     yield from _nobody(_dig(data, "security", "roles"))
@@ -289,16 +296,19 @@ def _twice(adapters: Any) -> Iterator[Problem]:
         first.setdefault(address, position)
 
 
-def _only_loopback(adapters: Any) -> Iterator[Problem]:
+_OTHERWISE = {"mode: open": "or use mode: curve with a key", "lab: true": "or leave lab: out"}
+
+
+def _only_loopback(adapters: Any, why: str) -> Iterator[Problem]:
     example = "[127.1.0.1/16]"
     if adapters == "auto":
-        message = "'auto' may find addresses that are not loopback, and mode: open allows no others"
-        hint = f"write the addresses: {example}, or use mode: curve with a key"
+        message = f"'auto' may find addresses that are not loopback, and {why} allows no others"
+        hint = f"write the addresses: {example}, {_OTHERWISE[why]}"
         yield Problem(("node", "adapters"), "not_loopback", message, hint)
     for position, address in _addresses(adapters):
         if not address.is_loopback:
-            message = f"{address} is not a loopback address, and mode: open allows no others"
-            hint = f"use 127.0.0.0/8 or ::1, for example {example}, or mode: curve with a key"
+            message = f"{address} is not a loopback address, and {why} allows no others"
+            hint = f"use 127.0.0.0/8 or ::1, for example {example}, {_OTHERWISE[why]}"
             yield Problem(("node", "adapters", position), "not_loopback", message, hint)
 
 

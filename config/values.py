@@ -54,7 +54,9 @@ def _path(path: Path, info: ValidationInfo) -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise refusal("bad_value", f"there is no file {quoted(os.fspath(path))}", "relative paths count from this file")
+        raise refusal(
+            "bad_value", f"there is no file {quoted(os.fspath(path), 4096)}", "relative paths count from this file"
+        )
     return path
 
 

@@ -74,6 +74,12 @@ def known_options(plugins: PluginManager) -> OptionsOf:
     return options_of
 
 
+def findings_in_files(model: type[BaseModel], given: Mapping[str, Any], folder: str | Path) -> list[Finding]:
+    """Return what is wrong in the files that options name, by the method `findings` of their model, if it has one."""
+    findings = getattr(_checked(model, given, folder), "findings", None)
+    return list(findings()) if callable(findings) else []
+
+
 def in_one_line(findings: list[Finding]) -> str:
     """Return what is wrong as one text, where the places mean nothing to a person."""
     return "; ".join(one.message + (f" ({', '.join(one.hint.splitlines())})" if one.hint else "") for one in findings)

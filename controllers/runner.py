@@ -20,10 +20,10 @@ from ..bus.context import ComponentContext, Local
 from ..errors import CoveyError, PluginError
 from ..plugins.blame import home_of, tail
 from ..plugins.manager import PluginManager
+from . import options
 from .binding import Bound, bind, described
 from .caller import Caller
 from .contract import GROUP, Controller, Node
-from .options import make
 from .served import ServedController
 
 LOAD_DEADLINE = 10.0
@@ -103,7 +103,7 @@ async def _made(
             return ServedController(name, node, home=home, reason=status.reason, why=plugins.why(name))
         found = loaded[name] = bound
 
-        controller = await caller.call(_make, name, found.controller, local, deadline=LOAD_DEADLINE)
+        controller = await caller.call(make, name, found.controller, local, deadline=LOAD_DEADLINE)
         if found.describes:
             bound = described(found, await caller.call(controller.describe, deadline=LOAD_DEADLINE))
     except CoveyError as error:
@@ -113,9 +113,10 @@ async def _made(
     return ServedController(name, node, home=home, bound=bound, controller=controller, caller=caller)
 
 
-def _make(name: str, controller: type[Controller], local: Local | None) -> Controller:
+def make(name: str, controller: type[Controller], local: Local | None) -> Controller:
+    """Return the object of a controller, with the options that the node's YAML has for it, and where it is."""
     if local is None:
-        return make(controller)
+        return options.make(controller)
     given = ((local.settings.get("controllers") or {}).get(name) or {}).get("options")
     node = Node(local.node, local.node_name, local.cluster_name)
-    return make(controller, given, local.settings.get("folder", ""), node)
+    return options.make(controller, given, local.settings.get("folder", ""), node)

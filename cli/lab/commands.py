@@ -288,6 +288,45 @@ def stop(node: str, folder: Path) -> int:
     return offline(end(_found(folder, node), _report, settings().seconds(STOP_SECONDS)), _fields)
 
 
+@command.verb("cut", examples=["covey lab cut 1 2", "covey lab cut 1 2 --one-way --network 127.1.0.0/16"])
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--one-way", is_flag=True, help="Only what A sends to B is lost; what B sends arrives.")
+@click.option("--network", metavar="X", help="Only on this network or subnetwork, by name, or prefix (default: all).")
+@_dir
+def cut(first: str, second: str, one_way: bool, network: str | None, folder: Path) -> int:
+    """Cut the traffic between two nodes, as a pulled cable would: nobody is told, it is silent.
+
+    It goes on until `covey lab heal`, or until the node's daemon is started anew. Only nodes of a lab let themselves be
+    cut off (`lab: true` in their YAML, which loopback addresses alone may have).
+    """
+    import asyncio
+
+    from .faults import cut as cut_off
+
+    daemons = [_found(folder, typed) for typed in (first, second)]
+    data = asyncio.run(cut_off(daemons[0].node, daemons[1].node, one_way, network))
+    way = "to" if one_way else "and"
+    return offline(
+        data, lambda found: [f"cut: n{found['from']} {way} n{found['to']} on {', '.join(found['networks'])}"]
+    )
+
+
+@command.verb("heal", examples=["covey lab heal"])
+@_dir
+def heal(folder: Path) -> int:
+    """Undo every cut: from now on everything passes again between all nodes of the lab."""
+    import asyncio
+
+    from .faults import heal as mend
+    from .folder import load
+    from .processes import running
+
+    nodes = [node for node in load(folder) if running(node) is not None]
+    healed = asyncio.run(mend(nodes))
+    return offline({"nodes": healed}, lambda found: [f"no cut is left on {len(found['nodes'])} nodes"])
+
+
 @command.verb("start", examples=["covey lab start 3"])
 @click.argument("node", metavar="N")
 @_dir

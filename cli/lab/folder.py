@@ -45,6 +45,7 @@ node:
   port: {port}
 security:
 {security}
+lab: true                      # `covey lab cut` may cut this node off from others; loopback addresses alone
 isolation: {isolation:<19} # process: one a component; inline: all in one
 """
 

@@ -1,8 +1,8 @@
 """The verbs behind `covey cluster balance` (SPEC 7.3): where the nodes of a pool are, and one of them sent on its way.
 
 A node is defined to the cluster of the one who asks, wherever it is just now, so both know each other's key: it is
-asked on its join port, and answers to any node of a cluster that it is defined to. Who wanted it elsewhere is in its own
-audit log.
+asked on its join port, and answers to any node of a cluster that it is defined to. Who wanted it elsewhere is in its
+own audit log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class BalanceVerbs(TrustVerbs):
 
     @verb()
     async def whereabouts(self, request: Request, *, cluster_id: str) -> dict[str, Any]:
-        """Tell a node of a cluster to which this one is defined where it is: `{cluster, state, server, move}`."""
+        """Tell a node of a cluster to which this one is defined where it is.
+
+        Returns `{cluster, cluster_id, state, server, move}`; `move` as of `node_moving`.
+        """
         await self._must_share(request, cluster_id)
         return self._whereabouts()
 
@@ -47,8 +50,9 @@ class BalanceVerbs(TrustVerbs):
 
     def _whereabouts(self) -> dict[str, Any]:
         home, machine = self._home, self._daemon.machine
-        cluster = home.replica.cluster.name if home.replica is not None else None
-        return {"cluster": cluster, "state": machine.state, "server": home.server, "move": self._mover.progress()}
+        cluster = home.replica.cluster if home.replica is not None else None
+        known = {"cluster": cluster.name if cluster else None, "cluster_id": cluster.id if cluster else None}
+        return {**known, "state": machine.state, "server": home.server, "move": self._mover.progress()}
 
     async def _must_share(self, request: Request, cluster_id: str) -> None:
         """Raise Denied unless the asker is a node of that cluster and this node is defined to it."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ...bus.traffic import host_of
 from ...errors import Preflight
 from .life import State
 from .messages import Here, Way
@@ -38,7 +39,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How one node is, by its own DCM. `skew`: seconds by which its clock is ahead of the asker's, filled in there."""
+    """How one node is, by its own DCM. `skew`: seconds by which its clock is ahead of the asker's, filled in there.
+
+    `mtus`: the largest packet of the adapter that carries each of its addresses, where there is such an adapter.
+    """
 
     number: int
     name: str
@@ -56,12 +60,14 @@ class Health(msgspec.Struct, frozen=True):
     crashed: dict[str, str] = {}
     plugins: tuple[tuple[str, str], ...] = ()
     skew: float = 0.0
+    mtus: dict[str, int] = {}
 
 
 class Survey(msgspec.Struct, frozen=True):
     """The whole cluster, as one node could gather it: `status` is `cluster status` there, `names` all defined nodes.
 
-    `silent` are the nodes that did not answer, with why.
+    `silent` are the nodes that did not answer, with why, `elsewhere` those that are in another of their clusters.
+    `networks` and `subnets` name those of each address.
     """
 
     own: int
@@ -69,6 +75,9 @@ class Survey(msgspec.Struct, frozen=True):
     health: tuple[Health, ...]
     silent: dict[int, str]
     status: dict[str, Any]
+    elsewhere: frozenset[int] = frozenset()
+    networks: dict[str, str] = {}
+    subnets: dict[str, str] = {}
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -271,8 +280,42 @@ def _cluster(survey: Survey) -> Iterator[Finding]:
 
 def _reached(survey: Survey) -> Iterator[Finding]:
     for one in survey.health:
-        ways = [way for way in one.here.ways if way.node not in survey.silent]
+        ways = [way for way in one.here.ways if way.node not in survey.silent and way.node not in survey.elsewhere]
         yield from _reach(one.number, one.name, ways, lambda number: survey.names.get(number, f"node {number}"))
+
+
+def _networks(survey: Survey) -> Iterator[Finding]:
+    """Whether a node reaches nobody on one of its networks, while it reaches others elsewhere."""
+    for one in survey.health:
+        tried: dict[str, list[bool]] = {}
+        for way in one.here.ways:
+            network = survey.networks.get(host_of(way.endpoint))
+            if network is not None and way.node not in survey.silent and way.node not in survey.elsewhere:
+                tried.setdefault(network, []).append(not way.problem)
+        for network, reached in sorted(tried.items()):
+            if not any(reached) and any(any(others) for others in tried.values()):
+                yield Finding(
+                    "doctor.network",
+                    "error",
+                    one.number,
+                    f"{one.name} reaches nobody on the network {network}, and does on others",
+                    "look at its adapter, cable and switch there; `covey network explain` shows what goes that way",
+                )
+
+
+def _mtus(survey: Survey) -> Iterator[Finding]:
+    """Whether the adapters of one subnetwork send packets of one size: larger ones are lost between them."""
+    sizes: dict[str, dict[int, list[str]]] = {}
+    for one in survey.health:
+        for host, mtu in sorted(one.mtus.items()):
+            if host in survey.subnets:
+                sizes.setdefault(survey.subnets[host], {}).setdefault(mtu, []).append(f"{one.name} ({host})")
+    for subnet, found in sorted(sizes.items()):
+        if len(found) > 1:
+            told = "; ".join(f"{mtu} at {', '.join(who)}" for mtu, who in sorted(found.items()))
+            hint = "set one size on all adapters and switches of it: large messages may stall between these nodes"
+            message = f"adapters of the subnetwork {subnet} differ in their largest packet: {told}"
+            yield Finding("doctor.mtu", "warning", None, message, hint)
 
 
 def _versions(survey: Survey) -> Iterator[Finding]:
@@ -322,6 +365,8 @@ DOCTOR: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
     _states,
     _cluster,
     _reached,
+    _networks,
+    _mtus,
     _versions,
     _places,
     _machine,

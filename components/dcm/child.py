@@ -124,13 +124,13 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def broker(config: Any, told: socket.socket) -> None:
+def broker(config: Any, plugins: PluginManager, told: socket.socket) -> None:
     """The broker alone: nothing may hold its loop. Says through `told` that it listens, or why not."""
     raise_file_limit()
 
     async def main() -> None:
         try:
-            async with run_broker(broker_settings(config)):
+            async with run_broker(broker_settings(config, plugins)):
                 told.sendall(b"ready")
                 told.close()
                 await asyncio.Event().wait()
@@ -141,32 +141,32 @@ def broker(config: Any, told: socket.socket) -> None:
     until_told(main())
 
 
-def dcm(config: Any, link: socket.socket, running: list[str]) -> None:
+def dcm(config: Any, plugins: PluginManager, link: socket.socket, running: list[str]) -> None:
     """The DCM, which has the processes forked that it needs."""
     from .link import ForkSpawner
 
     async def main() -> None:
         spawner = ForkSpawner(link, running)
         async with connect(endpoint=endpoint(config), name="dcm", component=True) as bus:
-            await run_dcm(config, bus, spawner, spawner.shutdown)
+            await run_dcm(config, bus, plugins, spawner, spawner.shutdown)
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its orders come over the link
     loop.run(main())
 
 
-async def run_dcm(config: Any, bus: Client, spawner: Any, shutdown: asyncio.Event) -> None:
+async def run_dcm(config: Any, bus: Client, plugins: PluginManager, spawner: Any, shutdown: asyncio.Event) -> None:
     """Run the DCM's service until `shutdown` is set and the node has left in order."""
     from .service import DcmContext, main
 
-    await main(DcmContext(config, Path(config.node.state_dir), spawner, bus, PluginManager(), shutdown))
+    await main(DcmContext(config, Path(config.node.state_dir), spawner, bus, plugins, shutdown))
 
 
-def component(config: Any, name: str) -> None:
+def component(config: Any, plugins: PluginManager, name: str) -> None:
     """A component, all shipped controllers, or one third-party controller."""
 
     async def main() -> None:
         async with connect(endpoint=endpoint(config), name=name, component=True) as bus:
-            await run_component(name, bus, PluginManager(), alone=True)
+            await run_component(name, bus, plugins, alone=True)
 
     until_told(main())
 
@@ -201,8 +201,10 @@ def _main_of(name: str, plugins: PluginManager, alone: bool) -> Callable[[Compon
         from ...controllers.runner import run_controllers
 
         return partial(run_controllers, plugins=plugins, name=name.partition(":")[2], alone=alone)
-    plugins.load("covey.components")
     declared = {found.name: found for _, found in plugins.call("covey_component")}
+    if name not in declared:  # none of ours, which are loaded before the processes are forked
+        plugins.load("covey.components")
+        declared = {found.name: found for _, found in plugins.call("covey_component")}
     module, _, function = declared[name].main.partition(":")
     found: Callable[[ComponentContext], Coroutine[Any, Any, None]] = getattr(import_module(module), function)
     return found
@@ -223,9 +225,14 @@ def endpoint(config: Any) -> str:
     return f"ipc://{Path(config.node.state_dir).absolute()}/run/bus.sock"
 
 
-def broker_settings(config: Any) -> BrokerSettings:
+def load_own(plugins: PluginManager) -> None:
+    """Load covey's own components: once, for all processes of a node."""
+    plugins.load("covey.components", [one.name for one in plugins.loadable("covey.components") if one.shipped])
+
+
+def broker_settings(config: Any, plugins: PluginManager) -> BrokerSettings:
     """Read the node file's part that concerns the broker; raises KeyFileError, CoveyError."""
-    reserved = [one.name for one in PluginManager().candidates("covey.components")]
+    reserved = [one.name for one in plugins.candidates("covey.components")]
     curve = config.security.mode == "curve"
     addresses = addresses_of(config.node.adapters)
     if not addresses:
@@ -242,6 +249,7 @@ def broker_settings(config: Any) -> BrokerSettings:
         reserved=(*reserved, "bus", "controllers"),
         keys=load_keys(config.security.key.file) if curve else None,
         join_topics=JOIN_TOPICS if curve else (),
+        lab=config.lab,
     )
 
 

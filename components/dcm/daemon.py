@@ -38,6 +38,7 @@ from .settings import (
     PRIMARY_LOOK,
     STATUS_TIME,
     STOP_TIME,
+    VERDICT_PLACES,
     WRITE_TIME,
 )
 from .storage import read_document, write_document
@@ -72,6 +73,7 @@ class Daemon:
         self._background = Background()
         self._changed = asyncio.Event()
         self._global: Global | None = None
+        self._places_asked = 0
         self._proof: dict[str, Any] | None = None  # on what ground the cluster's data here may be erased
 
     # --- for the service --------------------------------------------------------------------------------------
@@ -219,11 +221,13 @@ class Daemon:
         self._background = Background()
         self.home.boot_id = effect.boot_id
         self._global = self._proof = None
+        self._places_asked = 0
         self.open.clear()
         self.waits = {}
         self.crashed.clear()
         self.home.boot_log.begin(effect.boot_id, self.started_at)
         await self.home.enter()
+        await self.home.tell_repairs()
         await self.home.tell_broker()
         self._at("j1")
         if self.home.replica is None:
@@ -351,8 +355,15 @@ class Daemon:
         """Whoever answers has read the registry: the tombstone of this definition is proof (SPEC 5.7)."""
         home = self.home
         cluster, node = home.here().cluster, home.here().node
-        places = who_knows(node, home.here().servers, home.here().nodes)
-        verdict = await ask_verdict(home.bus, places, cluster.id, node)
+        known = who_knows(node, home.here().servers, home.here().nodes)
+        begin = self._places_asked % len(known) if known else 0
+        places = [*known[begin:], *known[:begin]][:VERDICT_PLACES]
+        self._places_asked += len(places)
+        problems: list[str] = []
+        verdict = await ask_verdict(home.bus, places, cluster.id, node, problems)
+        if verdict is None and problems:
+            why = f"no registry server of {cluster.name} answers, and nobody says how this node stands: {problems[0]}"
+            return life.GlobalRead(home.original, copy_of(cluster.id, node), None, known=False, why=why)
         if verdict is None or verdict.standing not in ("gone", "unknown"):
             return None
         original = await asyncio.to_thread(home.read_original)

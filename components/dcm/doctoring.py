@@ -13,13 +13,13 @@ from ...bus.messages import Role
 from ...bus.service import verb
 from ...errors import CoveyError
 from . import checks, facts
-from .clusters import ClusterVerbs
+from .balancing import BalanceVerbs
 from .places import peer_places
 from .plugin_list import PluginList
 from .settings import HEALTH_TIME, NEIGHBOURS
 
 
-class DoctorVerbs(ClusterVerbs):
+class DoctorVerbs(BalanceVerbs):
     """Verbs that look for what is wrong."""
 
     _plugins: PluginList
@@ -46,19 +46,38 @@ class DoctorVerbs(ClusterVerbs):
         )
         health = (own_health, *(one for one in others if isinstance(one, checks.Health)))
         silent = {number: why for one in others if isinstance(one, tuple) for number, why in [one]}
-        return checks.Survey(own, names, health, silent, status)
+        elsewhere = frozenset(one for one in others if isinstance(one, int))
+        networks, subnets = self._places()
+        return checks.Survey(own, names, health, silent, status, elsewhere, networks, subnets)
 
-    async def _ask_health(self, number: int) -> checks.Health | tuple[int, str]:
-        """Ask another node how it is; return why it does not say."""
+    def _places(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the network and the subnetwork of each address."""
+        if self._home.replica is None:
+            return {}, {}
+        now = self._home.networks
+        found = {address.partition("/")[0]: now.subnet_of(address) for _, address in now.places()}
+        return {host: each.network for host, each in found.items()}, {host: each.name for host, each in found.items()}
+
+    async def _ask_health(self, number: int) -> checks.Health | tuple[int, str] | int:
+        """Ask another node how it is; return its number and why it does not say, its number when it is elsewhere."""
         asked = time.time()
         try:
             answer = await self._home.bus.call("dcm", "health", node=number, timeout=HEALTH_TIME)
             found = msgspec.convert(answer, checks.Health)
         except CoveyError as why:
-            return number, why.message
+            return number if await self._is_elsewhere(number) else (number, why.message)
         except msgspec.ValidationError as why:
             return number, f"its answer cannot be read: {why}"
         return msgspec.structs.replace(found, skew=facts.skew(found.here.clock, asked, time.time()))
+
+    async def _is_elsewhere(self, number: int) -> bool:
+        """Whether a node says that it is in another of its clusters."""
+        here = self._home.here()
+        try:
+            said = await self._ask_at(here.nodes.nodes[number], "whereabouts")
+        except CoveyError:
+            return False
+        return said["cluster_id"] not in (None, here.cluster.id)
 
     async def _health(self) -> checks.Health:
         home, machine = self._home, self._daemon.machine
@@ -85,6 +104,7 @@ class DoctorVerbs(ClusterVerbs):
             port=home.port,
             defined=tuple(replica.node.endpoints()) if replica else (),
             listens=tuple(home.endpoints()),
+            mtus=await asyncio.to_thread(facts.mtus, home.addresses()),
             free=await asyncio.to_thread(facts.free, home.layout.state_dir),
             crashed=dict(self._daemon.crashed),
             plugins=tuple((line["name"], line["reason"]) for line in plugins if line["state"] == "failed"),

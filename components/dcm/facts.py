@@ -27,7 +27,7 @@ from .layout import Layout
 from .messages import Here, Prepared, Way
 from .places import join_places
 from .settings import WAY_TIME
-from .storage import Store
+from .storage import Store, read_document
 
 NOT_THROUGH = (Unreachable, Timeout, ConnectionLost, Overloaded)
 """Errors that mean that nobody answered; every other one is an answer."""
@@ -114,7 +114,8 @@ def at_rest(state_dir: Path) -> list[Finding]:
     try:
         store = Store(layout)
         for cluster_id in sorted(store.clusters().defined()):
-            store.cluster(cluster_id), store.node(cluster_id), store.servers(cluster_id), store.nodes(cluster_id)
+            for type_, (path, kind) in store.files(cluster_id).items():
+                read_document(path, kind, type_)
     except LocalDamaged as why:
         found.append(Finding("doctor.damaged_file", "error", None, why.message, why.hint))
     return [*found, *disk(None, "this machine", free(layout.state_dir))]
@@ -124,6 +125,19 @@ def at_rest_plain(state_dir: Path) -> list[dict[str, Any]]:
     """Return `at_rest` as plain data."""
     found: list[dict[str, Any]] = msgspec.to_builtins(at_rest(state_dir))
     return found
+
+
+def mtus(addresses: Iterable[str]) -> dict[str, int]:
+    """Return the largest packet in bytes of the adapters that carry these of this machine's addresses."""
+    import psutil
+
+    wanted, stats = {each.partition("/")[0] for each in addresses}, psutil.net_if_stats()
+    return {
+        each.address: stats[name].mtu
+        for name, found in psutil.net_if_addrs().items()
+        for each in found
+        if each.address in wanted and name in stats
+    }
 
 
 def free(folder: Path) -> int:

@@ -27,7 +27,7 @@ from .bootlog import BootLog
 from .definitions import ClusterDefinition, Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
-from .networks import Networks
+from .networks import Networks, Place
 from .routes import Routes, routes_of
 from .sources import read_original
 from .storage import Store
@@ -191,6 +191,9 @@ class Home:
             "stopped": [],
             "primary_server": None,
             "nodes": {},
+            "ways": {},
+            "server_lists": {},
+            "server_order": [],
             "settings": self.settings,
         }
         if replica is None:
@@ -208,8 +211,22 @@ class Home:
             "learners": list(replica.servers.learners),
             "stopped": list(replica.servers.stopped),
             "primary_server": replica.servers.primary,
+            "ways": plain(self.routes.ways),
+            "server_order": self._server_order(replica),
+            "server_lists": {
+                number: peer.lists.get("registry", peer.addresses)
+                for number, peer in self.routes.peers.items()
+                if number in replica.servers.all
+            },
             "nodes": {number: plain(node) for number, node in sorted(replica.nodes.nodes.items())},
         }
+
+    def _server_order(self, replica: Replica) -> list[int]:
+        """Return the registry servers in the order in which this node tries their addresses."""
+        networks = self.networks
+        places = [Place(n, each) for n in replica.servers.running for each in networks.addresses(n)]
+        chosen, _ = networks.choose("registry", replica.node.number, places)
+        return list(dict.fromkeys(each.node for each in chosen))
 
     def prepared(self, transaction: str) -> Prepared:
         """Return how this node presents itself to a cluster that wants it."""
@@ -261,6 +278,13 @@ class Home:
         if self.replica is None or self.replica.cluster.id != self.clusters.target:
             self._unsaved = set()
             await asyncio.to_thread(self.load)
+
+    async def tell_repairs(self) -> None:
+        """Write down which damaged files were replaced by their spares."""
+        while self.store.repaired:
+            path = self.store.repaired.pop()
+            log.error("%s was damaged or missing, and its version before stands in for it", path)
+            await self.audit("dcm", "local_repaired", "done", path=path)
 
     async def reload(self) -> None:
         """Read the files again, because something was defined or erased, and tell the broker. While the node is in a
@@ -322,6 +346,7 @@ def _settings(config: Any) -> dict[str, Any]:
         sections[name] = _dump(section) if section is not None else {}
     sections["folder"] = str(getattr(config, "folder", ""))  # what paths in options count from
     key = getattr(config.security, "key", None)
+    sections["lab"] = bool(getattr(config, "lab", False))
     sections["security"] = {"mode": str(config.security.mode), "key": str(key.file) if key else ""}
     return sections
 

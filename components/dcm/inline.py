@@ -20,6 +20,7 @@ from .child import (
     broker_settings,
     causes,
     last_words,
+    load_own,
     raise_file_limit,
     run_component,
     run_dcm,
@@ -33,11 +34,11 @@ log = logging.getLogger(__name__)
 class TaskSpawner:
     """Starts and stops tasks (`processes.Spawner`), each with its own connection to the bus."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, plugins: PluginManager) -> None:
         self._endpoint = endpoint
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
-        self._plugins = PluginManager()
+        self._plugins = plugins
 
     async def start(self, name: str) -> None:
         """Start a task unless it runs."""
@@ -78,11 +79,14 @@ class TaskSpawner:
 
 async def run_node(config: Any, shutdown: asyncio.Event) -> None:
     """Run a node on this loop until `shutdown` is set and it has left in order."""
-    async with run_broker(broker_settings(config)) as (broker, _):
-        spawner = TaskSpawner(broker.endpoint)
+    plugins = PluginManager()
+    load_own(plugins)
+    async with run_broker(broker_settings(config, plugins)) as (broker, _):
+        spawner = TaskSpawner(broker.endpoint, plugins)
         try:
             async with connect(endpoint=broker.endpoint, name="dcm", component=True) as bus:
-                await run_dcm(config, bus, spawner, shutdown)
+                # a list of its own: it shows what processes say of controllers, and loads none itself
+                await run_dcm(config, bus, PluginManager(), spawner, shutdown)
         finally:
             await spawner.close()
 

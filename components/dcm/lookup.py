@@ -149,8 +149,11 @@ class Verdict(msgspec.Struct, frozen=True):
         return {"definition_id": self.definition_id, "revision": self.revision, "said_by": said_by}
 
 
-async def ask_verdict(bus: Client, places: Iterable[str], cluster_id: str, node: NodeDefinition) -> Verdict | None:
-    """Ask one node after the other whether this one is still defined; None when nobody could be asked.
+async def ask_verdict(
+    bus: Client, places: Iterable[str], cluster_id: str, node: NodeDefinition, problems: list[str] | None = None
+) -> Verdict | None:
+    """Ask one node after the other whether this one is still defined; None when nobody could be asked, and then
+    `problems` says why, for each.
 
     Goes by place, so it works for a node whose key its cluster no longer trusts. Only what is said of this very
     definition and key counts; that nobody knows of it ("unknown") is the answer when no better one comes.
@@ -165,6 +168,8 @@ async def ask_verdict(bus: Client, places: Iterable[str], cluster_id: str, node:
             found = msgspec.convert({**answer, "place": where}, Verdict)
         except (CoveyError, msgspec.ValidationError, TypeError) as why:
             log.info("%s cannot tell how this node's definition stands: %s", where, why)
+            if problems is not None:
+                problems.append(f"{where}: {why.message if isinstance(why, CoveyError) else why}")
             continue
         if found.standing in ("defined", "gone") and (found.definition_id, found.key) == (node.definition_id, node.key):
             return found

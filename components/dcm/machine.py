@@ -108,6 +108,7 @@ class NodeMachine:
         self._crashes: dict[str, list[float]] = {}
         self._gave_up: list[float] = []  # when crashes were too many
         self._pause = 0.0  # seconds until a node that failed so tries again, 0: it does not by itself
+        self._asking = ASK_VERDICT[0]  # seconds until others are asked how this node's definition stands
         self._timers: dict[str, float] = {}
         self._waited = ""
         self._unreplaced = False
@@ -172,7 +173,8 @@ class NodeMachine:
         self._stepped.clear()
         self.running = []
         self._queue = list(self._plan.order)
-        self._timers["verdict"] = now + ASK_VERDICT[0]
+        self._asking = ASK_VERDICT[0]
+        self._timers["verdict"] = now + self._asking
         return [self._enter("checking"), Begin(boot_id), *self._start_next()]
 
     def _start_next(self) -> list[Effect]:
@@ -431,7 +433,8 @@ class NodeMachine:
                 del self._timers[name]
                 effects += [ReadGlobal()] if "registry.reads" in self.ready else []
             elif name == "verdict":
-                self._timers[name] = now + ASK_VERDICT[1]
+                self._asking = min(2 * self._asking, ASK_VERDICT[1])
+                self._timers[name] = now + self._asking
                 effects.append(AskVerdict())
             elif name == "replace" and self.verdict is not None and self.verdict.original is not None:
                 del self._timers[name]

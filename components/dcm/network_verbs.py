@@ -6,6 +6,7 @@ follows as its watcher hears of it. Looking is answered from the local copy, so 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,18 +14,21 @@ import msgspec
 
 from ...bus.messages import Role
 from ...bus.service import Request, verb
-from ...errors import AlreadyDefined, NotFound, UsageError
+from ...errors import AlreadyDefined, CoveyError, NotFound, UsageError
 from . import network_changes as changes
 from .changing import changed
 from .definitions import NetworkTable, NodeDefinition, plain
 from .dependencies import Graphs
 from .entries import Transaction, modify
 from .home import new_id
+from .hops import measure
 from .lookup import Global, read_global, read_value
 from .modifying import ModifyVerbs, adapter
 from .network_entries import GUARD, change
 from .networks import CORE, DEFAULT, Networks
 from .settings import STATUS_TIME
+
+COUNTED = ("messages_out", "messages_in", "bytes_out", "bytes_in")
 
 
 class NetworkVerbs(ModifyVerbs):
@@ -113,6 +117,58 @@ class NetworkVerbs(ModifyVerbs):
         addresses = [plain(each) for each in chosen]
         refused = [plain(each) for each in rejected]
         return {"service": service, "from": node, "addresses": addresses, "rejected": refused}
+
+    @verb()
+    async def network_traffic(self, *, number: int | None = None) -> list[dict[str, Any]]:
+        """Return messages and bytes that a node (this one) exchanged with others, by network and service.
+
+        Counted where they pass a socket, since the node's processes began.
+        """
+        if self._elsewhere(number):
+            return list(await self._home.bus.call("dcm", "network_traffic", node=number, timeout=STATUS_TIME))
+        parts = await asyncio.gather(*(self._traffic_of(service) for service in ("bus", "registry", "liveness")))
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for each in (row for part in parts for row in part):
+            known = found.setdefault((each["network"], each["service"]), {**each, **dict.fromkeys(COUNTED, 0)})
+            for name in COUNTED:
+                known[name] += each[name]
+        return [found[key] for key in sorted(found)]
+
+    async def _traffic_of(self, service: str) -> list[dict[str, Any]]:
+        try:
+            return list(await self._home.bus.call(service, "traffic", timeout=STATUS_TIME))
+        except CoveyError:  # it does not run: this node is offline
+            return []
+
+    @verb(Role.OPERATOR)
+    async def network_measure(self) -> list[dict[str, Any]]:
+        """Return the hops from this node's subnetworks to all others, each measured to one address there.
+
+        `hops` null: neither routers nor the target say. `known` is what counts now; nothing is changed.
+        """
+        now, own = self._networks(), self._home.here().node.number
+        targets: dict[str, str] = {}
+        for node, address in now.places():
+            if node != own:
+                targets.setdefault(now.subnet_of(address).id, address)
+        pairs = [
+            (mine, target)
+            for mine in now.addresses(own)
+            for subnet, target in targets.items()
+            if subnet != now.subnet_of(mine).id and (":" in mine) == (":" in target)
+        ]
+
+        async def one(mine: str, target: str) -> dict[str, Any]:
+            source, host = mine.partition("/")[0], target.partition("/")[0]
+            try:
+                hops = await asyncio.to_thread(measure, source, host)
+            except OSError:
+                hops = None
+            subnet = now.subnet_of(target)
+            found = {"from": now.subnet_of(mine).name, "to": subnet.name, "address": host, "hops": hops}
+            return {**found, "known": now.hops(own, subnet)}
+
+        return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
 
     # --- subnetworks ------------------------------------------------------------------------------------------
 

@@ -135,10 +135,11 @@ class Networks:
     def _own_subnets(self, node: int) -> tuple[SubnetDefinition, ...]:
         found = self._own.get(node)
         if found is None:
-            found = self._own[node] = tuple(self.subnet_of(each) for each in self._addresses(node))
+            found = self._own[node] = tuple(self.subnet_of(each) for each in self.addresses(node))
         return found
 
-    def _addresses(self, node: int) -> tuple[str, ...]:
+    def addresses(self, node: int) -> tuple[str, ...]:
+        """Return the addresses of a node, as ADDRESS/PREFIX; none of one that nobody knows."""
         return self.nodes[node].addresses if node in self.nodes else ()
 
 

@@ -64,7 +64,13 @@ def ways_of(networks: Networks, own: int) -> dict[str, Way]:
         subnet, host = networks.subnet_of(address), address.partition("/")[0]
         near.setdefault(subnet.id, host)
         inside.setdefault(subnet.network, host)
+    never = {
+        network.name: tuple(sorted(service for service, priority in network.priorities.items() if priority == 0))
+        for network in networks.networks()
+    }
     return {
-        subnet.prefix: Way(subnet.network, near.get(subnet.id) or inside.get(subnet.network, ""))
+        subnet.prefix: Way(
+            subnet.network, near.get(subnet.id) or inside.get(subnet.network, ""), never.get(subnet.network, ())
+        )
         for subnet in networks.subnets()
     }

@@ -53,6 +53,7 @@ async def main(context: DcmContext) -> None:
         await home.audit(
             "dcm", "local_erased", "done", cluster=cluster_id, reason="a crash left it half made or erased"
         )
+    await home.tell_repairs()
     await home.tell_broker(again=True)
     for name in sorted(getattr(context.spawner, "running", ()), reverse=True):
         await context.spawner.stop(

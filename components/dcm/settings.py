@@ -10,8 +10,12 @@ from __future__ import annotations
 READ_AGAIN = 1.0
 """Seconds until the global configuration is read once more, when it could not be: a registry elects in that time."""
 
-ASK_VERDICT = (2.0, 5.0)
-"""Seconds without a readable registry until other nodes are asked whether this one is still defined, and again."""
+ASK_VERDICT = (2.0, 30.0)
+"""Seconds without a readable registry until other nodes are asked whether this one is still defined, and the longest
+pause until they are asked again. It doubles in between: when a whole cluster starts at once, everybody waits."""
+
+VERDICT_PLACES = 6
+"""Places that are asked at a time, the registry servers' first; the next time it goes on from there."""
 
 CONTROLLERS_TIME = 1.0
 """Seconds the controllers have to be ready, before discovery goes ahead with those that are. They need 0.3 s."""
@@ -155,8 +159,11 @@ LONG_POLL = 20.0
 LOOK_AGAIN = 1.0
 """Seconds after an error of a long poll."""
 
-BROKER_LOOK = 0.3
-"""Seconds between two looks whether the broker was restarted and forgot this node: compares two values, asks nobody."""
+BROKER_AGAIN = 0.3
+"""Seconds until the broker is told again who this node is, when that failed."""
+
+ROOM_LOOK = 5.0
+"""Seconds between two looks whether what a full disk did not take is still to be written."""
 
 ANSWER_FIRST = 0.05
 """Seconds for the answer "erased" to leave an undefined node, before its broker forgets whom it trusted."""

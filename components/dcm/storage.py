@@ -2,7 +2,9 @@
 
 Knows the layout and the definitions, nothing of the bus or the registry. A file is JSON a person can read, with the
 kind of the document and a checksum; it is accepted only if writing its content again gives the same bytes, so a cut,
-a flip and an edit are all seen (`LocalDamaged`, naming the path). Nothing here repairs or deletes a damaged file.
+a flip and an edit are all seen (`LocalDamaged`, naming the path). What others hold, too (the cluster's definition, the
+servers, the other nodes), has its version before beside it, as `NAME.spare`: a damaged file is put aside, as
+`NAME.damaged`, and the spare takes its place until the join brings the newest. Nothing stands in for the others.
 
 Odd: `Store.change` reads, changes and writes `clusters.json` under one lock; it is the only way to change that file,
 and each of its writes is the commit point of an operation.
@@ -40,6 +42,9 @@ from .token import spend
 FORMAT = 1
 SECRET_MODE = 0o600
 """Of `clusters.json`, which holds the secrets of join tokens."""
+
+CACHED = (ClusterDefinition, ServerList, NodeTable, NetworkTable)
+"""What this node has a copy of, and the cluster the truth."""
 
 T = TypeVar("T")
 
@@ -82,13 +87,23 @@ def write_synced(path: Path, data: bytes, flags: int, mode: int) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones."""
+def write_file(path: Path, data: bytes, mode: int = 0o644, *, spare: bool = False) -> None:
+    """Replace a file's content: after a crash at any moment it holds the old bytes or the new ones.
+
+    With `spare` the old bytes are kept beside it, and for a moment they are only there.
+    """
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)  # left by a crash, perhaps with a mode that others can read
     write_synced(aside, data, os.O_TRUNC, mode)
+    if spare and path.exists():
+        path.replace(spare_of(path))
     aside.replace(path)
     sync_folder(path.parent)
+
+
+def spare_of(path: Path) -> Path:
+    """Return where the version before of a file is."""
+    return path.with_name(f"{path.name}.spare")
 
 
 def remove_file(path: Path) -> None:
@@ -147,6 +162,8 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.repaired: list[str] = []
+        """Files that were damaged, and for which their spare stands since."""
         self._lock = threading.RLock()
 
     def prepare(self) -> None:
@@ -183,30 +200,38 @@ class Store:
     # --- one cluster ------------------------------------------------------------------------------------------
 
     def cluster(self, cluster_id: str) -> ClusterDefinition | None:
-        return read_document(self.layout.cluster(cluster_id).cluster_file, "cluster definition", ClusterDefinition)
+        return self._cached(self.layout.cluster(cluster_id).cluster_file, "cluster definition", ClusterDefinition)
 
     def node(self, cluster_id: str) -> NodeDefinition | None:
         return read_document(self.layout.cluster(cluster_id).node_file, "node definition", NodeDefinition)
 
     def servers(self, cluster_id: str) -> ServerList:
         path = self.layout.cluster(cluster_id).servers_file
-        return _present(path, read_document(path, "registry server list", ServerList))
+        return _present(path, self._cached(path, "registry server list", ServerList))
 
     def nodes(self, cluster_id: str) -> NodeTable:
         path = self.layout.cluster(cluster_id).nodes_file
-        return _present(path, read_document(path, "node table", NodeTable))
+        return _present(path, self._cached(path, "node table", NodeTable))
 
     def networks(self, cluster_id: str) -> NetworkTable:
         path = self.layout.cluster(cluster_id).networks_file
-        return _present(path, read_document(path, "network table", NetworkTable))
+        return _present(path, self._cached(path, "network table", NetworkTable))
 
     def replacement(self, cluster_id: str) -> Replacement | None:
         return read_document(self.layout.cluster(cluster_id).replacement_file, "identity replacement", Replacement)
 
     def save(self, cluster_id: str, *values: Any) -> None:
         """Write definitions of a cluster, each in its own file. The file follows from the value's type."""
+        files = self.files(cluster_id)
+        with self._lock:
+            for value in values:
+                path, kind = files[type(value)]
+                write_file(path, render(kind, plain(value)), spare=isinstance(value, CACHED))
+
+    def files(self, cluster_id: str) -> dict[type[Any], tuple[Path, str]]:
+        """Return the file of each definition of a cluster, with its kind, by the type of what is in it."""
         layout = self.layout.cluster(cluster_id)
-        files: dict[type[Any], tuple[Path, str]] = {
+        return {
             ClusterDefinition: (layout.cluster_file, "cluster definition"),
             NodeDefinition: (layout.node_file, "node definition"),
             ServerList: (layout.servers_file, "registry server list"),
@@ -214,10 +239,24 @@ class Store:
             NetworkTable: (layout.networks_file, "network table"),
             Replacement: (layout.replacement_file, "identity replacement"),
         }
+
+    def _cached(self, path: Path, kind: str, type_: type[T]) -> T | None:
+        """Return what a file holds that others hold, too; when it is damaged or missing, its spare takes its place."""
+        spare = spare_of(path)
+        try:
+            found = read_document(path, kind, type_)
+            if found is not None or not spare.exists():
+                return found
+        except LocalDamaged:
+            if not spare.exists():
+                raise
         with self._lock:
-            for value in values:
-                path, kind = files[type(value)]
-                write_document(path, kind, value)
+            found = read_document(spare, kind, type_)  # raises when it is damaged, too
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.damaged"))
+            write_document(path, kind, found)
+            self.repaired.append(str(path))
+            return found
 
     def drop_replacement(self, cluster_id: str) -> None:
         path = self.layout.cluster(cluster_id).replacement_file
@@ -233,9 +272,10 @@ class Store:
             make_folder(folder)
 
     def commit_replica(self, replica: Replica) -> None:
-        """Write all files of a cluster below the folder that `make_cluster` made."""
-        parts = (replica.cluster, replica.node, replica.servers, replica.nodes, replica.networks)
-        self.save(replica.cluster.id, *parts)
+        """Write all files of a cluster below the folder that `make_cluster` made, with their spares."""
+        cached = (replica.cluster, replica.servers, replica.nodes, replica.networks)
+        self.save(replica.cluster.id, *cached)
+        self.save(replica.cluster.id, replica.node, *cached)
 
     def commit_cluster(
         self, cluster: ClusterDefinition, *, finished: str = "", point: bool = True, used: str = ""

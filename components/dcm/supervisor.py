@@ -25,6 +25,7 @@ from typing import Any
 
 from ...controllers.description import preload
 from ...errors import AlreadyRunning, CoveyError
+from ...plugins.manager import PluginManager
 from . import child
 from .layout import Layout
 from .link import read_lines, write_line
@@ -41,6 +42,7 @@ PRELOAD = (
     "covey.components.resources.service",
     "covey.components.dcm.service",
     "covey.controllers.runner",
+    "concurrent.futures.thread",
 )
 """What every child needs or one of them needs much of: imported once, shared by all."""
 
@@ -62,6 +64,7 @@ class Supervisor:
 
     def __init__(self, config: Any) -> None:
         self._config = config
+        self._plugins = PluginManager()  # found and, where they are our own, loaded for all processes at once
         self._selector = selectors.DefaultSelector()
         self._pids: dict[str, int] = {}
         self._told: dict[int, int] = {}  # by pid: the pipe for a process's last words
@@ -76,6 +79,7 @@ class Supervisor:
         """Start the broker and the DCM, then serve until the node is told to end."""
         for name in PRELOAD:
             import_module(name)
+        child.load_own(self._plugins)
         gc.freeze()
         wakeup, signalled = socket.socketpair()
         for each in (wakeup, signalled):
@@ -200,7 +204,7 @@ class Supervisor:
     def _start_broker(self) -> None:
         ready, told = socket.socketpair()
         with ready, told:
-            self._fork("broker", lambda: child.broker(self._config, told), (told,))
+            self._fork("broker", lambda: child.broker(self._config, self._plugins, told), (told,))
             told.close()
             ready.settimeout(READY_LIMIT)
             try:
@@ -214,7 +218,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with theirs:
             running = sorted(set(self._pids) - {"broker", "dcm"})
-            self._fork("dcm", lambda: child.dcm(self._config, theirs, running), (theirs,))
+            self._fork("dcm", lambda: child.dcm(self._config, self._plugins, theirs, running), (theirs,))
         self._dcm = ours
         lines = read_lines(ours)
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._orders(next(lines)))
@@ -230,7 +234,7 @@ class Supervisor:
 
     def _order_start(self, name: str) -> None:
         if name not in self._pids:
-            self._fork(name, lambda: child.component(self._config, name))
+            self._fork(name, lambda: child.component(self._config, self._plugins, name))
         self._tell({"started": name})
 
     def _order_stop(self, name: str, deadline: float) -> None:

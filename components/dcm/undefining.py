@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 from ...bus.driver import Background
-from ...errors import CoveyError, NodeOnline, NotFound, Refused
+from ...errors import CoveyError, NodeOnline, NotFound, Refused, Unreachable
 from . import change, life
 from .changing import perform, written
 from .crash import crash_at
@@ -50,7 +51,8 @@ class Undefiner:
         if isinstance(effect, change.PutOffline):
             # not by an operator's word: if this comes to nothing, the node's next start joins, and completes it
             number, time = effect.number, LEFT_TIME + 5
-            await home.bus.call("dcm", "node_offline", node=number, wait=True, operator=False, timeout=time)
+            with suppress(Unreachable):  # it has just died: then the view lets it go by itself
+                await home.bus.call("dcm", "node_offline", node=number, wait=True, operator=False, timeout=time)
             await self._left(number)
             return change.Went()
         if isinstance(effect, change.Tell):

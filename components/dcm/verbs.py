@@ -16,7 +16,6 @@ from ...bus.service import Request, verb
 from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
 from .auditing import AuditVerbs
-from .balancing import BalanceVerbs
 from .crash import crash_at
 from .daemon import Daemon
 from .decision import Request as Wanted
@@ -39,7 +38,7 @@ DISCOVERY_STEPS = {22: "j4", 23: "j5", 24: "j6"}
 """Of the steps of the boot those in which controllers discover: their names in SPEC 6.4."""
 
 
-class Verbs(NetworkVerbs, AuditVerbs, BalanceVerbs, DoctorVerbs, Unbuilt):
+class Verbs(NetworkVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
     """One node's DCM, as others see it."""
 
     def __init__(

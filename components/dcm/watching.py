@@ -18,7 +18,7 @@ from .crash import crash_at
 from .daemon import JOINED, Daemon
 from .home import Home, new_id
 from .lookup import read_global
-from .settings import BROKER_LOOK, LONG_POLL, LOOK_AGAIN
+from .settings import BROKER_AGAIN, LONG_POLL, LOOK_AGAIN, ROOM_LOOK
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,10 @@ class Watcher:
 
     async def _broker(self) -> None:
         """A broker that was started again knows nothing: tell it anew who this node is. And a full disk gets room."""
+        bus = self._home.bus
         while True:
-            await asyncio.sleep(BROKER_LOOK)
+            bus.welcomed.clear()
+            wait = ROOM_LOOK
             here, told = self._home.replica, self._home.bus.node
             number, boot = (here.node.number, self._home.boot_id) if here else (0, "")
             if (told.number, told.boot_id) != (number, boot):
@@ -109,7 +111,11 @@ class Watcher:
                     await self._home.tell_broker(again=True)
                 except CoveyError as why:
                     log.debug("the broker cannot be told: %s", why)
+                    wait = BROKER_AGAIN
             await self._home.save_again()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await bus.welcomed.wait()
 
     async def _refused(self) -> None:
         """Write down whom the broker did not let in from outside; it tells each kind seldom, with a count."""

@@ -46,6 +46,8 @@ VOTE_TIMEOUT = 20.0
 
 VOTES = ("approve", "reject", "continue")
 
+GONE = ("left", "failed", "expelled")
+
 LEAVE_TIMEOUT = 5.0
 """Seconds to leave in order at exit; a member that cannot leaves with its connection."""
 
@@ -108,6 +110,7 @@ class GroupEvents:
         self.name = name
         self.view = 0
         self.members: tuple[GroupMember, ...] = ()
+        self._held: dict[GroupMember, None] = {}  # the members after the last event that came, in their order
         self.state: Any = None
         self.frozen = False
         self._bus = bus
@@ -154,24 +157,40 @@ class GroupEvents:
         else:
             self._since, self.view, self.state = found["sequence"], found["view"], found["state"]
             self._fast = found["fast"]
-            self.members = _members(found["members"])
+            self._stand(found["members"])
 
     def _take(self, answer: dict[str, Any]) -> None:
         """Turn one answer into events, each with the members there are after it."""
-        missed, members = answer["missed"], self.members
+        missed = answer["missed"]
         events = [(each, _members(each["who"])) for each in answer["events"]]
         if missed:  # what came between is gone: begin anew from how it is now, which holds the events below already
-            members = _members(answer["members"])
-            self.state = answer["state"]
-            self.members, self.view = members, answer["view"]
+            self._stand(answer["members"])
+            self.view, self.state = answer["view"], answer["state"]
+        members = self.members
         self._since, self._fast, self.frozen = answer["to"], answer["fast"], answer["frozen"]
         for each, who in events:
-            members = changed(members, each["kind"], who)
+            if self._changed(each["kind"], who):
+                members = tuple(self._held)
             event = GroupEvent(
                 each["kind"], each["sequence"], each["view"], who, each["body"], members, missed, each["fast"]
             )
             self._events.append(event)
             missed = 0
+
+    def _stand(self, told: list[dict[str, Any]]) -> None:
+        """These are the members now."""
+        self.members = _members(told)
+        self._held = dict.fromkeys(self.members)
+
+    def _changed(self, kind: str, who: tuple[GroupMember, ...]) -> bool:
+        """Take an event; return whether it changes the members. One that is known already does not."""
+        before = len(self._held)
+        if kind == "joined":
+            self._held |= dict.fromkeys(who)
+        elif kind in GONE:
+            for member in who:
+                self._held.pop(member, None)
+        return len(self._held) != before
 
 
 class Group(GroupEvents):
@@ -196,7 +215,7 @@ class Group(GroupEvents):
         self._since = self._me.joined - 1 if fresh else found["sequence"]
         self._fast = found["fast"] if fresh else None
         self.view, self.state = found["view"], found["state"]
-        self.members = _members(found["members"])
+        self._stand(found["members"])
         return self
 
     async def __aexit__(
@@ -225,7 +244,7 @@ class Group(GroupEvents):
         if self._me is None and not self._events:
             raise StopAsyncIteration
         event = await super().__anext__()
-        if event.kind in ("left", "failed", "expelled") and self._me in event.who:
+        if event.kind in GONE and self._me in event.who:
             self._me = None
             self._events.clear()
         return event
@@ -343,17 +362,8 @@ def _sendable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def changed(members: tuple[GroupMember, ...], kind: str, who: tuple[GroupMember, ...]) -> tuple[GroupMember, ...]:
-    """Return the members after an event; one that is known already changes nothing."""
-    if kind == "joined":
-        return members + tuple(member for member in who if member not in members)
-    if kind in ("left", "failed", "expelled"):
-        return tuple(member for member in members if member not in who)
-    return members
-
-
 def _members(told: list[dict[str, Any]]) -> tuple[GroupMember, ...]:
-    return tuple(_member(each) for each in told)
+    return msgspec.convert(told, tuple[GroupMember, ...])
 
 
 def _member(told: dict[str, Any]) -> GroupMember:

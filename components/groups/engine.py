@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 ASK_AGAIN = 1.0
 """Seconds between two tries of what must be learned."""
 
+LOOK_AGAIN = 5.0
+"""Seconds between two looks whether something has become unknown: events tell sooner."""
+
 OUTBOX = 20_000
 """Messages that wait for this node's broker; more are lost, and repeated by the machines."""
 
@@ -129,7 +132,8 @@ class GroupsEngine:
                     await self._ask_view()
             except CoveyError as problem:
                 log.debug("not known yet: %s", problem)
-            await asyncio.sleep(ASK_AGAIN)
+            unknown = not self._primary or self._machine.frozen or self._view == (0, 0)
+            await asyncio.sleep(ASK_AGAIN if unknown else LOOK_AGAIN)
 
     async def _ask_view(self) -> None:
         status = await self._bus.call("liveness", "status", timeout=ASK_AGAIN)

@@ -33,6 +33,7 @@ from .questions import (
     Show,
     Transcript,
 )
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -252,5 +253,6 @@ async def main(context: ComponentContext) -> None:
 
     async with context.bus.serve(SERVICE, GroupsService(engine)) as served, asyncio.TaskGroup() as tasks:
         served.cluster_id = context.local.cluster_id
+        served.most += Settings().waiters  # polls are bounded by themselves, and must not keep others from joining
         tasks.create_task(announce())
         await engine.run()

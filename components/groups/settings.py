@@ -13,8 +13,9 @@ SYSTEM_PREFIX = "sys."
 class Settings(msgspec.Struct, frozen=True):
     """How long groups wait and how much they hold. Seconds, bytes, or counts."""
 
-    beat: float = 1.0
-    """Between two `Beat`s of the coordinator, 0.1 to 5 s. A lost last announcement is noticed this late."""
+    beat: float = 2.0
+    """Between two `Beat`s of the coordinator, 0.1 to 2 s: two fit into `freeze_after`. A lost last announcement is
+    noticed this late."""
     repeat: float = 0.5
     """Before an unanswered message is sent again, 0.1 to 5 s: longer than a slow commit, shorter than patience."""
     freeze_after: float = 5.0

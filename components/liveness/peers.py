@@ -213,6 +213,12 @@ class Peers:
         found = [peer.opinion == "suspect" for peer in self._peers.values() if peer.number == number]
         return bool(found) and all(found)
 
+    @property
+    def sound(self) -> frozenset[int]:
+        """Those who are alive and answered, on every network on which they are observed."""
+        found = {peer.number for peer in self._peers.values()}
+        return frozenset(found - {p.number for p in self._peers.values() if p.opinion != "alive" or p.answered is None})
+
     def troubled_since(self, number: int) -> float | None:
         """Since when that peer is not simply alive on some network; None: it is, or is no peer."""
         found = [p.since for p in self._peers.values() if p.number == number and p.opinion != "alive"]

@@ -31,6 +31,7 @@ from contextlib import suppress
 
 import msgspec
 
+from ...bus.traffic import Traffic
 from .messages import Heartbeat, HeartbeatAck
 from .networks import Networks
 
@@ -90,6 +91,7 @@ class Probes:
         self._places: dict[str, dict[int, Place]] = {}
         self._numbers: dict[Place, int] = {}
         self.counters: Counter[str] = Counter()
+        self.traffic = Traffic()
 
     def configure(self, networks: Networks, ports: Mapping[int, int], known: Mapping[int, object]) -> None:
         """These are the networks, and the port of each node; whoever is not `known` any more loses its keys."""
@@ -142,10 +144,13 @@ class Probes:
         if found is None:
             self.counters["unsent"] += 1
             return
+        if not self.traffic.lets_out(place[0]):
+            return
         head, body = _HEAD.pack(_MAGIC, self._number, number), msgspec.msgpack.encode(message)
         try:
             found.sendto(head + _mac(key, head, body) + body, place)
             self.counters["sent"] += 1
+            self.traffic.sent(own[0], "liveness", _HEAD.size + _MAC + len(body))
         except OSError as problem:  # also what an earlier one met
             self.counters["unsent"] += 1
             log.debug("no probe by %s to node %d: %s", message.network, number, problem)
@@ -247,7 +252,12 @@ class Probes:
         highest[kind, message.network] = message.beat
         if kind is HeartbeatAck:
             self._answered[sender] = self._loop.time()
+        theirs = self._places[message.network].get(sender)
+        if theirs is not None and not self.traffic.lets_in(theirs[0]):
+            return
         self.counters["received"] += 1
+        own = self._places[message.network].get(self._number)
+        self.traffic.received(own[0] if own else "", "liveness", len(data))
         self._hear(sender, message)
 
     def _proved(self, sender: int, head: bytes, mac: bytes, body: bytes) -> type[Probe] | None:

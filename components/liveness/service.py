@@ -23,7 +23,8 @@ from ...bus.client import Client
 from ...bus.context import ComponentContext
 from ...bus.driver import Background, Driver, Hearing, Outbox
 from ...bus.machine import Address, Effect, Notify, Publish, Received, Send
-from ...bus.messages import PEER_TOPIC, Role
+from ...bus.messages import CUT_TOPIC, PEER_TOPIC, Role, Way
+from ...bus.prefixes import Prefixes
 from ...bus.service import Request, verb
 from ...errors import ConnectionLost, CoveyError, Denied, NotFound, Timeout
 from ..registry.client import SystemLog, leading_from, read_nodes
@@ -60,6 +61,12 @@ CHECK_EVERY = 3
 LOOK_AGAIN, LOOK_SOON = 10.0, 0.2
 """Seconds between two looks at the local configuration, for adapters that changed, and while a member is missing."""
 
+VOUCH_EVERY = 5.0
+"""Seconds between two words to the broker about who lives; changes are told at once."""
+
+VOUCH_INTERVAL = 1.0
+"""Seconds. With a longer interval probes would be slower than the broker's own heartbeats, which then go on."""
+
 SEEN_TIME = 2.0
 """Seconds within which a node has to say which paths it sees; what it does not say is known from the other end."""
 
@@ -85,6 +92,8 @@ class LivenessService:
         self._log = SystemLog(context.bus)
         self._probes = Probes(local.node, self._hear_probe, self._tell_key, self._refused)
         self._linked: set[int] = set()
+        self._vouched: frozenset[int] = frozenset()
+        self._vouch_at = 0.0
         self._networks: Networks = {}
         self._look = asyncio.Event()
         self.joined = asyncio.Event()
@@ -96,6 +105,9 @@ class LivenessService:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._driver.failed())
                 tasks.create_task(self._follow_adapters())
+                tasks.create_task(self._hear_local())
+                if self._context.local.settings.get("lab"):
+                    tasks.create_task(self._hear_cuts())
                 tasks.create_task(self._outbox.post())
                 tasks.create_task(self._hear_leading())
                 tasks.create_task(self._hear_peers())
@@ -114,6 +126,11 @@ class LivenessService:
         found: dict[str, Any] = await self._driver.ask(Status())
         misheard = {str(node): count for node, count in sorted(self._hearing.misheard.items())}
         return {**found, "probes": dict(sorted(self._probes.counters.items())), "not_understood": misheard}
+
+    @verb()
+    def traffic(self) -> list[dict[str, Any]]:
+        """Probes by network: messages and bytes, as `bus.traffic` tells of all else."""
+        return self._probes.traffic.state()
 
     @verb()
     async def views(self, *, last: int = 10) -> list[dict[str, Any]]:
@@ -142,20 +159,25 @@ class LivenessService:
     async def paths(self, *, network: str = "") -> list[dict[str, Any]]:
         """The state of the path between any two adapters of which one observes the other, as both ends see it.
 
-        `network` names one network; "default" those of all implicit subnetworks, which is all there are.
+        `network` names one of those that are probed, or a network of SPEC 8.1: all paths from its addresses.
         """
-        networks = dict(self._machine.networks)
-        if network and network != DEFAULT:
+        networks, ways = dict(self._machine.networks), self._context.local.ways
+        defined = {way.network for way in ways.values()} | {DEFAULT}
+        if network and network not in defined:
             if network not in networks:
-                known = ", ".join(sorted(networks)) or "none"
+                known = ", ".join(sorted({*networks, *defined}))
                 raise NotFound(f"no network '{network}' is known here", f"networks: {known}")
             networks = {network: networks[network]}
         members = [member.number for member in self._machine.chain.members]
         limit = asyncio.Semaphore(ASKED_AT_ONCE)
         told = await asyncio.gather(*(self._ask_seen(number, limit) for number in members))
-        return paths(
+        rows = paths(
             {number: sights for number, sights in zip(members, told, strict=True) if sights is not None}, networks
         )
+        if network not in defined:
+            return rows
+        table, nowhere = Prefixes(ways), Way(DEFAULT)
+        return [row for row in rows if (table.find(row["from"]) or nowhere).network == network]
 
     async def _ask_seen(self, number: int, limit: asyncio.Semaphore) -> list[Sight] | None:
         """Ask a node what it sees; None when it does not say."""
@@ -194,6 +216,7 @@ class LivenessService:
             isinstance(effect, Send) and isinstance(effect.message, Heartbeat | HeartbeatAck) and effect.message.network
         ):
             self._probes.send(effect.to.node, effect.message)
+            self._vouch()
         elif isinstance(effect, Send | Publish):
             self._outbox.put(effect)
             if self._networks != self._machine.networks:
@@ -222,6 +245,18 @@ class LivenessService:
 
     # --- probes ---------------------------------------------------------------------------------------------------
 
+    def _vouch(self) -> None:
+        """Who answers probes need not be asked by the broker as well. To be looked at whenever somebody is probed."""
+        sound, now = self._machine.peers.sound, asyncio.get_running_loop().time()
+        if sound != self._vouched or (sound and now >= self._vouch_at):
+            self._vouched, self._vouch_at = sound, now + VOUCH_EVERY
+            self._background.start(self._say_vouched(sorted(sound)), "vouch for nodes")
+
+    async def _say_vouched(self, nodes: list[int]) -> None:
+        if self._settings.interval <= VOUCH_INTERVAL:
+            with suppress(CoveyError):
+                await self._bus.send("bus", "vouch", nodes=nodes, seconds=3 * VOUCH_EVERY)
+
     def _hear_probe(self, number: int, message: Heartbeat | HeartbeatAck) -> None:
         self._driver.feed(Received(Address("liveness", number), message))
 
@@ -235,8 +270,18 @@ class LivenessService:
             self._driver.feed(PeerDown(number))
 
     def _take_adapters(self) -> None:
-        nodes = self._context.local.nodes
-        known = tuple((number, tuple(node.get("addresses", ()))) for number, node in sorted(nodes.items()))
+        local = self._context.local
+        ways = Prefixes(local.ways)
+        self._probes.traffic.renew(local.ways)
+
+        def probed(address: str) -> bool:
+            way = ways.find(address)
+            return way is None or "liveness" not in way.never
+
+        known = tuple(
+            (number, tuple(each for each in node.get("addresses", ()) if probed(each)))
+            for number, node in sorted(local.nodes.items())
+        )
         self._driver.feed(Adapters(known))
         self._place_probes()
 
@@ -252,16 +297,26 @@ class LivenessService:
                 async with asyncio.timeout(LOOK_AGAIN):
                     await self._look.wait()
                     await asyncio.sleep(LOOK_SOON)
-            known = self._context.local.nodes
+            known = self._context.local
             self._greet_servers()
             try:
                 await self._context.refresh()
             except CoveyError as problem:
                 log.debug("the DCM does not tell the local configuration: %s", problem)
                 continue
-            if self._context.local.nodes != known:
+            if (self._context.local.nodes, self._context.local.ways) != (known.nodes, known.ways):
                 self._take_adapters()
             self._look_if_missing()
+
+    async def _hear_local(self) -> None:
+        """The DCM says when the local configuration changed."""
+        async for _ in self._bus.subscribe("dcm.local"):
+            self._look.set()
+
+    async def _hear_cuts(self) -> None:
+        """On a node of a lab probes are cut with all other traffic."""
+        async for event in self._bus.subscribe(CUT_TOPIC):
+            self._probes.traffic.cut(event.body["out"], event.body["into"])
 
     def _greet_servers(self) -> None:
         """Registry servers judge by the end of the links between their brokers whether another one lives: those links
@@ -304,7 +359,7 @@ class LivenessService:
         while True:
             if not self._machine.leader[1]:
                 await self._ask_who_leads()
-            await asyncio.sleep(REPEAT)
+            await asyncio.sleep(LOOK_AGAIN if self._machine.leader[1] else REPEAT)
 
     async def _ask_who_leads(self) -> None:
         try:

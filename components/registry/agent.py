@@ -2,9 +2,10 @@
 
 Knows no socket, disk or clock, and no key: calls are taken by `forward.py` to the node named here. On a registry
 server's node its own copy mostly knows who leads, and then nobody is asked. Else it asks every listed server while it
-knows of no primary, then only the primary, at the same pace; a server also tells those who asked lately of a change
-unasked. When the listed servers are silent for a while, other nodes are asked as well, a few at a time: the list may be
-old, and every node knows whom it follows. Loss of the primary is `find_misses` questions without an answer, a closed
+knows of no primary, then only the primary, and that seldom while it answers: a server tells those who asked lately of a
+change unasked, and a call that waits for its answer is a reason to ask at once (`AskNow`). When the listed servers are
+silent for a while, other nodes are asked as well, a few at a time: the list may be old, and every node knows whom it
+follows. Loss of the primary is `find_misses` questions without an answer, a closed
 link, or the own copy's word.
 
 States: searching (no primary is known) and following. Invariants (`check_invariants`):
@@ -47,7 +48,7 @@ class OthersKnown(msgspec.Struct, frozen=True):
 
 
 class AskNow(msgspec.Struct, frozen=True):
-    """Whoever was taken for the primary sent a call away: ask it at once whom it follows."""
+    """Whoever was taken for the primary sent a call away, or does not answer it: ask it at once whom it follows."""
 
 
 class AgentMachine:
@@ -75,6 +76,11 @@ class AgentMachine:
     def following(self) -> bool:
         """A primary is known."""
         return self.known.primary != 0
+
+    @property
+    def answered(self) -> bool:
+        """No question is open: what was asked last was answered."""
+        return not self._misses
 
     @property
     def deadline(self) -> float | None:
@@ -138,6 +144,7 @@ class AgentMachine:
                 return
             if not self._by_copy or leading.epoch > self._epoch:
                 self._follow(leading, by_copy=False)
+                self._ask_at = now + self.settings.look_interval
         elif source == self.known.primary:
             if not self._by_copy and (leading.epoch >= self._epoch or not leading.primary):
                 self._lost(now)  # it leads no more, by its own word

@@ -77,14 +77,14 @@ class Call:
         """Seconds left."""
         return self._end - self._now()
 
-    async def to(self, node: int) -> Any:
-        """Ask the registry of a node."""
+    async def to(self, node: int, most: float = float("inf")) -> Any:
+        """Ask the registry of a node, for at most so many seconds of what is left."""
         arguments = msgspec.structs.asdict(self.question)
         return await self._bus.call(
             SERVICE,
             self.verb,
             node=node,
-            timeout=max(self.left, 0.01),
+            timeout=max(min(self.left, most), 0.01),
             request_id=arguments.pop("id", ""),
             cause=self.request.cause,
             cluster=self._cluster_id,

@@ -16,7 +16,7 @@ import asyncio
 import ipaddress
 import logging
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,7 +31,7 @@ from ...bus.direct import Direct
 from ...bus.driver import Background, Outbox
 from ...bus.links import endpoint
 from ...bus.machine import Send
-from ...bus.messages import REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
+from ...bus.messages import CUT_TOPIC, REFUSED_TOPIC, TAP_TOPIC, Header, Kind, NodeInfo, Peer, Role
 from ...bus.security import Keys, load_keys
 from ...bus.trust import Refusal
 from ...errors import CoveyError, KeyMismatch, Malformed, UsageError
@@ -91,6 +91,7 @@ class Post:
         self._open: dict[int, Letters] = {}
         self._scheduled = False
         self._tapped = False
+        self._lab = False
         self._background = Background()
 
     async def open(self, local: Local) -> None:
@@ -100,9 +101,10 @@ class Post:
             if "security" not in local.settings or not addresses:
                 return
             keys = await asyncio.to_thread(_keys, local, addresses)
+            self._lab = bool(local.settings.get("lab"))
             self._place = NodeInfo(local.node, local.node_name, local.node_id, local.cluster_id, local.cluster_name)
             self._direct = Direct(
-                self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
+                SERVICE, self._place, addresses, keys, self._came, self._flush, self._changed, self._tell_refusal
             )
         except (CoveyError, zmq.ZMQError) as problem:
             log.warning("no links of its own to other registry servers, all goes by the brokers: %s", problem)
@@ -116,14 +118,14 @@ class Post:
         peers = {
             number: Peer(
                 str(node.get("name", "")),
-                tuple(endpoint(address, int(node.get("port", 0))) for address in node.get("addresses", ())),
+                local.server_lists[number] if number in local.server_lists else _places(node),
                 str(node.get("key", "")),
             )
             for number, node in local.nodes.items()
             if number != local.node
         }
         servers = [number for number in local.registry_servers if number != local.node]
-        self._direct.configure(peers, servers)
+        self._direct.configure(peers, servers, local.ways)
         for number in self._ways.keys() - set(servers):
             del self._ways[number]
 
@@ -149,6 +151,7 @@ class Post:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._outbox.post())
             tasks.create_task(self._hear_taps())
+            tasks.create_task(self._hear_cuts())
 
     def state(self) -> list[dict[str, Any]]:
         """Return for each other server that was spoken with whether there is a link, and what passed.
@@ -167,6 +170,10 @@ class Post:
         """Return how often somebody was not let in, or not spoken with, by reason."""
         counters = self._direct.counters if self._direct else {}
         return {name: count for name, count in sorted(counters.items()) if name.startswith("refused_") and count}
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links, by network."""
+        return self._direct.traffic.state() if self._direct else []
 
     async def close(self) -> None:
         """Close the links."""
@@ -273,6 +280,13 @@ class Post:
             async for event in events:
                 self._tapped = bool(event.body["on"])
 
+    async def _hear_cuts(self) -> None:
+        """On a node of a lab the direct links are cut with all others."""
+        if not (self._direct and self._lab):
+            return
+        async for event in self._bus.subscribe(CUT_TOPIC):
+            self._direct.traffic.cut(event.body["out"], event.body["into"])
+
     def _show(self, direction: str, header: Header, body: bytes | memoryview) -> None:
         """Give this node's broker a copy for its taps."""
         head, data = codec.encode_header(header), bytes(body)
@@ -297,6 +311,10 @@ class Post:
     async def _say_refusal(self, body: dict[str, Any]) -> None:
         with suppress(CoveyError):  # it is counted
             await self._bus.publish(REFUSED_TOPIC, body)
+
+
+def _places(node: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(endpoint(address, int(node.get("port", 0))) for address in node.get("addresses", ()))
 
 
 def _keys(local: Local, addresses: Sequence[str]) -> Keys | None:

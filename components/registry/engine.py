@@ -24,5 +24,8 @@ class Engine(Protocol):
         """Answer within the request's budget, with what is done already where nothing need be waited for; raises
         CoveyError, here or there."""
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed between this node's copy and others past the brokers, by network."""
+
     def hear(self, body: bytes, request: Request) -> bytes | None:
         """Take a message of another node's registry; return the answer to one that asks who leads."""

@@ -55,6 +55,12 @@ FIND_TIME = 2.0
 TABLE_TIME = 0.5
 """Seconds for the primary to say how all servers are; else this node shows what it knows of them."""
 
+TURN = 2.0
+"""Seconds a server may take to say what any of them can, before the next one is asked."""
+
+DOUBT = 0.25
+"""Seconds without an answer, while a call waits for one, after which the primary is asked whether it is there."""
+
 PAUSE = 0.05
 """Seconds between two tries of one call."""
 
@@ -76,7 +82,8 @@ class ForwardEngine:
     def __init__(
         self, bus: Client, node: int, servers: Iterable[int], cluster_id: str, settings: Settings | None = None
     ) -> None:
-        self.machine = AgentMachine(node, tuple(servers), settings)
+        servers = tuple(servers)
+        self.machine = AgentMachine(node, servers, settings)
         self.own: ServerEngine | None = None
         self._loop = asyncio.get_running_loop()
         self._bus = bus
@@ -86,7 +93,10 @@ class ForwardEngine:
         self._outbox = Outbox(bus)
         self._changed = asyncio.Event()
         self._ids = RequestIds()
+        self._order = servers
         self._asking: dict[asyncio.Timeout, int] = {}  # calls at a primary, and at which
+        self._expected = 0  # how many of these are to be answered at once: all but watches
+        self._doubt: asyncio.TimerHandle | None = None
         self._told: dict[int, str] = {}  # by server: the code of the problem that was logged last
 
     async def run(self) -> None:
@@ -99,6 +109,8 @@ class ForwardEngine:
                 self._driver.feed()
         finally:
             self._driver.stop()
+            if self._doubt:
+                self._doubt.cancel()
             await self._background.close()
 
     @property
@@ -110,6 +122,10 @@ class ForwardEngine:
     def index(self) -> int:
         """The newest index that this node knows to be committed, 0: none."""
         return max(self.machine.index, self.own.index if self.own else 0)
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links of this node's copy, by network."""
+        return self.own.traffic() if self.own else []
 
     def ask(self, question: Question, request: Request) -> Awaitable[Any]:
         """Answer a question from where it can be answered; raises CoveyError. What the own copy answers takes no task,
@@ -141,9 +157,13 @@ class ForwardEngine:
         message = _messages.decode(body)
         if isinstance(message, Leading):
             self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+        elif isinstance(message, FindPrimary):
+            if self.own is not None:
+                self.own.asked(request.node)
+            return msgspec.msgpack.encode(self._said())
         elif self.own is not None:
             self.own.hear(message, request)
-        return msgspec.msgpack.encode(self._said()) if isinstance(message, FindPrimary) else None
+        return None
 
     def _said(self) -> Leading:
         """What this node tells others of who leads; a server says it of itself while it leads."""
@@ -155,8 +175,10 @@ class ForwardEngine:
         while self.known.phase not in phases or not self.known.primary:
             await self._changed.wait()
 
-    def listed(self, servers: Iterable[int], others: Iterable[int] = ()) -> None:
-        """The local configuration lists these servers now, and these other nodes."""
+    def listed(self, servers: Iterable[int], others: Iterable[int] = (), order: Iterable[int] = ()) -> None:
+        """The local configuration lists these servers now, and these other nodes. `order`: which server this node asks
+        first for what any of them can answer; that spreads the nodes over them (SPEC 8.3)."""
+        self._order = tuple(dict.fromkeys((*order, *servers)))
         if tuple(servers) != self.machine.servers:
             self._driver.feed(messages.ServersChanged(tuple(servers)))
         self._driver.feed(OthersKnown(tuple(others)))
@@ -238,6 +260,10 @@ class ForwardEngine:
 
     async def _at(self, call: Call, primary: int) -> Any:
         """Ask a primary; when another one is known meanwhile, do not wait for the end of the link to the old one."""
+        expected = not isinstance(call.question, messages.Watch)
+        self._expected += expected
+        if expected and self._doubt is None:
+            self._doubt = self._loop.call_later(DOUBT, self._in_doubt)
         try:
             async with asyncio.timeout(None) as limit:
                 self._asking[limit] = primary
@@ -248,6 +274,15 @@ class ForwardEngine:
             ) from None
         finally:
             self._asking.pop(limit, None)
+            self._expected -= expected
+
+    def _in_doubt(self) -> None:
+        """Calls wait for their answers: is the primary there?"""
+        self._doubt = None
+        if self._expected and not self._driver.stopped:
+            self._doubt = self._loop.call_later(self.machine.settings.find_interval, self._in_doubt)
+            if self.machine.answered:
+                self._driver.feed(AskNow())
 
     def _stamped(self, question: Any) -> Any:
         """Give a change what makes its tries one: an id, and how far the log was before the first of them."""
@@ -312,7 +347,7 @@ class ForwardEngine:
     async def _stale(self, question: Any, request: Request, found: asyncio.Future[Any] | None) -> Any:
         """Ask the others what the own copy could not answer; `found`: what it said."""
         call = Call(self._bus, self._cluster_id, question, request)
-        answer = await self._of_anyone(call)
+        answer = await self._of_anyone(call, self._order)
         if answer is not None:
             return answer
         said = found.exception() if found is not None else None
@@ -324,7 +359,7 @@ class ForwardEngine:
     async def _status(self, question: Any, request: Request) -> Any:
         call = Call(self._bus, self._cluster_id, question, request)
         if self.own is None:
-            return await self._of_anyone(call) or self._silence()
+            return await self._of_anyone(call, (self.known.primary, *self.machine.servers)) or self._silence()
         found = await self.own.status(question, request)
         known = self.known
         primary = known.primary
@@ -339,14 +374,14 @@ class ForwardEngine:
                 log.debug("node %d does not say how the servers are: %s", primary, problem)
         return found
 
-    async def _of_anyone(self, call: Call) -> Any:
-        """Return what the first other server that answers says, the primary first; None when none does."""
-        for server in dict.fromkeys((self.known.primary, *self.machine.servers)):
-            if server not in (0, self.machine.node):
-                try:
-                    return await call.to(server)
-                except (*GONE, Timeout, Damaged) as problem:
-                    self._unanswered(server, problem)
+    async def _of_anyone(self, call: Call, order: Iterable[int]) -> Any:
+        """Return what the first other server that answers says, asked in this order; None when none does."""
+        asked = [server for server in dict.fromkeys(order) if server not in (0, self.machine.node)]
+        for server in asked:
+            try:
+                return await call.to(server, float("inf") if server == asked[-1] else TURN)
+            except (*GONE, Timeout, Damaged) as problem:
+                self._unanswered(server, problem)
         return None
 
     def _silence(self) -> dict[str, Any]:

@@ -562,6 +562,7 @@ class RegistryMachine:
         Persisted: _persisted,
         messages.GroupFormed: _group,
         messages.PeerDown: _peer_down,
+        messages.AgentAsked: lambda self, input: self._herald.asked(input.node, self._now),
         messages.SnapshotWritten: _snapshot_written,
         messages.SnapshotFailed: lambda self, input: self._snapshots.failed(),
         messages.NoRoom: _refused,

@@ -121,6 +121,12 @@ class PeerDown(msgspec.Struct, frozen=True):
     node: int
 
 
+class AgentAsked(msgspec.Struct, frozen=True):
+    """The agent of that node asked who leads, and was answered on the way of its question."""
+
+    node: int
+
+
 class SnapshotWritten(msgspec.Struct, frozen=True):
     """The snapshot at `index` that the machine made is durable, and the log was trimmed behind it."""
 

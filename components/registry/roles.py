@@ -103,7 +103,7 @@ class Roles:
     async def _follow(self) -> None:
         local = self._context.local
         servers = local.registry_servers
-        self._engine.listed(servers, sorted(set(local.nodes) - {*servers, local.node}))
+        self._engine.listed(servers, sorted(set(local.nodes) - {*servers, local.node}), local.server_order)
         folder = folder_of(Path(local.folder))
         if local.node in servers:
             if self._engine.own is None:

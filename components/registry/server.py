@@ -155,6 +155,10 @@ class ServerEngine:
         answer = await self.ask(question, request)
         return {**answer, "direct": self._post.state(), "direct_refused": self._post.refused()}
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """Return what passed over the direct links, by network."""
+        return self._post.traffic()
+
     def configure(self, local: Local) -> None:
         """The local configuration changed."""
         self._post.configure(local)
@@ -165,6 +169,10 @@ class ServerEngine:
             self._post.reached(request.node, message)
         else:
             self._driver.feed(Received(Address(request.service, request.node), message, request.cause))
+
+    def asked(self, node: int) -> None:
+        """A node asked who leads, and is answered already."""
+        self._driver.feed(messages.AgentAsked(node))
 
     def _came(self, node: int, message: Message, cause: str) -> None:
         self._driver.feed(Received(Address(SERVICE, node), message, cause))

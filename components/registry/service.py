@@ -62,6 +62,11 @@ class RegistryService:
         """The kept system entries of a kind, by rising index."""
         return self._engine.ask(messages.ListSystem(kind, since_index), request)
 
+    @verb()
+    def traffic(self) -> list[dict[str, Any]]:
+        """What passed over the direct links to other registry servers, by network; `bus.traffic` has all else."""
+        return self._engine.traffic()
+
     @verb(Role.OPERATOR)
     def put(self, request: Request, *, key: str, value: Any, if_revision: int | None = None) -> Any:
         """Write one key; with `if_revision` only if that is its mod_revision (0: it does not exist)."""

@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     snapshot_bytes: int = 16 * MIB  # bytes of log that make a snapshot worth while, and at least half the last one
     askers: int = 16_384  # nodes that asked for the primary and are told of a change; more than nodes there are
     room_seconds: float = 1.0  # seconds until a full disk is tried again: costs it one small write and one sync
-    asker_seconds: float = 5.0  # seconds after its last question that a node is told of changes unasked
+    asker_seconds: float = 15.0  # seconds after its last question that a node is told of changes unasked
 
     # --- several servers ---
     beat: float = 0.2  # seconds between two heartbeats of the primary; five fit into the shortest election timeout
@@ -59,3 +59,4 @@ class Settings(msgspec.Struct, frozen=True):
     # --- the agent ---
     find_interval: float = 0.5  # seconds between two questions for the primary; a fail-over takes about a second
     find_misses: int = 4  # questions without answer before the primary counts as lost: 2 s, one lost packet is no loss
+    look_interval: float = 5.0  # seconds until one that answered is asked again; calls, links and its word are sooner

@@ -1,9 +1,10 @@
 """The dynamic attributes of one controller's resources: last values with their age, and which to read next.
 
 Knows no bus and no clock. `every` of a class is None where nothing is dynamic, 0 where nothing is read by the clock but
-once with each discovery and when asked. Each resource is due by itself: after a good read at its class's interval,
-after a bad one at a back-off of its own, so that one dead mount costs a few calls a minute and holds up no other. Reads
-under way are bounded, and each has a deadline. Odd: a read that was asked for afresh goes before all that is only due.
+once with each discovery and when asked. Each resource is due by itself: after a good read at the next multiple of its
+class's interval, so that those of one interval are read together and an idle node sleeps between; after a bad one at a
+back-off of its own, so that one dead mount costs a few calls a minute and holds up no other. Reads under way are
+bounded, and each has a deadline. Odd: a read that was asked for afresh goes before all that is only due.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class Poller:
         self._compare(was, polled)
         self._failing.discard(path)
         if polled.every:
-            self._plan(path, now + polled.every)
+            self._plan(path, (now // polled.every + 1) * polled.every)
 
     def failed(self, now: float, read: str, reason: str) -> None:
         """Take that a read came to nothing: the old values stay."""

@@ -17,6 +17,7 @@ from ...errors import PluginError
 from ..contract import Controller, Failed, Found, Resource
 
 if TYPE_CHECKING:
+    from ...config.findings import Finding
     from ..commands import Done
     from .file import Read
 
@@ -33,6 +34,12 @@ class ExecOptions(Settings):
         "file's folder. Default: none.",
         examples=[["raid.yaml"]],
     )
+
+    def findings(self) -> list[Finding]:
+        """What is wrong in the files themselves, for `covey config check`."""
+        from .file import read_file
+
+        return [one for path in self.files for one in read_file(path)[1]]
 
 
 class Exec(Controller):

@@ -104,6 +104,8 @@ class Ocf(Controller):
 
     def discover(self) -> Iterator[Found]:
         """One resource for each entry of `agents`."""
+        if not self.options.agents:
+            return
         from .metadata import typed
 
         for name, one in self.options.agents.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ _UNSET = 2**64 - 1  # what systemd prints for a number that is not set, besides 
 def _unit(written: str) -> str:
     if written.startswith("-") or any(letter.isspace() or letter == "/" for letter in written):
         raise refusal("bad_value", f"{quoted(written)} is no name of a unit", "write ssh.service, or a pattern: nginx*")
-    return written if written.endswith(".service") or written.endswith("*") else f"{written}.service"
+    return written if written.endswith((".service", "*")) else f"{written}.service"
 
 
 class ServiceOptions(Settings):
@@ -83,17 +83,26 @@ class Service(Controller):
         """The units that the options name, else those that matter. Raises Unsupported where systemd does not run."""
         if not RUNS.is_dir():
             raise Unsupported("systemd does not run here, so there is no service", "`enabled: false` ends this note")
-        self._looked = -FRESH
-        for name, unit in self._look().items():
-            if self.options.units or unit["ActiveState"] == "active" or unit["Enabled"] == "enabled":
-                yield Found("Service", key={"Name": name}, Description=unit["Description"])
+        found = {
+            name: unit
+            for name, unit in self._show(self.options.units or ("*.service",)).items()
+            if self.options.units or unit["ActiveState"] == "active" or unit["Enabled"] == "enabled"
+        }
+        with self._lock:
+            self._units, self._looked = found, time.monotonic()
+        for name, unit in found.items():
+            yield Found("Service", key={"Name": name}, Description=unit["Description"])
 
     def read(self, resource: Resource) -> dict[str, Any]:
         """What systemd says of one unit."""
         name = resource.key["Name"]
-        found = self._look().get(name)
+        with self._lock:
+            if name not in self._units or time.monotonic() - self._looked >= FRESH:
+                # By name, since systemd forgets a unit that is not active, and reads it again when it is named.
+                self._units, self._looked = self._show({*self._units, name}), time.monotonic()
+            found = self._units.get(name)
         if found is None:
-            raise ResourceNotFound(f"systemd has no unit {name} loaded (any more)", "discover again")
+            raise ResourceNotFound(f"systemd calls no unit {name}", "discover again")
         return {attribute: value for attribute, value in found.items() if attribute not in ("Name", "Description")}
 
     @action("Service", "Start")
@@ -118,15 +127,10 @@ class Service(Controller):
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _look(self) -> dict[str, dict[str, Any]]:
-        """All units by name, as systemd told of them at most `FRESH` ago."""
-        with self._lock:
-            if time.monotonic() - self._looked >= FRESH:
-                meant = self.options.units or ("*.service",)
-                done = self._systemctl("show", f"--property={','.join(PROPERTIES)}", "--", *meant, timeout=LOOK)
-                self._units = units(done, time.time() - time.monotonic())
-                self._looked = time.monotonic()
-            return self._units
+    def _show(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What systemd says now of the units of these names and patterns."""
+        done = self._systemctl("show", f"--property={','.join(PROPERTIES)}", "--", *sorted(names), timeout=LOOK)
+        return units(done, time.time() - time.monotonic())
 
     def _tell(self, verb: str, resource: Resource, deadline: float) -> None:
         try:

@@ -111,8 +111,23 @@ def test_bench_liveness_kills_a_node_and_all_others_know() -> None:
 
 @pytest.mark.cluster
 def test_bench_dcm_moves_a_node_and_tells_what_it_costs() -> None:
-    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--json")
+    found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--starts", "1", "--json")
     assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]
     assert found["move"]["ms"]["median"] > 0
     assert found["memory"]["server"][""] > 1
-    assert set(found["met"]) == {"move", "memory", "client", "server"}
+    assert found["idle"]["client"][""]["share"] > 0 and found["start"]["median"] > 0
+    assert set(found["met"]) == {"move", "memory", "client", "server", "start"}
+
+
+@pytest.mark.cluster
+def test_a_crash_at_a_step_of_each_protocol_leaves_all_or_nothing() -> None:
+    """The whole list is `make crash-points`; the steps of a move are those of test_cluster_move.py."""
+    found = run("dcm_crashes.py", "--only", "d9,d12,j5,r3,u3,c3", "--json")
+    ends = {point["step"]: point["end"] for point in found["points"]}
+    nothing, at_the_next = "nothing of it", "at the next start"
+    assert (ends.pop("d12"), ends.pop("j5"), ends.pop("r3")) == (
+        nothing,
+        f"online {at_the_next}",
+        f"completed {at_the_next}",
+    )
+    assert ends == dict.fromkeys(("d9", "u3", "c3"), "all of it")

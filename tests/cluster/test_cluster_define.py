@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,34 +124,6 @@ def test_an_address_where_nobody_listens_leaves_nothing_behind(nodes: Boot) -> N
     assert first.covey("node", "define", *second.joining(), "--name", "ghost", "--wait").code == 0
 
 
-@pytest.mark.parametrize("step", ["d11", "d12"])
-def test_a_crash_in_the_middle_of_a_define_leaves_all_or_nothing(nodes: Boot, step: str) -> None:
-    lab = nodes(2)
-    first, second = lab
-    crashing = second if step == "d12" else first  # the new node's own step, or one of the member's
-    crashing.environment["COVEY_CRASH_AT"] = step
-    started(lab)
-    with pytest.raises(CoveyError):
-        first.define(second)
-    assert crashing.wait_end() == -signal.SIGKILL
-    del crashing.environment["COVEY_CRASH_AT"]
-    if crashing is first:
-        second.kill()  # else it would ask only when it has heard nothing for a while
-        first.start()
-        first.wait_online()
-    second.start()
-    second.wait_up()
-    listed = {"d11": [1, 2], "d12": [1]}[step]  # by d11 the registry has decided; a member that lives undoes it
-    first.wait("the define to be over", lambda said: [one["number"] for one in said] == listed, ask=("dcm", "node_ls"))
-    ends = "online" if listed == [1, 2] else "undefined"
-    second.wait("it to be over here, too", lambda status: status["node_state"] == ends, 60)
-    if listed == [1]:
-        assert second.call("dcm", "cluster_ls") == []
-        first.define(second)
-        second.wait_online()
-    assert numbers(first) == numbers(second) == [1, 2]
-
-
 # --- undefine, and what a node learns at its join --------------------------------------------------------------------
 
 
@@ -165,6 +136,10 @@ def test_undefined_while_away_is_cleaned_up_at_the_return(kept: Kept) -> None:
     first, second = lab
     second.kill()
     first.wait("n2 to be gone", lambda status: status["view"]["members"] == [1], 30)
+    for node, code, number in ((first, "doctor.silent", 2), (second, "doctor.no_daemon", None)):
+        looked = node.covey("-o", "json", "doctor")
+        errors = [(one["code"], one["node"]) for one in looked.data if one["severity"] == "error"]
+        assert (looked.code, errors) == (3, [(code, number)])
     assert first.covey("node", "undefine", "n2", "--yes").code == 0
     assert numbers(first) == [1]
     assert len(cluster_folders(second)) == 1
@@ -183,6 +158,7 @@ def test_undefined_while_away_is_cleaned_up_at_the_return(kept: Kept) -> None:
     assert second.covey("-o", "json", "node", "verdict").data == verdict
     assert first.covey("node", "define", *second.joining(), "--wait").code == 0
     lab.wait_online()
+    assert [one for one in second.call("dcm", "doctor") if one["severity"] == "error"] == []
 
 
 def test_an_online_node_is_undefined_in_order(kept: Kept) -> None:

@@ -113,7 +113,9 @@ def test_the_bench_measures(shared: Cluster, monkeypatch: pytest.MonkeyPatch) ->
     """How quick anything is, is not judged here."""
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "bench"))
     bench = runpy.run_path(str(EXAMPLES.parent / "bench" / "groups.py"))
-    found = asyncio.run(bench["measure"](shared, SimpleNamespace(count=30, kills=1)))
+    crowd = asyncio.run(bench["measure"](shared, SimpleNamespace(count=0, members=0, groups=2)))
+    assert crowd["2 groups"]["one_each_heard_s"] > 0 and crowd["2 groups"]["failed_s"] > 0
+    found = asyncio.run(bench["measure"](shared, SimpleNamespace(count=30, kills=1, deaths=0, members=0, groups=0)))
     assert found["joins"]["one_group_per_s"] > 0 and found["vote_two_phases_ms"]["n"] == 3
     assert found["strong"]["seen_by_all_per_s"] > 0 and found["fast"]["seen_by_all_per_s"] > 0
     assert {where: each["n"] for where, each in found["failure_leave_ms"].items()} == {"same_node": 1, "other_nodes": 2}

@@ -9,11 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from boot_order import out_of_order
+from covey.components.connection import connect
+from covey.components.groups.client import Group
 from covey.errors import CoveyError
 from covey.testing import Cluster, Node
 from registry_load import status, whole
@@ -118,10 +120,76 @@ def writing(node: Node, prefix: str) -> Iterator[Writer]:
     assert set(range(1, writer.acknowledged + 1)) <= there
 
 
+class Votes(threading.Thread):
+    """Two members on two nodes put numbers to the vote, one after the other; both approve of everything."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        super().__init__(daemon=True)
+        self.nodes = nodes
+        self.outcomes: list[str] = []  # of each number from 0: "decided", or the code of an error
+        self.seen: list[list[int]] = [[], []]  # what was decided as each member was told
+        self._ended = threading.Event()
+        self._news = threading.Condition()
+
+    def run(self) -> None:
+        asyncio.run(self._vote())
+
+    async def _vote(self) -> None:
+        async with AsyncExitStack() as stack:
+            groups = []
+            for node in self.nodes:
+                bus = await stack.enter_async_context(connect(str(node.state)))
+                groups.append(await stack.enter_async_context(bus.group("test.votes")))
+                groups[-1].vote(lambda proposal: "approve")
+            hearing = [asyncio.create_task(self._hear(*each)) for each in zip(groups, self.seen, strict=True)]
+            while not self._ended.is_set() or self.outcomes[-1] != "decided":
+                try:
+                    await groups[0].propose(len(self.outcomes), deadline=2.0)
+                    outcome = "decided"
+                except CoveyError as problem:
+                    outcome = problem.code
+                with self._news:
+                    self.outcomes.append(outcome)
+                    self._news.notify_all()
+            last = len(self.outcomes) - 1
+            while not all(seen and seen[-1] == last for seen in self.seen):
+                await asyncio.wait(hearing, timeout=0.01)
+            for task in hearing:
+                task.cancel()
+
+    @staticmethod
+    async def _hear(group: Group, seen: list[int]) -> None:
+        async for event in group:
+            if event.kind == "decided":
+                seen.append(event.body)
+
+    def more(self, count: int = 5) -> None:
+        """Wait until so many more were decided."""
+        with self._news:
+            wanted = self.outcomes.count("decided") + count
+            assert self._news.wait_for(lambda: self.outcomes.count("decided") >= wanted, 30), self.outcomes[-5:]
+
+    def end(self) -> None:
+        """All members were told the same, and the proposer what they were told."""
+        self._ended.set()
+        self.join(30)
+        assert self.seen[0] == self.seen[1] == sorted(set(self.seen[0])), self.seen
+        for number, outcome in enumerate(self.outcomes):
+            if outcome == "decided":
+                assert number in self.seen[0], f"{number} was said to be decided, and nobody was told"
+            elif outcome != "core.timeout":  # which says that it is not known
+                assert outcome in ("groups.coordinator_changed", "groups.frozen"), outcome
+                assert number not in self.seen[0], f"{outcome}, and the members were told that {number} is decided"
+
+
 def test_the_primary_is_killed_and_everything_goes_on(three: Cluster) -> None:
+    """Its groups machine coordinates: it dies anywhere between a call for votes and the word of what came of it."""
     before = status(three[1])
     dead, other = three[before["primary"]], three[before["primary"] % 3 + 1]
+    votes = Votes([other, three[(before["primary"] + 1) % 3 + 1]])
+    votes.start()
     with writing(other, "/app/killed") as writer:
+        votes.more()
         dead.kill()
         writer.more()
         assert writer.longest < 3.0, "the others take writes again within three seconds"
@@ -136,6 +204,8 @@ def test_the_primary_is_killed_and_everything_goes_on(three: Cluster) -> None:
             name="sys.registry",
         )
         assert {member["node"] for member in groups["members"]} == {1, 2, 3} - {dead.number}
+        votes.more()
+        votes.end()
         dead.start()
         dead.wait_online()
     after = status(dead)

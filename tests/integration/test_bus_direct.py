@@ -34,6 +34,7 @@ class End:
         self.host = f"127.1.0.{host or number}"
         place = NodeInfo(number, f"n{number}", f"id{number}", cluster)
         self.direct = Direct(
+            "registry",
             place,
             [f"{self.host}/16"],
             keys,
@@ -274,7 +275,9 @@ def test_what_does_not_say_hello_is_not_heard() -> None:
 def test_addresses_of_both_families_are_told_as_they_are_written() -> None:
     async def story() -> None:
         one = End(1, None)
-        six = Direct(NodeInfo(3, cluster_id="c1"), ["::1/128", "127.1.0.3/16"], None, *[lambda *_: None] * 4)  # type: ignore[list-item]
+        six = Direct(
+            "registry", NodeInfo(3, cluster_id="c1"), ["::1/128", "127.1.0.3/16"], None, *[lambda *_: None] * 4
+        )  # type: ignore[list-item]
         async with ends(one):
             hosts = [each.rpartition(":")[0] for each in six.endpoints]
             assert hosts == ["[::1]", "127.1.0.3"]
@@ -290,7 +293,7 @@ def test_addresses_of_both_families_are_told_as_they_are_written() -> None:
 def test_a_port_that_cannot_be_had_leaves_nothing_behind() -> None:
     async def story() -> None:
         with pytest.raises(Exception, match="cannot listen on"):
-            Direct(NodeInfo(1), ["192.0.2.1/24"], Keys.make(), *[lambda *_: None] * 4)  # type: ignore[list-item]
+            Direct("registry", NodeInfo(1), ["192.0.2.1/24"], Keys.make(), *[lambda *_: None] * 4)  # type: ignore[list-item]
 
     run(story)
 

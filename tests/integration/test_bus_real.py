@@ -319,6 +319,13 @@ def test_status_tells_what_each_connection_between_nodes_did(folder: Path) -> No
             assert (link["peer"], link["up"], link["messages_out"], link["messages_in"]) == ("2", True, 2, 1)
             (session,) = (await bus.call("bus", "status", node=2))["sessions"]
             assert (session["peer"], session["up"], session["lost"]) == ("1", True, 0)
+            for nodes, seconds, calm in (([2, 7], 60.0, True), ([], 60.0, False), ([2], 0.0, False)):
+                one.vouch(nodes, seconds)
+                assert one._sweeper
+                one._sweeper.cancel()
+                one._sweep()
+                (link,) = (await bus.call("bus", "status"))["links"]
+                assert link["calm"] is calm, "while somebody vouches for the node, and no longer than that holds"
 
     run(story())
 

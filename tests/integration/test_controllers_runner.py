@@ -146,7 +146,7 @@ def context(bus: Client, **controllers: Any) -> ComponentContext:
 def test_the_shipped_ones_share_a_process_and_can_be_switched_off() -> None:
     async def work(bus: Client, asking: Client) -> None:
         plugins = PluginManager(safe=True)
-        assert shipped(plugins) == ["adapter", "filesystem", "host"]
+        assert shipped(plugins) == ["adapter", "exec", "filesystem", "host", "ocf", "process", "service"]
         task = asyncio.get_running_loop().create_task(
             run_controllers(context(bus, filesystem={"enabled": False}, host=None), plugins)
         )
@@ -162,6 +162,33 @@ def test_the_shipped_ones_share_a_process_and_can_be_switched_off() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    on_a_bus(work)
+
+
+def test_each_has_its_options_and_says_what_is_wrong_with_them() -> None:
+    given = {
+        "process": {"options": {"watch": {"nobody": {"name": "nobody-is-called-so"}}}},
+        "adapter": {"options": {"a": 1}},
+        "ocf": {"options": {"agents": {"one": {"agnt": "x"}}}},
+        "exec": {"enabled": False},
+    }
+
+    async def work(bus: Client, asking: Client) -> None:
+        plugins, local = PluginManager(safe=True), context(bus, **given).local
+        async with serving(bus, plugins, ["process", "adapter", "ocf"], None, local):
+            (found,) = (await asking.call("controller.process", "discover"))["found"]
+            assert found["key"] == {"Name": "nobody"}
+            read = await asking.call("controller.process", "read", cls="Process", key=found["key"])
+            assert (read["attributes"]["Count"], read["findings"]) == (0, [])
+            reasons = {
+                name: (await asking.call(f"controller.{name}", "status"))["reason"] for name in ("adapter", "ocf")
+            }
+            assert reasons["adapter"] == "Adapter has no options, and this node's YAML gives it some"
+            assert "unknown key 'agnt'" in reasons["ocf"] and "did you mean 'agent'?" in reasons["ocf"]
+        async with serving(bus, plugins, ["exec"], None, local):
+            assert await asking.call("controller.exec", "classes") == [], "without a file it has no class"
+            assert (await asking.call("controller.exec", "discover"))["found"] == []
 
     on_a_bus(work)
 

@@ -157,6 +157,27 @@ def test_a_way_that_is_cut_again_and_again_loses_and_doubles_nothing() -> None:
     run(story)
 
 
+def test_a_link_that_stalls_while_its_node_is_vouched_for_ends_when_it_is_not_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "WORRY", 0.3)
+
+    async def story() -> None:
+        async with ends() as (one, two, proxy):
+            one.send("a0")
+            await until(lambda: two.keys and not one.links.state()[0]["waiting"])
+            one.links.hush({2})
+            (state,) = one.links.state()
+            await until(lambda: one.links.state()[0]["rtt"] != state["rtt"])  # the other side knows
+            proxy.stall("up", "down")
+            assert one.links.state()[0]["calm"] and not one.downs
+            one.links.hush(())
+            await until(lambda: one.downs)
+            assert "nothing was heard" in one.downs[0][1]
+
+    run(story)
+
+
 @pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)])
 def test_a_stalled_way_is_told_on_both_sides_in_time_and_traffic_resumes(ways: tuple[str, ...]) -> None:
     async def story() -> None:

@@ -10,8 +10,8 @@ from covey.bus import codec
 from covey.bus.exchange import MOST_LOOKS
 from covey.bus.messages import Header, Hello, Kind, Role
 from covey.bus.routing import Router
-from covey.bus.service import Service
-from covey.bus.serving import MAX_SERVED, Serving
+from covey.bus.service import MAX_SERVED, Service
+from covey.bus.serving import Serving
 
 
 def test_the_queue_of_a_service_keeps_room_for_others() -> None:

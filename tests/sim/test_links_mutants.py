@@ -84,6 +84,10 @@ def send_no_heartbeats(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session, "HEARTBEAT", 1e9)
 
 
+def stay_calm_while_something_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "calm", property(lambda self: self.hushed or self._lulled))
+
+
 def never_call_anybody_silent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "silent", lambda self, now: False)
 
@@ -104,8 +108,8 @@ def count_no_losses(patch: pytest.MonkeyPatch) -> None:
 def forget_on_a_break(patch: pytest.MonkeyPatch) -> None:
     detach = Session.detach
 
-    def mutant(self: Session) -> None:
-        detach(self)
+    def mutant(self: Session, now: float) -> None:
+        detach(self, now)
         self._confirm(self._sent)
 
     patch.setattr(Session, "detach", mutant)
@@ -166,6 +170,7 @@ MUTANTS = (
     resume_what_nobody_knows,
     believe_late_openings,
     send_no_heartbeats,
+    stay_calm_while_something_waits,
     never_call_anybody_silent,
     keep_heartbeats_empty,
     count_no_losses,

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from liveness_storm import storm, what_happened
+from liveness_storm import long, storm, what_happened
 
 SEEDS = [*range(18), *range(24, 30)] if "COVEY_SIM_LONG" in os.environ else [*range(12)]
 
@@ -23,6 +23,12 @@ def test_a_minute_of_faults_leaves_one_chain_and_a_settled_cluster(seeds: list[i
         total += what_happened(storm(seed))
     for rare in ("crash", "pause", "partition", "cut", "node removed", "frozen", "epochs"):
         assert total[rare], f"no storm of {seeds} reached: {rare}"
+
+
+def test_ten_nodes_on_two_networks_with_dead_adapters_and_processes_too() -> None:
+    """`make sim-hours` does this for hours."""
+    counts = what_happened(long(3, 10, 40.0))
+    assert counts["views"] > 5 and counts["removed"]
 
 
 def test_one_seed_is_one_trace_under_any_hash_seed() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from covey.bus.acceptor import Acceptor
 from covey.bus.dialler import FALTER, HOLD_DOWN
 from covey.bus.messages import Kind
-from covey.bus.session import OPEN, RESUME, SILENT, UNKNOWN, Transmit, frame
+from covey.bus.session import LULL, OPEN, RESUME, SILENT, UNKNOWN, Transmit, frame
 from links_world import ADDRESSES, World
 
 TOLD = SILENT + 0.5  # a look at all sessions every quarter of a second, and delays
@@ -30,6 +30,26 @@ def an_idle_connection_stays_up_for_a_heartbeat_a_second() -> None:
     assert world.keys
     assert not world.downs
     assert world.steps - steps < 30 * 8  # ping and pong, and the looks of the side that is dialled
+
+
+def a_calm_connection_costs_little_and_who_waits_is_told_as_ever() -> None:
+    world = connected()
+    world.do_a("hush", True)
+    steps = world.steps
+    world.run(65.0)
+    assert world.a.up and world.keys and not world.downs
+    assert world.steps - steps < 65
+    world.stop("A", "B")
+    world.send_a()
+    world.run(TOLD)
+    assert [side for _, side, _ in world.downs] == ["A"]
+    world.run(LULL)
+    assert sorted(side for _, side, _ in world.downs) == ["A", "B"]
+    world.heal()
+    world.send_a()
+    world.run(3.0)
+    assert world.a.up
+    world.check_healed()
 
 
 def _pulled(ways: str) -> None:
@@ -262,6 +282,7 @@ SCRIPTS: tuple[Callable[[], None], ...] = (
     a_way_that_swallows_what_the_dialler_says_is_told_on_both_sides,
     a_way_that_swallows_what_the_listener_says_is_told_on_both_sides,
     an_idle_connection_stays_up_for_a_heartbeat_a_second,
+    a_calm_connection_costs_little_and_who_waits_is_told_as_ever,
     a_broken_connection_is_resumed_and_nobody_is_told,
     a_peer_that_was_started_anew_is_told_apart,
     a_peer_that_forgot_the_session_says_so_on_the_living_connection,

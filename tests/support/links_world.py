@@ -17,7 +17,7 @@ from typing import Any
 from covey.bus.acceptor import Acceptor
 from covey.bus.dialler import IDLE_LIMIT, Adopt, Connect, Dialler, Drop, HangUp, State, Try
 from covey.bus.messages import Kind
-from covey.bus.session import Closed, Deliver, Down, Transmit, Up, parse
+from covey.bus.session import LULL, Closed, Deliver, Down, Transmit, Up, parse
 from covey.errors import Overloaded, Unreachable
 
 ADDRESSES = ("10.1.0.2:7400", "10.2.0.2:7400")
@@ -284,7 +284,7 @@ class World:
         if side == "B":
             if wire is None or wire.cut or wire.given_up or frames[0] != wire.name:
                 name = frames[0]
-                self.after(0.0, lambda: self.b.unroutable(name))  # what was sent meanwhile is lost silently
+                self.after(0.0, lambda: self.b.unroutable(self.now, name))  # what was sent meanwhile is lost silently
                 return
             frames = frames[1:]
         assert wire is not None, "A transmits without a connection"
@@ -467,10 +467,11 @@ def storm(
             world.do_a("rest_if_idle", False)
 
     world.every(0.2, 4.0, end, strike)
+    world.every(0.5, 8.0, end, lambda: world.do_a("hush", random.random() < 0.7))
     world.run(seconds)
     world.loss = 0.0
     world.heal()
-    world.run(12.0)  # long enough for either side to end what the other ended
+    world.run(12.0 + LULL)  # long enough for either side to end what the other ended, were it calm
     world.send_a()
     world.run(3.0)
     if not world.a.up:

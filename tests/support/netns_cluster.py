@@ -129,6 +129,11 @@ class NetCluster(Cluster):
             route = [f"{NET}.{other.number}/32"]
             self._break(["route", "add", "blackhole", *route], ["route", "del", "blackhole", *route], node.number)
 
+    def read(self, node: Node, *files: str) -> str:
+        """Return what files below /sys say in a node's namespace."""
+        words = ["ip", "netns", "exec", self.spaces[node.number], "cat", *files]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
     def heal(self) -> None:
         """Mend all that was broken."""
         while self._cut:

@@ -247,7 +247,7 @@ def test_an_ended_session_takes_nothing_any_more() -> None:
 
 def test_what_is_sent_to_a_broken_connection_waits_for_the_next_one() -> None:
     made = opened()
-    made.unroutable(ONE)
+    made.unroutable(0.1, ONE)
     assert made.send(0.1, KEY, Kind.REPLY, BODY) == []
     effects = made.heard(0.2, TWO, [frame(RESUME, 7, 2)])
     assert [parse(each.frames[1], len(each.frames) - 1)[0] for each in effects if isinstance(each, Transmit)] == [

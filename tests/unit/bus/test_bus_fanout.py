@@ -248,7 +248,7 @@ def test_a_node_is_asked_once_for_all_who_want_its_events(router: Router) -> Non
 
 def test_a_node_is_asked_again_after_its_connection_broke(router: Router) -> None:
     assert links(subscribe(router, "x", "app.a", 2)) == links(router.sweep(0.0)) == []  # nobody is there to hear it
-    assert router.nodes_wanted() == {2}
+    assert router.links_wanted() == {2}
     assert links(router.link_up(2)) == [(2, "subscribe", "app.a")]
     assert links(router.sweep(1.0)) == [(2, "subscribe", "app.a")]  # nothing was heard yet
     confirm(router)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from covey import errors
-from covey.bus import codec, serving
+from covey.bus import codec
 from covey.bus.messages import Header, Kind, Role
 from covey.bus.service import Request, Service, current_cause, verb
 from covey.bus.serving import Serving
@@ -246,7 +246,7 @@ async def test_when_a_party_ends_its_futures_are_cancelled_and_nobody_is_answere
 
 
 def test_what_waits_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_SERVED", 2)
+    monkeypatch.setattr("covey.bus.service.MAX_SERVED", 2)
 
     @story
     async def busy(place: Place) -> None:
@@ -278,7 +278,7 @@ def test_a_mad_budget_is_none(budget: float) -> None:
 
 
 def test_a_party_works_on_so_many_requests_and_refuses_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_SERVED", 2)
+    monkeypatch.setattr("covey.bus.service.MAX_SERVED", 2)
 
     @story
     async def busy(place: Place) -> None:

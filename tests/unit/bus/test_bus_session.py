@@ -10,13 +10,15 @@ from covey.bus.session import (
     ACK,
     ACK_DELAY,
     ACK_MESSAGES,
+    CALM,
     DATA,
-    END,
     HEARTBEAT,
+    LULL,
     PING,
     PONG,
     RESEND,
     SILENT,
+    WORRY,
     Counters,
     Deliver,
     Session,
@@ -93,7 +95,7 @@ def test_what_is_confirmed_is_forgotten_and_the_rest_is_sent_again_on_the_next_c
         made.send(100.0, Kind.REQUEST, BODY)
     made.heard(100.1, ACK, 0, 2, 0, [])
     assert made.waiting == 3
-    made.detach()
+    made.detach(100.2)
     assert made.send(100.2, Kind.REQUEST, BODY) == []
     assert made.attach(100.5, 3)
     again: list[Any] = made.rest(100.5)
@@ -106,7 +108,7 @@ def test_a_connection_to_another_state_is_refused() -> None:
     made.send(100.0, Kind.REQUEST, BODY)
     made.send(100.0, Kind.REQUEST, BODY)
     made.heard(100.1, ACK, 0, 1, 0, [])
-    made.detach()
+    made.detach(100.2)
     assert not made.attach(100.2, 0)  # it has confirmed more than it now knows
     assert not made.attach(100.2, 3)  # that was never sent
     assert made.attach(100.2, 2)
@@ -169,6 +171,51 @@ def test_silence_is_told_after_the_limit_unless_this_side_stood_still() -> None:
     assert made.silent(110.0 + HEARTBEAT)
 
 
+def both(now: float) -> tuple[Session, Session]:
+    one, two = session(now), session(now)
+    (calm,) = one.hush(now, True)
+    assert types([calm]) == [CALM] and one.hush(now, True) == []
+    assert isinstance(calm, Transmit)
+    (pong,) = two.heard(now, *parse(calm.frames[0], 1)[:1], *parse(calm.frames[0], 1)[2:], [])
+    assert types([pong]) == [PONG]
+    one.heard(now, PONG, 0, 0, 0, [])
+    return one, two
+
+
+def test_a_calm_session_has_few_heartbeats_and_bears_more_silence_on_both_sides() -> None:
+    one, two = both(100.0)
+    for side, said in ((one, CALM), (two, PING)):
+        assert side.deadline == 100.0 + LULL and side.due(100.0 + LULL - 0.1) == []
+        assert not side.silent(100.0 + LULL + SILENT - 0.1) and side.silent(100.0 + LULL + SILENT)
+        assert types(side.due(100.0 + LULL)) == [said]
+
+
+@pytest.mark.parametrize("dialled", [True, False])
+def test_what_waits_to_be_confirmed_ends_the_calm_until_it_is(dialled: bool) -> None:
+    side = both(100.0)[0 if dialled else 1]
+    side.send(110.0, Kind.REQUEST, BODY)
+    assert side.deadline == 110.0 + HEARTBEAT and side.silent(110.0 + SILENT) and not side.silent(110.0 + SILENT - 0.1)
+    side.heard(110.1, ACK, 0, 1, 0, [])
+    assert side.deadline == 110.0 + LULL and not side.silent(120.0)
+
+
+def test_when_nobody_vouches_any_more_there_is_a_question_and_little_time_for_its_answer() -> None:
+    one, two = both(100.0)
+    (ping,) = one.hush(110.0, False)
+    assert types([ping]) == [PING]
+    assert not one.silent(110.0 + WORRY - 0.1) and one.silent(110.0 + WORRY)
+    two.heard(110.0, PING, 0, 0, 1, [])
+    assert two.deadline == 110.0 + HEARTBEAT, "both are as before"
+
+
+def test_a_connection_that_breaks_in_the_calm_is_not_silent_at_once() -> None:
+    one, _ = both(100.0)
+    one.detach(112.0)
+    assert not one.silent(112.0 + SILENT - 0.1) and one.silent(112.0 + SILENT)
+    assert one.attach(113.0, 0) and not one.calm
+    assert one.hush(113.0, False) == [], "the other side knows"
+
+
 def test_a_heartbeat_tells_that_the_last_message_was_lost() -> None:
     made = session()
     assert types(made.heard(100.0, PING, 3, 0, 9, [])) == [PONG, RESEND]
@@ -191,7 +238,7 @@ def test_who_asks_for_the_same_again_and_again_is_answered_once() -> None:
         (frame(ACK, 7) + b"x", 1),
         (b"\2" + frame(ACK, 7)[1:], 1),  # another version
         (frame(0, 7), 1),
-        (frame(END + 1, 7), 1),
+        (frame(CALM + 1, 7), 1),
         (frame(DATA, 7), 1),
         (frame(DATA, 7), 4),
         (frame(ACK, 7), 3),

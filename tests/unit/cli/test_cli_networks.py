@@ -91,6 +91,38 @@ def test_explain_shows_the_order_and_the_rejected(covey, bus) -> None:  # type: 
     assert json.loads(covey("network", "explain", "registry", "--from", "2", "-o", "json").stdout)["data"] == told
 
 
+def test_what_was_measured_can_be_made_to_count(covey, bus) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        {"from": "front", "to": "back", "address": "10.2.0.2", "hops": 3, "known": 2},
+        {"from": "front", "to": "far", "address": "10.3.0.2", "hops": None, "known": 2},
+    ]
+    bus.answers["dcm", "network_measure"] = rows
+    bus.answers["dcm", "subnet_modify"] = SUBNET
+    assert "10.2.0.2" in covey("network", "measure").stdout
+    assert [verb for _, verb, _ in bus.calls] == ["network_measure"]
+    assert json.loads(covey("network", "measure", "--apply", "-o", "json").stdout)["data"] == rows
+    assert bus.calls[-1] == ("dcm", "subnet_modify", {"subnet": "front", "hops": {"back": 3}})
+
+
+def test_traffic_is_shown_and_watched(covey, bus, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def row(network: str, out: int) -> dict[str, Any]:
+        counts = {"messages_out": out, "messages_in": 1, "bytes_out": 10 * out, "bytes_in": 7}
+        return {"network": network, "service": "registry", **counts}
+
+    bus.answers["dcm", "network_traffic"] = [row("A", 2), row("B", 1)]
+    assert json.loads(covey("network", "traffic", "-o", "json").stdout)["data"] == [row("A", 2), row("B", 1)]
+    assert "20" in covey("network", "traffic", "--node", "2").stdout
+    assert bus.calls[-1] == ("dcm", "network_traffic", {"number": 2})
+    monkeypatch.setattr("covey.cli.network.LOOK_SECONDS", 0.001)
+    asked = iter((2, 2, 5))
+    bus.answers["dcm", "network_traffic"] = lambda **_: [row("A", next(asked)), row("B", 1)]
+    watched = covey("network", "traffic", "--watch", "--count", "2", "-o", "json")
+    added = {"messages_out": 3, "messages_in": 0, "bytes_out": 30, "bytes_in": 0}
+    assert [json.loads(line) for line in watched.stdout.splitlines()] == [
+        {"network": "A", "service": "registry", **added}
+    ]
+
+
 @pytest.mark.parametrize(
     "words",
     ["network priority fast", "network priority fast registry", "network define fast =3", "subnet modify front",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ from covey.controllers.classes import Field
 from covey.controllers.contract import Failed, Node, Resource
 from covey.controllers.exec import Exec, formats
 from covey.controllers.exec.file import filled, read_file
-from covey.controllers.options import make
+from covey.controllers.options import findings_in_files, make, options_model
 from covey.errors import PluginError
 from covey.testing import check_controller
+from pydantic import BaseModel
 
 # --- what commands print ------------------------------------------------------------------------------------
 
@@ -179,6 +181,8 @@ def test_all_files_are_one_controller(write: Write) -> None:
     assert "bad.yaml:10:20: unknown attribute type 'uint65'" in caught.value.message
     assert f"{folder}/again.yaml: the class Raid is in another of the files, too" in caught.value.message
     assert make(Exec).describe() == {}
+    (one,) = findings_in_files(options_model(Exec) or BaseModel, {"files": ["raid.yaml", "bad.yaml"]}, folder)
+    assert (one.file, one.line) == (str(folder / "bad.yaml"), 10), "what `covey config check` adds"
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -240,6 +244,24 @@ def test_the_formats(write: Write, section: str, printed: str, value: int) -> No
     write(printed, "out")
     (one,) = check_controller(Exec, {"files": [str(file)]})
     assert one["attributes"]["Used"] == value
+
+
+def test_the_example_reads_a_folder(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "examples" / "exec-spool"
+    for name in ("spool.yaml", "spool"):
+        shutil.copy(example / name, tmp_path)
+    file = tmp_path / "spool.yaml"
+    (tmp_path / "folder").mkdir()
+    file.write_text(file.read_text().replace("[{Path: /var/spool}, {Path: /var/tmp}]", "[{Path: folder}]"))
+    (tmp_path / "folder" / "new").touch()
+    (tmp_path / "folder" / "old").touch()
+    os.utime(tmp_path / "folder" / "old", (0, 0))
+    (one,) = check_controller(Exec, {"files": [str(file)]})
+    assert one["attributes"]["Files"] == 2 and one["attributes"]["Size"] % 1024 == 0
+    controller = make(Exec, {"files": [str(file)]})
+    controller.describe()
+    assert controller.run(Resource("Spool", {"Path": "folder"}, "x"), "Clean", {"Days": 30}) == {}
+    assert [one.name for one in (tmp_path / "folder").iterdir()] == ["new"]
 
 
 def test_a_command_ends_at_its_deadline_with_all_it_started(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from covey.bus.messages import Role
 from covey.bus.service import Request
-from covey.config import check_node
+from covey.config import check_node, node_schema
 from covey.config.node import AnyOptions
 from covey.controllers.binding import bind, described
 from covey.controllers.caller import Caller
@@ -169,3 +171,17 @@ def test_mistakes_in_options_of_shipped_controllers_have_their_place(tmp_path: P
     assert str(tmp_path / "nowhere.yaml") in found[4].message
     assert known_options(plugins)("theirs") is AnyOptions
     assert options_model(Slots) is SlotOptions
+
+
+def test_an_editor_knows_the_options_of_shipped_controllers() -> None:
+    names = ["host", "process", "exec", "ocf", "service", "theirs"]
+    check = jsonschema.Draft202012Validator(node_schema(controllers=names, options_of=known_options(PluginManager())))
+    good = yaml.safe_load(YAML)
+    del good["controllers"]["adapter"], good["controllers"]["process"]["options"]["wach"]
+    good["controllers"]["host"]["options"] = {}
+    good["controllers"]["process"]["options"]["watch"].pop("none")
+    good["controllers"]["ocf"] = {"options": {"agents": {"a": {"agent": "ocf:x:Y", "parameters": {"b": 1, "c": True}}}}}
+    assert list(check.iter_errors(good)) == []
+    bad = yaml.safe_load(YAML)["controllers"]
+    for name in ("host", "process"):
+        assert list(check.iter_errors({**good, "controllers": {name: bad[name]}}))

@@ -103,6 +103,28 @@ def found(*nodes: Health, status: dict[str, Any] = WELL, silent: dict[int, str] 
     return [(one.code.removeprefix("doctor."), one.severity, one.node) for one in said]
 
 
+def test_a_network_that_leads_nowhere_and_packets_of_two_sizes() -> None:
+    def tried(*problems: str) -> Here:
+        return Here("1.0", 2, 0, tuple(Way(2, f"10.{n}.0.2:7400", why) for n, why in enumerate(problems, 1)))
+
+    hosts = [f"10.{n}.0.{node}" for n in (1, 2) for node in (1, 2)]
+    networks = {host: {"1": "A", "2": "B"}[host.split(".")[1]] for host in hosts}
+
+    def said(here: Here, *mtus: int) -> list[tuple[str, str]]:
+        nodes = [health(n, here=here if n == 1 else HERE, mtus={f"10.1.0.{n}": mtu}) for n, mtu in enumerate(mtus, 1)]
+        survey = Survey(1, {1: "n1", 2: "n2"}, tuple(nodes), {}, WELL, frozenset(), networks, networks)
+        told = [one for one in doctor(survey) if one.code != "doctor.unreachable"]
+        assert all(one.code in FINDINGS and one.hint for one in told)
+        return [(one.code, one.message) for one in told]
+
+    assert said(tried("", ""), 1500, 1500) == []
+    assert said(tried("lost", "lost"), 1500, 1500) == [], "that is more than a network"
+    ((code, message),) = said(tried("lost", ""), 1500, 1500)
+    assert code == "doctor.network" and "n1 reaches nobody on the network A" in message
+    ((code, message),) = said(tried("", ""), 1500, 9000)
+    assert code == "doctor.mtu" and "1500 at n1 (10.1.0.1); 9000 at n2 (10.1.0.2)" in message
+
+
 LOST = Here("1.0", 2, 0, (Way(2, "a:1", "lost"), Way(3, "b:1", "lost"), Way(3, "c:1")))
 
 
@@ -140,6 +162,11 @@ LOST = Here("1.0", 2, 0, (Way(2, "a:1", "lost"), Way(3, "b:1", "lost"), Way(3, "
 )
 def test_what_the_doctor_finds(nodes: tuple[Health, ...], options: dict[str, Any], wanted: list[Any]) -> None:
     assert found(*nodes, **options) == wanted
+
+
+def test_a_node_in_another_cluster_is_not_missed() -> None:
+    survey = Survey(1, {1: "n1", 2: "n2", 3: "n3"}, (health(here=LOST),), {}, WELL, frozenset({2, 3}))
+    assert doctor(survey) == []
 
 
 def test_a_node_at_rest_is_looked_at_and_not_touched(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_components_get_what_they_expect(tmp_path: Path) -> None:
     assert local.settings == {
         "liveness": {"interval": 1.0},
         "controllers": {},
+        "lab": False,
         "security": {"mode": "open", "key": ""},
         "folder": "",
     }
@@ -149,11 +150,22 @@ def test_a_new_name_of_the_cluster_follows_everywhere(tmp_path: Path) -> None:
 def test_a_damaged_file_is_a_problem_and_nothing_is_used(tmp_path: Path) -> None:
     here = home(tmp_path)
     defined(here.store)
-    path = here.layout.cluster(CLUSTER.id).nodes_file
+    path = here.layout.cluster(CLUSTER.id).node_file
     path.write_bytes(path.read_bytes()[:-9])
     here.load()
     assert here.replica is None
     assert str(path) in here.problem
+
+
+def test_a_damaged_file_of_what_others_hold_is_no_problem_and_told(tmp_path: Path) -> None:
+    here = home(tmp_path)
+    defined(here.store)
+    path = here.layout.cluster(CLUSTER.id).nodes_file
+    path.write_bytes(path.read_bytes()[:-9])
+    here.load()
+    assert here.replica is not None
+    asyncio.run(here.tell_repairs())
+    assert ("local_repaired", str(path)) in [(one["what"], one["with"]["path"]) for one in here.audit_log.entries()]
 
 
 def test_a_folder_without_its_definition_is_a_problem(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_only_services_with_another_order_have_a_list_of_their_own() -> None:
     peer = routes.peers[2]
     assert peer.addresses == (second, first), "node 1 begins with number 1 of two"
     assert peer.lists == {"registry": (first, second), "liveness": (second,)}
-    assert routes.ways == {"10.1.0.0/24": Way("A", "10.1.0.1"), "10.2.0.0/24": Way("B", "10.2.0.1")}
+    assert routes.ways == {"10.1.0.0/24": Way("A", "10.1.0.1", ("liveness",)), "10.2.0.0/24": Way("B", "10.2.0.1")}
 
 
 def test_another_subnetwork_of_a_network_is_reached_from_this_nodes_address_in_it() -> None:

@@ -166,9 +166,9 @@ def run_cut_at(monkeypatch: pytest.MonkeyPatch, step: int, work: object) -> bool
 
     original = storage.write_file
 
-    def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    def write(path: Path, data: bytes, mode: int = 0o644, *, spare: bool = False) -> None:
         cut()
-        original(path, data, mode)
+        original(path, data, mode, spare=spare)
         cut()
 
     with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def run_cut_at(monkeypatch: pytest.MonkeyPatch, step: int, work: object) -> bool
     return False
 
 
-@pytest.mark.parametrize("step", range(20))
+@pytest.mark.parametrize("step", range(24))
 def test_a_crash_while_defining_leaves_all_or_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     cut = run_cut_at(monkeypatch, step, lambda: define(store))
     again = Store(store.layout)
@@ -197,7 +197,7 @@ def test_a_crash_while_defining_leaves_all_or_nothing(store: Store, monkeypatch:
 
 def test_the_crash_test_reaches_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = set()
-    for step in range(20):
+    for step in range(24):
         store = Store(Layout(tmp_path / str(step)))
         store.prepare()
         outcomes.add(run_cut_at(monkeypatch, step, lambda made=store: define(made)))
@@ -286,3 +286,37 @@ def test_endpoints(text: str, found: str) -> None:
 def test_bad_endpoints(text: str) -> None:
     with pytest.raises(UsageError):
         split_endpoint(text, 7400)
+
+
+@pytest.mark.parametrize("name", ["cluster", "servers", "nodes"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_copy_of_what_others_hold_is_replaced_by_its_version_before(
+    store: Store, name: str, damage: str
+) -> None:
+    define(store)
+    newer = msgspec.structs.replace(REPLICA, nodes=NodeTable({1: NODE}, 4), servers=ServerList((1,), 1, 4))
+    store.save(A, newer.servers, newer.nodes)
+    path = store.layout.cluster(A).configuration / f"{name}.json"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+    found = {"cluster": store.cluster, "servers": store.servers, "nodes": store.nodes}[name](A)
+    assert found == getattr(REPLICA, name)
+    assert store.repaired == [str(path)]
+    assert path.with_name(f"{path.name}.damaged").exists() == (damage == "cut")
+    again = Store(store.layout)
+    assert getattr(again, name)(A) == found
+    assert again.repaired == []
+
+
+def test_two_damaged_versions_and_a_damaged_definition_of_its_own_are_not_repaired(store: Store) -> None:
+    define(store)
+    folder = store.layout.cluster(A).configuration
+    for file in (folder / "nodes.json", folder / "nodes.json.spare", folder / "node.json"):
+        file.write_text("{}")
+    before = sorted(folder.iterdir())
+    for read in (store.nodes, store.node):
+        with pytest.raises(LocalDamaged):
+            read(A)
+    assert sorted(folder.iterdir()) == before

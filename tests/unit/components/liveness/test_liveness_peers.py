@@ -40,6 +40,19 @@ def test_any_sign_of_the_same_boot_id_clears_it() -> None:
     assert found.deadline == 8.0
 
 
+def test_sound_is_who_answered_on_every_network_and_is_not_in_doubt() -> None:
+    found = Peers(Settings())
+    found.follow([(2, "a", "b2"), (2, "b", "b2"), (3, "a", "b3")], 0.0)
+    assert not found.sound, "nobody has answered yet"
+    for number, network in ((2, "a"), (2, "b"), (3, "a")):
+        found.answer(number, network, f"b{number}", 1, 0.5, 1.0)
+    assert found.sound == {2, 3}
+    found.sign(3, "a", "b3", 3.0)
+    found.sign(2, "a", "b2", 3.0)
+    found.tick(4.0)
+    assert found.sound == {3}, "one network of node 2 is silent"
+
+
 def test_a_sign_of_another_boot_id_is_no_sign() -> None:
     found = peers(2)
     for at in (1.0, 2.0, 3.0):

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from covey.bus.machine import Address, ImpossibleTransition, Publish, Received, Send
-from covey.components.registry.agent import NOBODY, AgentMachine, CopyClosed, CopySaid, OthersKnown
+from covey.components.registry.agent import NOBODY, AgentMachine, AskNow, CopyClosed, CopySaid, OthersKnown
 from covey.components.registry.messages import FindPrimary, Leading, PeerDown, ServersChanged
 from covey.components.registry.settings import Settings
 
-SETTINGS = Settings(find_interval=0.5, find_misses=4)
+SETTINGS = Settings(find_interval=0.5, find_misses=4, look_interval=5.0)
 
 
 class Agent:
@@ -53,7 +53,7 @@ def test_it_asks_all_listed_servers_until_the_primary_itself_answers(agent: Agen
     assert agent.wait() == [1, 2, 3]
     assert agent.told(1, 4, 1, "reads") == []
     assert agent.published[1:] == [Leading(4, 1, "reads", False)] and agent.machine.following
-    assert agent.wait() == [1], "then only the primary"
+    assert agent.wait(4.9) == [] and agent.wait(0.1) == [1], "then only the primary, and seldom"
     agent.told(1, 4, 1)
     assert agent.published[2:] == [Leading(4, 1, "writes", True)]
     agent.told(1, 4, 1)
@@ -71,8 +71,9 @@ def test_another_servers_word_is_a_hint_whom_to_ask(agent: Agent) -> None:
 def test_four_questions_without_an_answer_are_a_loss(agent: Agent) -> None:
     agent.step()
     agent.told(1, 4, 1)
-    for _ in range(4):
-        assert agent.wait() == [1] and agent.machine.following
+    assert agent.machine.answered
+    for wait in (5.0, 0.5, 0.5, 0.5):
+        assert agent.wait(wait) == [1] and agent.machine.following and not agent.machine.answered
     assert agent.wait() == [1, 2, 3]
     assert agent.published[-1] == Leading(4, 0, "offline", False) and agent.machine.searching_since == agent.now
     agent.told(1, 4, 1)
@@ -180,4 +181,14 @@ def test_silent_servers_make_it_ask_other_nodes_a_few_at_a_time(agent: Agent) ->
     assert agent.wait() == [1, 2, 3, 11, 12, 13, 16, 17]
     assert agent.told(16, 4, 20) == [1, 2, 3, 11, 14, 15, 16, 17, 20], "any node's word is a hint"
     agent.told(20, 4, 20)
-    assert agent.wait() == [20]
+    assert agent.wait(5.0) == [20]
+
+
+def test_whoever_waits_for_an_answer_has_the_primary_asked_at_once(agent: Agent) -> None:
+    agent.step()
+    agent.told(1, 4, 1)
+    agent.now += 1.0
+    assert agent.step(AskNow()) == [1]
+    for _ in range(3):
+        assert agent.wait() == [1]
+    assert agent.wait() == [1, 2, 3], "2 s from the first question"
