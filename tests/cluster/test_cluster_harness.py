@@ -19,6 +19,11 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def test_tests_that_share_a_cluster_are_run_by_one_worker(shared: Cluster, request: pytest.FixtureRequest) -> None:
+    """Else every worker boots it: xdist finds groups by a suffix of a test's name, which not every pytest lets it add."""
+    assert request.node.nodeid.endswith("@shared") or not hasattr(request.config, "workerinput")
+
+
 def test_the_node_of_an_author(node: Node) -> None:
     async def greet() -> list[str]:
         async with node.connect() as bus:
