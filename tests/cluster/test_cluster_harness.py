@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_tests_that_share_a_cluster_are_run_by_one_worker(shared: Cluster, request: pytest.FixtureRequest) -> None:
-    """Else every worker boots it: xdist finds groups by a suffix of a test's name, which not every pytest lets it add."""
+    """Else every worker boots it: xdist knows groups by a suffix of names, which not every pytest lets it add."""
     assert request.node.nodeid.endswith("@shared") or not hasattr(request.config, "workerinput")
 
 
