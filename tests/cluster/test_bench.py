@@ -36,6 +36,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return program
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons are started as in other tests also where a program measures Pythons that import covey by themselves."""
+    monkeypatch.setattr(Node, "_fresh", property(lambda _: False, lambda _, fresh: None), raising=False)
+
+
 @pytest.mark.cluster
 def test_bench_bus_measures_covey_and_the_limit(run: Bench) -> None:
     found = run("bus.py", *SMALL, "--systems", "covey,limit,bare")
@@ -124,9 +130,14 @@ def test_bench_liveness_kills_a_node_and_all_others_know(run: Bench) -> None:
 
 
 @pytest.mark.cluster
-def test_bench_dcm_moves_a_node_and_tells_what_it_costs(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    forked = property(lambda _: False, lambda _, fresh: None)  # else each of eight starts would import covey by itself
-    monkeypatch.setattr(Node, "_fresh", forked, raising=False)
+def test_bench_boot_takes_the_time_of_a_start(run: Bench, forked: None) -> None:
+    found = run("boot.py", "--nodes", "2", "--rounds", "1", "--isolation", "inline", "-o", "json")
+    assert 0 < found["seconds"]["answers"]["min"] <= found["seconds"]["online"]["median"]
+    assert len(found["rounds"]) == 1
+
+
+@pytest.mark.cluster
+def test_bench_dcm_moves_a_node_and_tells_what_it_costs(run: Bench, forked: None) -> None:
     found = run("dcm.py", "--isolation", "inline", "--moves", "1", "--idle", "0.2", "--starts", "1", "--json")
     assert list(found["move"]["steps"]) == ["m1", "m2", "m3", "m4", "m5", "m6"]
     assert found["move"]["ms"]["median"] > 0
