@@ -19,7 +19,7 @@ RARE = (1, 2, 12, 14)
 
 @pytest.mark.parametrize("seed", [seed for seed in range(SEEDS) if seed not in RARE])
 def test_storm(seed: int) -> None:
-    storm(seed, 25.0)
+    storm(seed, 15.0)
 
 
 def test_one_seed_is_one_trace() -> None:

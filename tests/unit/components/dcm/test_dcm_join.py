@@ -492,7 +492,7 @@ SAID = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(SAID, st.sampled_from([STRANGER_KEY, MEMBER_KEY, NODE_KEY, ""])), max_size=8))
 def test_a_stranger_changes_nothing_whatever_it_says(said: list[tuple[Any, str]]) -> None:
     """Not while a define of somebody else is under way either (its member has another key)."""

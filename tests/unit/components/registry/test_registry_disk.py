@@ -31,7 +31,7 @@ SECOND = (
     "0ae82a53ab308a9b116bc2287566b8"
 )
 Rebuild = Callable[[Loaded], Store]
-registry = settings(settings.get_profile("registry"), max_examples=150)
+registry = settings(settings.get_profile("registry"), max_examples=100)
 
 
 def _harmed(source: Path, harm: Callable[[Path], None]) -> tuple[Loaded, Path]:
