@@ -13,6 +13,7 @@ import pytest
 from covey.components.dcm.audit import AuditLog
 from covey.components.dcm.auditing import _read
 from covey.controllers import process
+from covey.controllers.exec.formats import one_json
 from covey.controllers.process import ProcessOptions
 from pydantic import ValidationError
 
@@ -57,3 +58,8 @@ def test_a_line_that_is_no_entry_hides_no_other(line: bytes, tmp_path: Path) -> 
     told = _read(AuditLog(path), "", 10)
     assert [one["what"] for one in told["entries"]] == ["node_define", "audit.damaged", "node_undefine"]
     assert [one["line"] for one in told["breaks"]] == [2]
+
+
+def test_a_number_without_an_end_is_told_plainly() -> None:
+    with pytest.raises(ValueError, match="^it holds a number of too many digits$"):
+        one_json('{"Count": ' + "9" * 30_000 + "}")
