@@ -86,6 +86,7 @@ class Callers:
         self._armed = 0.0
         self._loop = asyncio.get_running_loop()
         self._touching = False
+        self._arming = False
 
     def listen(self, endpoints: Sequence[str]) -> list[str]:
         """Bind to each `host:port`; return them, with the port that was found for port 0.
@@ -215,7 +216,7 @@ class Callers:
                     assert isinstance(effect.key, bytes)
                     self._on_closed(effect.key)
         finally:
-            self._arm()
+            self._arm_soon()
 
     def _transmit(self, effect: Transmit) -> None:
         port, frames = self._port, effect.frames
@@ -241,7 +242,14 @@ class Callers:
         if self._port:
             self._port.touched()
 
+    def _arm_soon(self) -> None:
+        """Set the timer when this turn of the loop is over: a confirmation may yet ride on what it answers."""
+        if not self._arming:
+            self._arming = True
+            self._loop.call_soon(self._arm)
+
     def _arm(self) -> None:
+        self._arming = False
         deadline = self._acceptor.deadline
         if deadline is not None and (self._timer is None or deadline < self._armed):
             if self._timer:

@@ -106,10 +106,6 @@ class Fanout:
         end.missed.clear()
         return [each for each in wanted if self.unsubscribe(end, each)]
 
-    def wanted(self, node: int) -> list[str]:
-        """Return the topics that somebody here wants of another node."""
-        return sorted(topic for number, topic in self._readers if number == node)
-
     def unconfirmed(self) -> list[tuple[int, str]]:
         """Return what is wanted of other nodes, by node and topic, and not confirmed."""
         return sorted(key for key in self._readers if key[0] and key not in self.confirmed)

@@ -95,6 +95,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
         self._touching = False
+        self._arming = False
 
     def send(self, kind: Kind, frames: list[Any], service: str = "") -> None:
         """Send header and body; raises Overloaded."""
@@ -133,7 +134,7 @@ class Link:
                 elif isinstance(effect, Closed):
                     self._links.on_closed(self.key)
         finally:
-            self._arm()
+            self._arm_soon()
 
     def move(self, peer: Peer) -> None:
         """The peer's addresses are others now, or in another order."""
@@ -240,7 +241,14 @@ class Link:
         if wire:
             wire.close()
 
+    def _arm_soon(self) -> None:
+        """Set the timer when this turn of the loop is over: a confirmation may yet ride on what it answers."""
+        if not self._arming:
+            self._arming = True
+            self._loop.call_soon(self._arm)
+
     def _arm(self) -> None:
+        self._arming = False
         deadline = self.dialler.deadline
         if deadline is None:
             if self._timer:

@@ -56,7 +56,7 @@ def status_blocks(data: dict[str, Any]) -> list[Block]:
     summary = [
         ("quorate", data["quorate"]),
         ("nodes", f"{online} of {len(data['nodes'])} online"),
-        ("view", view_text(view)),
+        ("view", "none: this node is offline" if data.get("node_state") == "offline" else view_text(view)),
     ]
     return [
         Fields(summary),

@@ -30,8 +30,6 @@ class Unbuilt:
 # noun → verb → what it will be; a verb without a noun stands under ""
 VERBS: dict[str, dict[str, Unbuilt]] = {
     "lab": {
-        "pause": Unbuilt("N", "Freeze all processes of a node.", "14.2"),
-        "resume": Unbuilt("N", "Let a frozen node go on.", "14.2"),
         "clone": Unbuilt("N", "Start a copy of a node's disk on a second machine.", "5.5"),
         "swap-disk": Unbuilt("A B", "Exchange the state folders of two nodes.", "5.5"),
         "run": Unbuilt("SCENARIO.yaml", "Play a scenario and check what it expects.", "14.2"),

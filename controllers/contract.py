@@ -51,11 +51,12 @@ class Resource:
 
 @dataclass(frozen=True)
 class Node:
-    """The node that a controller runs on, as it was when the controller was made."""
+    """The node that a controller runs on, as it was when the controller was made; `state` is its state folder."""
 
     number: int = 1
     name: str = "n1"
     cluster: str = "test"
+    state: str = ""
 
 
 class Controller:

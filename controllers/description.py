@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def preload() -> None:
     for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
         with suppress(CoveyError):  # whoever needs it will say so
             description_of_ours(path)
+
+
+def description_files(module: str) -> list[Path]:
+    """Return the description files beside a module, which is not imported for it; the packages around it are."""
+    spec = find_spec(module)
+    return sorted(Path(spec.origin).parent.glob("*.yaml")) if spec is not None and spec.origin else []
 
 
 def made_description(controller: str, classes: Mapping[str, Any]) -> tuple[Description | None, list[Finding]]:

@@ -20,8 +20,10 @@ from ..config.document import read_bytes
 from ..config.findings import Finding
 from ..config.node import AnyOptions, OptionsOf
 from ..errors import PluginError
+from ..plugins.candidates import Candidate
 from ..plugins.manager import PluginManager
 from .contract import GROUP, Controller, Node
+from .description import description_files
 
 
 def options_model(controller: type[Controller]) -> type[BaseModel] | None:
@@ -58,6 +60,15 @@ def make(
         raise PluginError(f"{controller.__name__} has no options, and this node's YAML gives it some", "leave them out")
     made.__init__()  # type: ignore[misc]
     return made
+
+
+def has_work(candidate: Candidate, settings: Mapping[str, Any]) -> bool:
+    """Whether a controller may have a class, by the settings of the node's YAML for controllers; imports nothing of it.
+
+    One of covey's own without a description file makes its classes from its options, and without any it has none.
+    """
+    given = (settings.get(candidate.name) or {}).get("options")
+    return bool(given) or not candidate.shipped or bool(description_files(candidate.value.partition(":")[0]))
 
 
 def known_options(plugins: PluginManager) -> OptionsOf:

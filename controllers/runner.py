@@ -11,7 +11,7 @@ loop and under a deadline, since a module can hang as well as a method.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -38,17 +38,20 @@ async def run_controllers(
     `alone`: this process is for that controller only. Raises PluginError when it then computes without end.
     """
     settings = context.local.settings.get("controllers") or {}
-    enabled = [one for one in shipped(plugins) if (settings.get(one) or {}).get("enabled", True)]
-    names = [name] if name else enabled
+    names = [name] if name else shipped(plugins, settings)
     async with serving(context.bus, plugins, names, context.kept, context.local) as made:
         if alone and name:
             raise PluginError(f"the process of controller {name} is ended: {await made[0].spun()}")
         await asyncio.Event().wait()
 
 
-def shipped(plugins: PluginManager) -> list[str]:
-    """Return the names of covey's own controllers that are not blocked."""
-    return [one.name for one in plugins.loadable(GROUP) if one.shipped]
+def shipped(plugins: PluginManager, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of covey's own controllers that are neither blocked nor disabled, and have something to do."""
+    return [
+        one.name
+        for one in plugins.loadable(GROUP)
+        if one.shipped and (settings.get(one.name) or {}).get("enabled", True) and options.has_work(one, settings)
+    ]
 
 
 @asynccontextmanager
@@ -118,5 +121,5 @@ def make(name: str, controller: type[Controller], local: Local | None) -> Contro
     if local is None:
         return options.make(controller)
     given = ((local.settings.get("controllers") or {}).get(name) or {}).get("options")
-    node = Node(local.node, local.node_name, local.cluster_name)
+    node = Node(local.node, local.node_name, local.cluster_name, local.state_dir)
     return options.make(controller, given, local.settings.get("folder", ""), node)

@@ -278,6 +278,35 @@ def kill(node: str, folder: Path) -> int:
     return offline(data, lambda found: [f"{found['name']} killed; its {found['processes']} processes are gone"])
 
 
+@command.verb("pause", examples=["covey lab pause 3"])
+@click.argument("node", metavar="N")
+@_dir
+def pause(node: str, folder: Path) -> int:
+    """Freeze all processes of a node with SIGSTOP, as a machine that hangs: alive, and silent.
+
+    The others take it for dead after some seconds. `covey lab resume` lets it go on; then it joins anew.
+    """
+    return _freeze(folder, node, True)
+
+
+@command.verb("resume", examples=["covey lab resume 3"])
+@click.argument("node", metavar="N")
+@_dir
+def resume(node: str, folder: Path) -> int:
+    """Let a node go on that `covey lab pause` froze."""
+    return _freeze(folder, node, False)
+
+
+def _freeze(folder: Path, typed: str, frozen: bool) -> int:
+    from . import processes
+
+    daemon = _found(folder, typed)
+    count = processes.freeze(daemon, frozen)
+    data = {"node": daemon.node.number, "name": daemon.node.name, "pid": daemon.pid, "processes": count}
+    done = "stand still" if frozen else "go on"
+    return offline(data, lambda found: [f"{found['name']}: its {found['processes']} processes {done}"])
+
+
 @command.verb("stop", examples=["covey lab stop 3"])
 @click.argument("node", metavar="N")
 @_dir

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +108,15 @@ def kill(daemon: Running) -> int:
             + ", ".join(str(process.pid) for process in left),
             "they should have ended with their parent: this is a bug",
         )
+    return len(family)
+
+
+def freeze(daemon: Running, frozen: bool) -> int:
+    """Stop all processes of a daemon where they stand, or let them go on; return how many there are."""
+    family = members(daemon.pid)
+    for process in family:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
     return len(family)
 
 

@@ -107,6 +107,14 @@ class BalanceVerbs(TrustVerbs):
                 return await self._mover.take_to(self._defined_to(to)[0], False, False)
             return await self._ask_at(node, "called", to=to)
 
+    async def _in_another(self, number: int) -> str:
+        here = self._home.here()
+        try:
+            said = await self._ask_at(here.nodes.nodes[number], "whereabouts")
+        except CoveyError:
+            return ""
+        return str(said["cluster"]) if said["cluster_id"] not in (None, here.cluster.id) else ""
+
     async def _ask_at(self, node: NodeDefinition, what: str, **arguments: Any) -> dict[str, Any]:
         """Ask a node at the place where it listens for those that are in another cluster; the last error is raised."""
         cluster_id = self._home.here().cluster.id

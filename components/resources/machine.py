@@ -306,8 +306,8 @@ class ResourcesMachine:
         if 24 in self._steps or not self._listed:
             return []
         controllers = sorted(self.controllers.items())
-        described = [name for name, found in controllers if found.classes]
         done = [name for name, found in controllers if found.outcome == "done"]
+        described = [name for name, found in controllers if found.classes or name in done]
         failed = [name for name, found in controllers if found.outcome == "failed"]
         settled = len(done) + len(failed) == len(controllers)
         how = "failed" if controllers else "done"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from ...controllers.catalog import Catalog, Versions
 from ...controllers.contract import GROUP
-from ...controllers.description import description_of_ours
+from ...controllers.description import description_files, description_of_ours
+from ...controllers.options import has_work
 from ...errors import CoveyError
 from ...plugins.candidates import Candidate, find
 
@@ -25,7 +24,7 @@ def shipped_versions(settings: Mapping[str, Any]) -> Versions:
     """Return the classes of the shipped controllers that the node's file does not disable."""
     catalog = Catalog()
     for candidate in _shipped(settings):
-        for path in _description_files(candidate.value.partition(":")[0]):
+        for path in description_files(candidate.value.partition(":")[0]):
             try:
                 catalog.add(candidate.name, description_of_ours(path).classes)
             except CoveyError as problem:
@@ -34,7 +33,7 @@ def shipped_versions(settings: Mapping[str, Any]) -> Versions:
 
 
 def shipped_names(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the shipped controllers that the node's file does not disable, in order."""
+    """Return the names of the shipped controllers that run on this node, in order."""
     return sorted(candidate.name for candidate in _shipped(settings))
 
 
@@ -47,10 +46,5 @@ def _shipped(settings: Mapping[str, Any]) -> list[Candidate]:
         and candidate.shipped
         and not (candidate.problem or candidate.shadowed)
         and (options.get(candidate.name) or {}).get("enabled", True)
+        and has_work(candidate, options)
     ]
-
-
-def _description_files(module: str) -> list[Path]:
-    # Looking for a module imports the packages around it: of covey's own only, which this process has already.
-    spec = find_spec(module)
-    return sorted(Path(spec.origin).parent.glob("*.yaml")) if spec is not None and spec.origin else []

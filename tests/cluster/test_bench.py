@@ -131,3 +131,9 @@ def test_a_crash_at_a_step_of_each_protocol_leaves_all_or_nothing() -> None:
         f"completed {at_the_next}",
     )
     assert ends == dict.fromkeys(("d9", "u3", "c3"), "all of it")
+
+
+def test_bench_networks_orders_lists_and_computes_a_change() -> None:
+    found = run("networks.py", "--addresses", "200", "--networks", "10")
+    assert (found["addresses"], found["networks"]) == (200, 10)
+    assert 0 < found["list_ms"]["median"] <= found["list_ms"]["p99"] and found["change_ms"] > 0

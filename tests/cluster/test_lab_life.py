@@ -71,6 +71,11 @@ def test_from_up_to_down(lab: Lab) -> None:
         watched.communicate(timeout=LIMIT)
     assert (watched.returncode, lab.pids()) == (0, first), "what ran before goes on"
 
+    for verb, states in (("pause", {"T"}), ("resume", {"S", "R", "D"})):
+        assert lab.lab(verb, "2")["pid"] == first["n2"]
+        stat = Path(f"/proc/{first['n2']}/stat").read_text()
+        assert stat.rpartition(")")[2].split()[0] in states, verb
+
     killed = lab.lab("kill", "2")
     assert killed["pid"] == first["n2"]
     assert lab.pids() == {"n1": first["n1"], "n2": None}

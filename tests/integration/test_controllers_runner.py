@@ -146,7 +146,11 @@ def context(bus: Client, **controllers: Any) -> ComponentContext:
 def test_the_shipped_ones_share_a_process_and_can_be_switched_off() -> None:
     async def work(bus: Client, asking: Client) -> None:
         plugins = PluginManager(safe=True)
-        assert shipped(plugins) == ["adapter", "exec", "filesystem", "host", "ocf", "process", "service"]
+        fixed = ["adapter", "filesystem", "host", "network", "process", "service"]
+        assert shipped(plugins, {}) == fixed, "exec and ocf have nothing to do"
+        assert shipped(
+            plugins, {"exec": {"options": {"files": ["x"]}}, "host": {"enabled": False}, "ocf": None}
+        ) == sorted({*fixed, "exec"} - {"host"})
         task = asyncio.get_running_loop().create_task(
             run_controllers(context(bus, filesystem={"enabled": False}, host=None), plugins)
         )

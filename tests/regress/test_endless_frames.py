@@ -64,13 +64,13 @@ def test_the_join_port_is_opened_anew_when_the_process_grew_much(monkeypatch: py
         guard: Any = SimpleNamespace(refused=refused.append)
         found = JoinPort(None, [], guard, lambda *_: None, lambda _: None, lambda: None)  # type: ignore[arg-type]
         found.listen()
-        found._arrivals = SimpleNamespace(open=0, close=lambda: None)  # type: ignore[assignment]
+        found._arrivals = SimpleNamespace(open=1, close=lambda: None)  # type: ignore[assignment]
         found.sweep()
         assert not refused
         size += join_port.MOST_MEMORY + 1
         found.sweep()
         found.sweep()
-        found._arrivals = SimpleNamespace(open=0, close=lambda: None)  # type: ignore[assignment]
+        found._arrivals = SimpleNamespace(open=1, close=lambda: None)  # type: ignore[assignment]
         found.sweep()
         return found
 

@@ -34,10 +34,10 @@ class Disk:
         self.problem = 0
         write = storage.write_document
 
-        def written(*arguments: Any) -> None:
+        def written(*arguments: Any, **options: Any) -> None:
             if self.problem:
                 raise OSError(self.problem, "no")
-            write(*arguments)
+            write(*arguments, **options)
 
         monkeypatch.setattr(storage, "write_document", written)
 

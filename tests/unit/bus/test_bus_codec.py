@@ -7,7 +7,7 @@ import pytest
 from covey import errors
 from covey.bus import codec
 from covey.bus.messages import PROTOCOL, Header, Kind, split_address
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TEXT = st.text(max_size=20)
@@ -44,6 +44,7 @@ def test_a_body_comes_back(value: object) -> None:
     assert codec.decode_body(codec.encode_item(value)) == value
 
 
+@settings(max_examples=30)
 @given(st.lists(PLAIN, min_size=1, max_size=100))
 def test_a_batch_comes_back(values: list[object]) -> None:
     body = codec.join_items([codec.encode_item(value) for value in values])

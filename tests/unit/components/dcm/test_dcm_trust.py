@@ -14,6 +14,7 @@ from covey.bus.messages import Role
 from covey.bus.security import make_keys
 from covey.bus.service import Request
 from covey.components.dcm import entries
+from covey.components.dcm.balancing import BalanceVerbs
 from covey.components.dcm.definitions import ClusterDefinition, NodeDefinition, NodeTable, Replica, ServerList
 from covey.components.dcm.home import Home
 from covey.components.dcm.judge import Judge
@@ -195,9 +196,9 @@ def test_a_node_whose_key_is_another_one_than_it_was_defined_with_says_so(tmp_pa
         assert "lab" in here.problem
 
 
-def test_the_join_port_is_for_two_questions_alone() -> None:
-    verbs = {topic.partition(".")[2]: getattr(TrustVerbs, topic.partition(".")[2]) for topic in JOIN_TOPICS}
-    assert sorted(verbs) == ["join_message", "verdict"]
+def test_the_join_port_is_for_four_questions_alone() -> None:
+    verbs = {topic.partition(".")[2]: getattr(BalanceVerbs, topic.partition(".")[2]) for topic in JOIN_TOPICS}
+    assert sorted(verbs) == ["called", "join_message", "verdict", "whereabouts"]
     assert {verb.__covey_role__ for verb in verbs.values()} == {Role.LOOK}
     for verb in ("node_prepare", "node_tokens", "node_tokens_cancel", "node_forget"):
         assert getattr(TrustVerbs, verb).__covey_role__ is Role.ADMIN
@@ -372,7 +373,7 @@ def test_which_cluster_is_meant(tmp_path: Path) -> None:
 def test_a_cluster_with_a_damaged_file_can_be_forgotten(tmp_path: Path) -> None:
     here, life = home(tmp_path), Life("failed")
     defined(here)
-    path = here.layout.cluster(CLUSTER.id).nodes_file
+    path = here.layout.cluster(CLUSTER.id).node_file
     path.write_bytes(path.read_bytes()[:-3])
     here.load()
     assert here.problem

@@ -521,6 +521,13 @@ def test_boot_steps_come_once_in_order(rig: Any) -> None:
     assert last["event"] == "1 of 2 controllers ready, failed: fans"
 
 
+def test_boot_steps_keep_their_order_when_the_first_controller_has_no_class(rig: Any) -> None:
+    rig.boot("disks", "nothing")
+    rig.hear("nothing", m.Described(rig.take("nothing", m.Describe).id, ()))
+    rig.find(name="nothing")
+    assert steps(rig) == [(22, "done"), (23, "done")]
+
+
 def test_boot_steps_are_said_to_have_failed_where_no_controller_works(rig: Any) -> None:
     rig.boot("disks")
     rig.fail(m.Describe)
