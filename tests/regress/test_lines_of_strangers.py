@@ -61,5 +61,5 @@ def test_a_line_that_is_no_entry_hides_no_other(line: bytes, tmp_path: Path) -> 
 
 
 def test_a_number_without_an_end_is_told_plainly() -> None:
-    with pytest.raises(ValueError, match="^it holds a number of too many digits$"):
+    with pytest.raises(ValueError, match=r"^it holds a number of too many digits$"):
         one_json('{"Count": ' + "9" * 30_000 + "}")
