@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import CoveyError, MoveFailed
+from ..errors import CoveyError, InvalidFile, MoveFailed
 from .connection import Session, answer
 from .names import by_name
 from .output import Block, Table, note
@@ -40,9 +40,15 @@ async def _plan(session: Session, wanted: Any, now: datetime.datetime) -> dict[s
     from ..components.dcm.balance_file import wanted_now
 
     listed = await session.call("dcm", "node_ls")
-    pools = []
+    pools: list[Pool] = []
+    owners: dict[int, str] = {}
     for name, pool in wanted.pools.items():
         numbers = [node if isinstance(node, int) else by_name(listed, node) for node in pool.nodes]
+        for number, written in zip(numbers, pool.nodes, strict=True):
+            if number in owners:  # once by its name, once by its number: the file's own check cannot know
+                text = f"{written!r} of the pool {name!r} is the node {number}, which is in the pool {owners[number]!r}"
+                raise InvalidFile(f"{text} already", "a node is in one pool, once")
+            owners[number] = name
         counts, why = wanted_now(pool, now)
         pools.append(Pool(name, tuple(numbers), counts, why))
     asked = sorted({number for pool in pools for number in pool.nodes})

@@ -12,6 +12,7 @@ import click
 from .connection import Session, answer
 from .names import node_number
 from .output import Block, Table
+from .registry import value_text
 from .verbs import Noun
 
 command = Noun(
@@ -79,7 +80,7 @@ def _table(data: list[dict[str, Any]]) -> list[Block]:
             one["uid"],
             one["what"],
             one["outcome"],
-            " ".join(f"{name}={value}" for name, value in one.get("with", {}).items() if value is not None),
+            " ".join(f"{name}={value_text(value)}" for name, value in one.get("with", {}).items() if value is not None),
         )
         for one in data
     ]

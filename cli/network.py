@@ -91,8 +91,8 @@ def priority(name: str, priorities: tuple[tuple[str, int | None], ...]) -> int:
     """Set which services prefer, or never use, a network.
 
     Services: dcm, registry, liveness, groups, resources, bulk, and those that plugins add. The highest number is tried
-    first, 0 is never; SERVICE= without a number is not set: tried after all networks with one. Links that stand are
-    moved at once, and nothing is lost by it. 0 is refused where a node could not be reached any more.
+    first, 0 is never; SERVICE= without a number takes the priority away: tried after all networks that have one. Links
+    that stand are moved at once, and nothing is lost by it. 0 is refused where a node could not be reached any more.
     """
     given = dict(priorities)
     return answer(lambda session: session.call("dcm", "network_priority", name=name, priorities=given), _network)
@@ -139,8 +139,9 @@ def explain(service: str, from_: str | None) -> int:
 def measure(apply_: bool) -> int:
     """Measure how many hops other subnetworks are away from this node's.
 
-    By datagrams that live for so many hops: each router on the way is one. It needs no privilege, but routers that say
-    when one has ended there; where none does, the hops stay as `covey subnet modify --hops` said, or 2.
+    Datagrams are sent that live for one hop, two, and so on; each router on the way is one. It needs no privilege, but
+    routers that report where a datagram ended. Where none does, the hops stay as `covey subnet modify --hops` said,
+    or 2.
     """
 
     async def ask(session: Session) -> Any:
@@ -168,14 +169,17 @@ def measure(apply_: bool) -> int:
 def traffic(node: str | None, watch: bool, count: int | None) -> int:
     """Count the messages and bytes that a node exchanges with others, by network and service.
 
-    They are counted where they pass a socket, so a network that a service may not use shows none of it. `bus` is what
-    brokers say to one another: greetings, confirmations, heartbeats of links.
+    They are counted where they pass a socket, under the name that the network has then, so a network that a service may
+    not use shows none of it. `bus` is what brokers say to one another: greetings, confirmations, heartbeats of links.
+    What passed while no network was known, before a node had joined, has none (`-`).
     """
 
     async def ask(session: Session) -> Any:
         number = await node_number(session, node) if node is not None else None
         return await session.ask("dcm", "network_traffic", session.timeout, number=number)
 
+    if count and not watch:
+        raise click.UsageError("--count belongs to --watch", click.get_current_context())
     if not watch:
         return answer(ask, lambda data: [Table(_TRAFFIC, [[each[name] for name in _TRAFFIC] for each in data])])
     stream = Stream(settings())

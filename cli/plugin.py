@@ -43,6 +43,32 @@ def why(name: str) -> int:
     return answer(ask, _story)
 
 
+@command.verb("block", examples=["covey plugin block gpu --reason 'hangs since 2.1, see ticket 812'"])
+@click.argument("name")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; whoever finds it blocked reads this.")
+def block(name: str, reason: str) -> int:
+    """Keep a controller from running on this node, from now on and after restarts, too.
+
+    Its resources stay listed as they were last seen. `covey plugin unblock NAME` lets it run again.
+    """
+
+    def ask(session: Session) -> Any:
+        return session.call("dcm", "plugin_block", name=name, reason=reason)
+
+    return answer(ask, lambda data: [f"{name} is blocked: {data['reason']}"])
+
+
+@command.verb("unblock", examples=["covey plugin unblock gpu"])
+@click.argument("name")
+def unblock(name: str) -> int:
+    """Let a blocked controller run again."""
+
+    def ask(session: Session) -> Any:
+        return session.call("dcm", "plugin_unblock", name=name)
+
+    return answer(ask, lambda data: [f"{name} may run again"])
+
+
 def _story(data: Any) -> list[Block]:
     if isinstance(data, dict):
         story = data.get("story") or data.get("lines")

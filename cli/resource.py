@@ -23,7 +23,7 @@ command = Noun(
     "which declares its attributes, and a key, which tells it from others of its class on its node.",
 )
 
-_node_option = click.option("--node", metavar="NODE", help="Of this node only, by number or name.")
+_node_option = click.option("--node", metavar="NODE", help="On this node only, by number or name.")
 _select = click.option(
     "-s", "--select", "select", metavar="EXPR", default="", help="Only those for which EXPR holds: 'PercentUsed > 90'."
 )
@@ -65,7 +65,7 @@ def describe(name: str) -> int:
 def _class_text(data: dict[str, Any]) -> list[Block]:
     single = [(name, value) for name, value in data.items() if name not in ("attributes", "actions")]
     blocks: list[Block] = [
-        Fields([(name.replace("_", " "), span(v) if name.endswith("_every") and v else v) for name, v in single])
+        Fields([(n.replace("_", " "), (span(v) if v else None) if n.endswith("_every") else v) for n, v in single])
     ]
     for part, noun in (("attributes", "attribute"), ("actions", "action")):
         found = [_plain_entry(entry) for entry in data.get(part, ())]

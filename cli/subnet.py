@@ -55,7 +55,7 @@ def define(name: str, prefix: str, network: str) -> int:
 @click.option("--prefix", metavar="PREFIX/BITS", help="Another prefix; the addresses in it must stay in it.")
 @click.option("--network", help="Another network: all its addresses follow at once.")
 @click.option(
-    "--hops", type=Hops(), multiple=True, metavar="SUBNET=N", help="How far another one is (unsaid: 2; 0: unsaid)."
+    "--hops", type=Hops(), multiple=True, metavar="SUBNET=N", help="Hops to another one (default: 2; 0: unsay)."
 )
 def modify(
     subnet: str, name: str | None, prefix: str | None, network: str | None, hops: tuple[tuple[str, int], ...]

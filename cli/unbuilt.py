@@ -52,8 +52,6 @@ VERBS: dict[str, dict[str, Unbuilt]] = {
         "test": Unbuilt("NAME", "Run a response once with made-up values.", "12.3"),
     },
     "plugin": {
-        "block": Unbuilt("NAME --reason TEXT", "Keep a plugin from being used, with a note why.", "12.5"),
-        "unblock": Unbuilt("NAME", "Let a blocked plugin be used again.", "12.5"),
         "new": Unbuilt("controller NAME --class CLASS", "Write a new controller package.", "12.6"),
         "check": Unbuilt("[DIR]", "Check a controller package, with every finding at once.", "12.6"),
         "test": Unbuilt("[DIR]", "Run a package's contract tests.", "12.6"),

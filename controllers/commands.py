@@ -3,11 +3,13 @@
 Knows no resource class. A command runs in a process group of its own; at the deadline, or when it prints too much, all
 of the group are killed. Once it has ended, what it started and left running is not waited for, and lives on: a service
 that a command started must. Odd: it asks the kernel to be killed when the thread that waits for it ends, so that a node
-that is killed leaves no command behind. Blocks: for plain methods of controllers, which run in a thread of their own.
+that is killed leaves no command behind (what that one had started by then stays, and goes with a node that ends in
+order). Blocks: for plain methods of controllers, which run in a thread of their own.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import selectors
@@ -88,11 +90,24 @@ def run(
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise Failed(f"{words[0]} cannot be started: {why}", "is it installed, and executable for this user?") from None
+    _running.add(process)
     try:
         with process:
             return _finish(process, words[0], until, timeout, entered)
     finally:
+        _running.discard(process)
         if process.returncode is None:  # only when this thread is broken off
+            _kill(process)
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+"""Commands under way. A node that ends in order takes them along, with all that they started."""
+
+
+@atexit.register
+def _end_all() -> None:
+    for process in list(_running):
+        if process.returncode is None:
             _kill(process)
 
 

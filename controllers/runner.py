@@ -39,8 +39,10 @@ async def run_controllers(
     """
     settings = context.local.settings.get("controllers") or {}
     names = [name] if name else shipped(plugins, settings)
+    if name and not _enabled(name, settings):  # blocked a moment ago: this process is ended soon
+        names = []
     async with serving(context.bus, plugins, names, context.kept, context.local) as made:
-        if alone and name:
+        if alone and name and made:
             raise PluginError(f"the process of controller {name} is ended: {await made[0].spun()}")
         await asyncio.Event().wait()
 
@@ -50,8 +52,13 @@ def shipped(plugins: PluginManager, settings: Mapping[str, Any]) -> list[str]:
     return [
         one.name
         for one in plugins.loadable(GROUP)
-        if one.shipped and (settings.get(one.name) or {}).get("enabled", True) and options.has_work(one, settings)
+        if one.shipped and _enabled(one.name, settings) and options.has_work(one, settings)
     ]
+
+
+def _enabled(name: str, settings: Mapping[str, Any]) -> bool:
+    enabled: bool = (settings.get(name) or {}).get("enabled", True)
+    return enabled
 
 
 @asynccontextmanager

@@ -275,7 +275,7 @@ def kill(node: str, folder: Path) -> int:
         "processes": count,
         "ms": round((time.monotonic() - began) * 1000, 1),
     }
-    return offline(data, lambda found: [f"{found['name']} killed; its {found['processes']} processes are gone"])
+    return offline(data, lambda found: [f"{found['name']} killed; processes that are gone: {found['processes']}"])
 
 
 @command.verb("pause", examples=["covey lab pause 3"])

@@ -16,13 +16,18 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from .storage import sync_folder, write_synced
 
 START = "0" * 32
+
+_TEXTS = ("at", "who", "what", "outcome", "previous")
+"""What every entry has, as text."""
 
 
 class Break(NamedTuple):
@@ -35,6 +40,17 @@ class Break(NamedTuple):
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None when it is no entry, as `_write` makes them."""
+    try:
+        entry = msgspec.json.decode(line)  # refuses what no message can carry, too
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in _TEXTS)
+    sound = whole and isinstance(entry.get("uid"), int | None) and isinstance(entry.get("with", {}), dict)
+    return entry if sound else None
 
 
 def _utc() -> str:
@@ -72,25 +88,22 @@ class AuditLog:
                 raise
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Return every entry that can be read, oldest first."""
+        """Return every entry that can be read, oldest first. What somebody else wrote into the file is none."""
         for _, _, line in self._lines():
-            with suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict):
-                    yield entry
+            entry = _entry(line)
+            if entry is not None:
+                yield entry
 
     def verify(self) -> list[Break]:
         """Return every place where the chain does not hold; empty for a sound log."""
         breaks: list[Break] = []
         previous: str | None = None
         for path, number, line in self._lines():
-            try:
-                claimed = json.loads(line)["previous"]
-            except (ValueError, KeyError, TypeError):
+            entry = _entry(line)
+            if entry is None:
                 breaks.append(Break(path, number, "the line is cut short or is no entry"))
-            else:
-                if previous is not None and claimed != previous:
-                    breaks.append(Break(path, number, "the line before it was changed, removed or moved"))
+            elif previous is not None and entry["previous"] != previous:
+                breaks.append(Break(path, number, "the line before it was changed, removed or moved"))
             previous = _digest(line)
         return breaks
 
@@ -111,9 +124,7 @@ class AuditLog:
         data = found[-1].read_bytes()
         last = data.splitlines()[-1] if data else b""
         whole = data.endswith(b"\n")
-        try:
-            json.loads(last)
-        except ValueError:
+        if _entry(last) is None:
             whole = not data
         if whole:
             return _digest(last) if last else self._before_empty(found)

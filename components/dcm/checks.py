@@ -129,12 +129,12 @@ def _reach(node: int | None, who: str, ways: Iterable[Way], name: Callable[[int]
             continue
         where = ", ".join(way.endpoint for way in lost)
         severity: Severity = "error" if len(lost) == len(tried) else "warning"
-        what = "at no address" if severity == "error" else "not at all its addresses"
+        what = "at none of its addresses" if severity == "error" else f"at {len(lost)} of its {len(tried)} addresses"
         yield Finding(
             "doctor.unreachable",
             severity,
             node,
-            f"{who} reaches {name(other)} {what}: {where}: {lost[0].problem}",
+            f"{who} cannot reach {name(other)} {what}: {where}: {lost[0].problem}",
             "a firewall must let TCP and UDP through to the nodes' port, and TCP to the join port, the next one; "
             "else the address or its route is wrong",
         )

@@ -159,6 +159,19 @@ class Clusters(msgspec.Struct, frozen=True):
         return {cluster: known for cluster, known in sorted(self.clusters.items()) if known.state == "defined"}
 
 
+class Blocked(msgspec.Struct, frozen=True):
+    """Why a controller is kept from running on this node, and which user said so (None: nobody proved it)."""
+
+    reason: str
+    uid: int | None = None
+
+
+class BlockList(msgspec.Struct, frozen=True):
+    """The controllers that may not run on this node, by name."""
+
+    controllers: dict[str, Blocked] = {}
+
+
 class Replacement(msgspec.Struct, frozen=True):
     """Scenario 3 under way: the node's id changes from `old` to `new`, globally first, then here (SPEC 5.4)."""
 

@@ -40,7 +40,7 @@ def build(components: Iterable[Component]) -> Graphs:
             if function in offered_by:
                 raise CycleError(
                     f"the function {function!r} is offered by {offered_by[function]} and by {name}",
-                    "block one of the two with `covey plugin block`",
+                    "uninstall the package of one of the two",
                 )
             offered_by[function] = name
             functions[function] = tuple(needs)

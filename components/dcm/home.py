@@ -24,7 +24,7 @@ from ...errors import CoveyError, KeyChanged, NotDefined, NotFound
 from ...plugins.hookspecs import IdentitySource
 from .audit import AuditLog
 from .bootlog import BootLog
-from .definitions import ClusterDefinition, Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
+from .definitions import Blocked, ClusterDefinition, Clusters, NodeDefinition, Replica, ServerList, endpoint, plain
 from .layout import ClusterLayout, Layout
 from .messages import Prepared
 from .networks import Networks, Place
@@ -59,6 +59,7 @@ class Home:
         self.port = int(config.node.port)
         self.boot_id = ""
         self.clusters = Clusters()
+        self.blocked: dict[str, Blocked] = {}
         self.replica: Replica | None = None
         self.problem = ""
         self.problem_code = ""
@@ -86,6 +87,7 @@ class Home:
         """
         replica, problem, code = None, "", ""
         try:
+            self.blocked = self.store.blocked()
             self.clusters = self.store.clusters()
             target = self.clusters.target
             if target is not None and target in self.clusters.defined():
@@ -172,6 +174,17 @@ class Home:
         replica = self.replica_of(cluster_id)
         return replica.node.number in replica.servers.running
 
+    def _settings_of_now(self) -> dict[str, Any]:
+        """The YAML's settings, in which a blocked controller is switched off."""
+        controllers = self.settings["controllers"]
+        off = {name: {**(controllers.get(name) or {}), "enabled": False} for name in self.blocked}
+        return {**self.settings, "controllers": {**controllers, **off}}
+
+    async def block(self, blocked: dict[str, Blocked]) -> None:
+        """Keep which controllers may not run here."""
+        await asyncio.to_thread(self.store.save_blocked, blocked)
+        self.blocked = blocked
+
     def local(self) -> dict[str, Any]:
         """Return the local configuration as components get it (SPEC 3.2)."""
         replica = self.replica
@@ -194,7 +207,7 @@ class Home:
             "ways": {},
             "server_lists": {},
             "server_order": [],
-            "settings": self.settings,
+            "settings": self._settings_of_now(),
         }
         if replica is None:
             return own

@@ -54,6 +54,7 @@ class Layout:
         self.configuration = self.dcm / "configuration"
         self.logs = self.dcm / "logs"
         self.clusters_file = self.configuration / "clusters.json"
+        self.blocked_file = self.configuration / "blocked.json"
         self.identity_file = self.dcm / "identity.json"
         self.verdict_file = self.dcm / "verdict.json"
         self.audit_log = self.logs / "audit.log"

@@ -7,13 +7,16 @@ run it (`plugin_state`) and by the parent, when such a process ends.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from ...config.wording import suggestion
 from ...controllers.options import has_work
-from ...errors import NotFound
+from ...errors import NotFound, Refused
 from ...plugins.manager import PluginManager
+from .definitions import Blocked
 
 CONTROLLERS = "covey.controllers"
 ALL_SHIPPED = "controllers"
@@ -33,15 +36,35 @@ class PluginList:
     def __init__(self, manager: PluginManager, settings: dict[str, Any]) -> None:
         self._manager = manager
         self._told: dict[str, Told] = {}
+        self.blocked: Mapping[str, Blocked] = {}
+        """What may not run here, on somebody's word."""
         self._disabled = {name for name, each in settings.items() if each.get("enabled") is False}
-        ours = manager.candidates(CONTROLLERS)
-        self._idle = {one.name for one in ours if one.shipped and not has_work(one, settings)}
+        ours = [one for one in manager.candidates(CONTROLLERS) if one.shipped]
+        self._shipped = {one.name for one in ours}
+        self._idle = {one.name for one in ours if not has_work(one, settings)}
 
     def processes(self) -> list[str]:
         """Return the names of the processes that run controllers: one for all of covey's own, one for each other."""
-        found = [each for each in self._manager.loadable(CONTROLLERS) if each.name not in self._disabled]
-        shared = [ALL_SHIPPED] if any(each.shipped for each in found) else []
-        return [*shared, *(f"controller:{each.name}" for each in found if not each.shipped)]
+        away = self._disabled | self.blocked.keys()
+        found = [each for each in self._manager.loadable(CONTROLLERS) if each.name not in away]
+        return list(dict.fromkeys(self.process_of(each.name) for each in found))
+
+    def process_of(self, name: str) -> str:
+        """Return the name of the process that runs a controller."""
+        return ALL_SHIPPED if name in self._shipped else f"controller:{name}"
+
+    def names(self) -> list[str]:
+        """Return the names of the controllers that are installed."""
+        return [each.name for each in self._manager.candidates(CONTROLLERS)]
+
+    def must_be_controller(self, name: str) -> None:
+        """Raise NotFound, or Refused for a plugin of another kind, unless that is an installed controller."""
+        names = self.names()
+        if name in names:
+            return
+        if name in [each.name for each in self._manager.candidates()]:
+            raise Refused(f"{name} is no controller, and only controllers can be blocked", "uninstall its package")
+        raise NotFound(f"no controller {name!r} is installed here", suggestion(name, names))
 
     def tell(self, name: str, told: Told) -> None:
         """A process says what became of a plugin."""
@@ -59,7 +82,9 @@ class PluginList:
             reason, classes = status.reason, tuple[str, ...]()
             told = self._told.get(status.name) if status.group == CONTROLLERS else None
             process = f"controller:{status.name}"
-            if status.group == CONTROLLERS and status.name in self._disabled:
+            if status.group == CONTROLLERS and status.name in self.blocked and status.state != "shadowed":
+                state, reason = "blocked", _blocked(self.blocked[status.name])
+            elif status.group == CONTROLLERS and status.name in self._disabled:
                 state, reason = "blocked", "`enabled: false` in this node's YAML"
             elif status.group == CONTROLLERS and status.name in self._idle and status.state == "found":
                 reason = "nothing to do: this node's YAML has no options for it"
@@ -97,3 +122,8 @@ class PluginList:
                 f"{meant}`covey plugin ls` lists them; what was installed since is found when its daemon starts again",
             )
         return {**found, "story": self._manager.why(name).splitlines()}
+
+
+def _blocked(found: Blocked) -> str:
+    who = "somebody" if found.uid is None else f"user {found.uid}"
+    return f"{found.reason} (blocked by {who})"

@@ -64,6 +64,7 @@ async def main(context: DcmContext) -> None:
     daemon = Daemon(home, context.spawner, life.Plan(order, dict(graphs.offered_by)))
     definer = Definer(home, daemon)
     plugins = PluginList(context.plugins, home.settings["controllers"])
+    plugins.blocked = home.blocked
     watcher = Watcher(home, daemon)
     mover = Mover(home, daemon)
     verbs = Verbs(home, daemon, definer, watcher, mover, plugins, graphs)

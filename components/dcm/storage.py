@@ -25,6 +25,8 @@ import msgspec
 
 from ...errors import LocalDamaged
 from .definitions import (
+    Blocked,
+    BlockList,
     ClusterDefinition,
     Clusters,
     KnownCluster,
@@ -196,6 +198,14 @@ class Store:
             if after != before:
                 write_document(self.layout.clusters_file, "clusters", after, SECRET_MODE)
             return after
+
+    def blocked(self) -> dict[str, Blocked]:
+        """Return the controllers that may not run on this node."""
+        found = read_document(self.layout.blocked_file, "blocked", BlockList)
+        return found.controllers if found else {}
+
+    def save_blocked(self, blocked: dict[str, Blocked]) -> None:
+        write_document(self.layout.blocked_file, "blocked", BlockList(blocked))
 
     # --- one cluster ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ...bus.service import Request, verb
 from ...errors import BadArguments, CoveyError, NotFound, Refused, WrongCluster, from_wire
 from . import dependencies, identity, life
 from .auditing import AuditVerbs
+from .blocking import BlockVerbs
 from .crash import crash_at
 from .daemon import Daemon
 from .decision import Request as Wanted
@@ -30,7 +31,6 @@ from .plugin_list import PluginList, Told
 from .settings import CONTROL_TIME, STATUS_TIME
 from .status import cluster_status
 from .token import parse
-from .unbuilt import Unbuilt
 from .undefining import IDLE
 from .watching import Watcher
 
@@ -38,7 +38,7 @@ DISCOVERY_STEPS = {22: "j4", 23: "j5", 24: "j6"}
 """Of the steps of the boot those in which controllers discover: their names in SPEC 6.4."""
 
 
-class Verbs(NetworkVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
+class Verbs(NetworkVerbs, AuditVerbs, BlockVerbs, DoctorVerbs):
     """One node's DCM, as others see it."""
 
     def __init__(
@@ -55,6 +55,7 @@ class Verbs(NetworkVerbs, AuditVerbs, DoctorVerbs, Unbuilt):
         self._watcher = watcher
         self._mover = mover
         self._plugins = plugins
+        self._blocking = asyncio.Lock()
         self._graphs = graphs
 
     # --- for components ---------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ LOOK_TIMEOUT = 30.0
 ONE_CONTROLLER = "controller:"
 """How the process of one controller is called, before the controller's name."""
 
+BLOCK_TOPIC = "dcm.controller"
+"""Event of the DCM: `{name, process, blocked}`, somebody changed whether a controller may run here."""
+
 SHIPPED = "shipped"
 """Under which name the classes of the shipped controllers are kept for the process's next lives."""
 
@@ -59,6 +62,7 @@ class Boot:
         self._background = background
         self._agreement = Agreement(context.bus, context.local.node, orders.feed)
         self._loaded = asyncio.Event()
+        self._processes: dict[str, list[str]] = {}  # those that run controllers, each with its own
         self._told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         orders.on("loaded", lambda _: self._loaded.set())
         orders.on("tell_classes", self._agreement.tell)
@@ -85,8 +89,9 @@ class Boot:
         await context.step(20, "ready")
         self._background.start(self._sweep(), "sweeping")
         async with context.bus.subscribe(PARTY_TOPIC) as parties:
-            processes = await self._start_controllers()
-            names = sorted(name for each in processes.values() for name in each)
+            self._background.start(self._follow_blocks(), "following what is blocked")
+            self._processes = await self._start_controllers()
+            names = sorted(name for each in self._processes.values() for name in each)
             await context.step(21, f"started the controllers: {', '.join(names) or 'none'}")
             self._background.start(self._tell(), "telling the DCM")
             self._feed(ControllersListed(tuple(Entry(name, "starting") for name in names)))
@@ -94,7 +99,7 @@ class Boot:
             async for event in parties:
                 if event.welcome:
                     continue  # from before the controllers were started
-                names = processes.get(event.body.get("party", ""), [])
+                names = self._processes.get(event.body.get("party", ""), [])
                 if event.body.get("state") == "gone":
                     for name in names:
                         self._feed(ControllerGone(name, f"its process is gone: {event.body.get('reason', '')}"))
@@ -125,6 +130,20 @@ class Boot:
             process: [process.removeprefix(ONE_CONTROLLER)] if process.startswith(ONE_CONTROLLER) else shipped
             for process in found["processes"]
         }
+
+    async def _follow_blocks(self) -> None:
+        """Expect a controller that may run again, and no more one that may not."""
+        async for event in self._context.bus.subscribe(BLOCK_TOPIC):
+            if event.welcome:
+                continue  # the DCM started what may run now
+            name = event.body["name"]
+            if event.body["blocked"]:
+                self._feed(ControllerGone(name, "it is blocked"))
+                continue
+            names = self._processes.setdefault(event.body["process"], [])
+            if name not in names:
+                names.append(name)
+            self._await([name])
 
     def _await(self, names: Iterable[str]) -> None:
         for name in names:

@@ -170,3 +170,7 @@ def _json(printed: str) -> Any:
         return json.loads(printed)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python speaks of a switch of its own here
+        raise ValueError("it holds a number of too many digits") from None

@@ -12,9 +12,11 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from re import _parser as parser  # type: ignore[attr-defined]  # there is no public way to what a pattern is made of
 from typing import Annotated, Any, Self
 
 import psutil
@@ -30,14 +32,41 @@ FRESH = 0.5
 """Seconds for which a look at all processes is good; over less a share of processor time is noise."""
 
 
+FEW = 16
+"""Times that a part of a pattern may be repeated without counting as a repeat."""
+
+LONGEST = 4096
+"""Characters of a command line that are looked at: any user of the machine writes his own, and long ones take long."""
+
+
 def _pattern(written: str) -> str:
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what later Pythons may read otherwise
+            nested = _repeats_repeats(parser.parse(written))
         re.compile(written)
     except re.error as error:
         where = f" at its character {error.pos + 1}" if error.pos is not None else ""
         text = f"{quoted(written)} is no regular expression: {error.msg}{where}"
         raise refusal("bad_value", text, r"quote it, and write \. for a dot") from None
+    except (OverflowError, RecursionError):
+        raise refusal("bad_value", f"{quoted(written)} is too large for a regular expression", "shorten it") from None
+    if nested:
+        text = f"{quoted(written)} repeats what itself repeats: on some command lines that takes for ever"
+        raise refusal("bad_value", text, "write a+ for (a+)+; a part that is repeated holds no other + or *")
     return written
+
+
+def _repeats_repeats(tree: Any, inside: bool = False) -> bool:
+    """Whether a repeat without a small bound stands in another one: then a match may take 2**length steps."""
+    if isinstance(tree, (list, tuple, parser.SubPattern)):
+        items = list(tree)
+        if len(items) == 2 and items[0] in (parser.MAX_REPEAT, parser.MIN_REPEAT):
+            _, most, body = items[1]
+            long = most > FEW
+            return (inside and long) or _repeats_repeats(body, inside or long)
+        return any(_repeats_repeats(item, inside) for item in items)
+    return False
 
 
 class Watch(Settings):
@@ -48,8 +77,8 @@ class Watch(Settings):
     )
     command: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None = Field(
         default=None,
-        description="A Python regular expression, looked for anywhere in the command line, its arguments joined by "
-        "blanks.",
+        description="A Python regular expression, looked for in the first 4096 characters of the command line, its "
+        "arguments joined by blanks.",
         examples=[r"python3 .*web\.py"],
     )
 
@@ -162,7 +191,7 @@ def _all(commands: bool) -> Iterator[tuple[psutil.Process, str, str]]:
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied), process.oneshot():
             if process.status() != psutil.STATUS_ZOMBIE:
-                yield process, process.name(), " ".join(process.cmdline()) if commands else ""
+                yield process, process.name(), " ".join(process.cmdline())[:LONGEST] if commands else ""
 
 
 def _signal(written: str) -> signal.Signals:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from covey.errors import NoService
 from covey.testing import Cluster
 from fake_packages import put_controller, put_package
 
@@ -100,6 +101,30 @@ def test_bad_controllers_hurt_nobody_and_are_named_with_their_reason(
         assert [one["state"] for one in told[name] if one["package"] == "covey"] == ["running"]
     assert [one["state"] for one in told["host"] if one["package"] == "covey-impostor"] == ["shadowed"]
     assert node.covey("plugin", "why", "nobody").code == 4
+
+    blocked = ["fine", "filesystem"]  # one in a process of its own, one beside others
+    for name in blocked:
+        assert node.covey("plugin", "block", name, "--reason", f"{name} is wrong").code == 0
+    for again in (False, True):  # now, and after a restart
+        told = lines(node.call("dcm", "plugins"))
+        for name in blocked:
+            assert told[name][0]["state"] == "blocked"
+            assert told[name][0]["reason"].startswith(f"{name} is wrong (blocked by user ")
+            with pytest.raises(NoService):
+                node.call(f"controller.{name}", "status")
+        if not again:
+            assert node.stop() == 0
+            node.start()
+            node.wait_up()
+            node.wait_online(DISCOVERY_DEADLINE + 30)
+    for name in blocked:
+        assert node.covey("plugin", "unblock", name).code == 0
+    node.wait(
+        "both to run again",
+        lambda plugins: all(lines(plugins)[name][0]["state"] == "running" for name in blocked),
+        30,
+        ask=("dcm", "plugins"),
+    )
     assert node.stop() == 0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,13 +94,30 @@ def test_commands_and_programs_run(page: Path, folder: Path) -> None:
     environment.pop("COVEY_STATE", None)
     if page.name in NEEDS:
         environment["PYTHONPATH"] = str(put_example(folder / "site", ROOT / "examples" / NEEDS[page.name]))
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    run(script, folder, environment)
+
+
+def run(script: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """Run lines of shell in a session of their own, of which nothing stays, however it ends."""
+    with (folder / "said").open("w+") as said:
+        shell = subprocess.Popen(
+            ["bash", "-c", "\n".join(script)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            code: int | str = shell.wait(240)
+        except subprocess.TimeoutExpired:
+            code = "none: it hangs"
+            os.killpg(shell.pid, signal.SIGTERM)  # it takes the lab down
+            with suppress(subprocess.TimeoutExpired):
+                shell.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+        said.seek(0)
+        assert code == 0, f"exit code {code}\n{said.read()}"

@@ -25,7 +25,7 @@ def test_it_keeps_its_description() -> None:
 def test_a_note_is_written_changed_and_deleted(folder: Path) -> None:
     note = Resource("Note", {"Name": "tea"}, "1-x")
     notes = Notes()
-    notes.define(note, {"Text": "drink Tea\n", "Colour": "green"})
+    notes.define(note, {"Text": "drink Tea", "Colour": "green"})
     notes.append(note, Line="more tea", Times=2)
     assert notes.find(note, Word="tea", IgnoreCase=False) == {"Lines": [2, 3]}
     assert notes.find(note, Word="TEA", IgnoreCase=True) == {"Lines": [1, 2, 3]}

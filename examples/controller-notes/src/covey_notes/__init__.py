@@ -47,9 +47,11 @@ class Notes(Controller):
 
     @action("Note", "Append")
     def append(self, resource: Resource, *, Line: str, Times: int) -> None:
-        """Write a line, or several."""
-        with self._path(resource).open("a") as file:
-            file.write(f"{Line}\n" * Times)
+        """Write a line, or several, behind the last one."""
+        path = self._path(resource)
+        behind = path.read_text()
+        with path.open("a") as file:
+            file.write("\n" * (behind != "" and not behind.endswith("\n")) + f"{Line}\n" * Times)
 
     @action("Note", "Find")
     def find(self, resource: Resource, *, Word: str, IgnoreCase: bool) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from covey.components.dcm.definitions import Blocked
 from covey.components.dcm.plugin_list import PluginList, Told
-from covey.errors import NotFound
+from covey.errors import NotFound, Refused
 from covey.plugins.manager import PluginManager
 
 Install = Callable[..., Path]
@@ -61,6 +62,24 @@ def test_one_that_the_yaml_switches_off(plugins: PluginList) -> None:
         "blocked",
         "`enabled: false` in this node's YAML",
     )
+
+
+def test_one_that_somebody_blocked(plugins: PluginList) -> None:
+    plugins.tell("gpu", Told("running"))
+    plugins.blocked = {"gpu": Blocked("hangs", 1000), "host": Blocked("wrong")}
+    assert (of(plugins, "gpu")["state"], of(plugins, "gpu")["reason"]) == ("blocked", "hangs (blocked by user 1000)")
+    assert of(plugins, "host")["reason"] == "wrong (blocked by somebody)"
+    assert plugins.processes() == ["controllers"]
+    assert (plugins.process_of("host"), plugins.process_of("gpu")) == ("controllers", "controller:gpu")
+
+
+def test_only_an_installed_controller_can_be_blocked(plugins: PluginList) -> None:
+    plugins.must_be_controller("gpu")
+    with pytest.raises(NotFound) as told:
+        plugins.must_be_controller("gpuu")
+    assert "gpu" in told.value.hint
+    with pytest.raises(Refused):
+        plugins.must_be_controller("registry")
 
 
 def test_the_story_of_one(plugins: PluginList) -> None:
