@@ -145,6 +145,23 @@ class Answer:
         return found
 
 
+def run_covey(words: Sequence[str], environment: Mapping[str, str], timeout: float = 90.0) -> Answer:
+    """Run `covey WORDS…` as a person would, for `timeout` seconds at most; raises only when it shows a traceback."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        running = _preloaded().start(["covey", *words], environment, out, err)
+        try:
+            code = running.wait(timeout)
+        finally:
+            running.kill()
+            running.wait()
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+    assert "Traceback (most recent call last)" not in "".join(said), "".join(said)
+    return Answer(code, *said)
+
+
 class Node:
     """One node: its files, its daemon, and ways to talk to it. Made by `Cluster`."""
 
@@ -197,17 +214,17 @@ class Node:
         """Start the daemon; `wait` for what you need of it."""
         assert self._child is None or self.ended is not None, f"{self.name} runs"
         with self.log.open("ab") as log:
-            self._child = self._run(["node", "start", str(self.file)], log, log)
+            self._child = self._run(["node", "start", str(self.file)], log)
 
-    def _run(self, words: Sequence[str], output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+    def _run(self, words: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
         if not self._fresh:
-            return _preloaded().start(["covey", *words], self.environment, output, errors)
+            return _preloaded().start(["covey", *words], self.environment, output, output)
         return subprocess.Popen(
             [sys.executable, "-P", "-c", _START, *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=errors,
+            stderr=output,
             start_new_session=True,
         )
 
@@ -259,19 +276,7 @@ class Node:
 
     def covey(self, *words: str, timeout: float = 90.0) -> Answer:
         """Run `covey WORDS…` through this node, as a person would; raises only when it shows a traceback."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            running = self._run(words, out, err)
-            try:
-                code = running.wait(timeout)
-            finally:
-                running.kill()
-                running.wait()
-            said = []
-            for file in (out, err):
-                file.seek(0)
-                said.append(file.read().decode())
-        assert "Traceback (most recent call last)" not in "".join(said), "".join(said)
-        return Answer(code, *said)
+        return run_covey(words, self.environment, timeout)
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
         """Connect to the node's bus: `async with node.connect() as bus`."""

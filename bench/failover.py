@@ -31,9 +31,6 @@ from registry_covey import cluster
 from rounds import look_around
 
 PREFIX = "/app/failover/"
-EVERY = 0.02
-"""Seconds between two puts of one client: how exactly the time can be told."""
-
 WAITING = 256
 """Puts under way at most for one client; while so many wait, none begins."""
 
@@ -54,8 +51,8 @@ GOAL = 3.0
 class Writer:
     """Puts without end; remembers what was acknowledged, and when."""
 
-    def __init__(self, bus: Client, node: int) -> None:
-        self._bus, self._node = bus, node
+    def __init__(self, bus: Client, node: int, every: float) -> None:
+        self._bus, self._node, self._every = bus, node, every
         self._tasks: set[asyncio.Task[None]] = set()
         self._number = 0
         self._acknowledged: list[tuple[float, float, str]] = []  # began, ended, key
@@ -70,7 +67,7 @@ class Writer:
                 task = asyncio.create_task(self._put(f"{PREFIX}{self._node}-{self._number:07d}"))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(self._every)
 
     async def _put(self, key: str) -> None:
         began = time.monotonic()
@@ -102,7 +99,7 @@ class Writer:
 async def writer(said: dict[str, Any]) -> None:
     """Be the client of a node."""
     async with connect(said["state"]) as bus:
-        found = Writer(bus, said["node"])
+        found = Writer(bus, said["node"], said["every"])
         writing = asyncio.create_task(found.write())
         async for command in commands():
             if command["do"] == "after":
@@ -116,11 +113,12 @@ async def writer(said: dict[str, Any]) -> None:
 # --- the bench --------------------------------------------------------------------------------------------------------
 
 
-def started_writers(stack: ExitStack, nodes: Cluster, folder: Path) -> dict[int, Party]:
+def started_writers(stack: ExitStack, nodes: Cluster, every: float) -> dict[int, Party]:
     """Start the client of every node."""
     found = {}
     for node in nodes:
-        said = {"state": str(node.state), "node": node.number, "keys": str(folder / f"keys-{node.number}")}
+        keys = str(nodes.folder / f"keys-{node.number}")
+        said = {"state": str(node.state), "node": node.number, "keys": keys, "every": every}
         found[node.number] = started(stack, "failover.py", "writer", said)
     return found
 
@@ -201,7 +199,7 @@ def measure(said: argparse.Namespace, note: Any) -> dict[str, Any]:
     with ExitStack() as stack:
         nodes = cluster(stack, said.servers)
         try:
-            writers = started_writers(stack, nodes, nodes.folder)
+            writers = started_writers(stack, nodes, said.every)
             kills = []
             for number in range(1, said.kills + 1):
                 kills.append(kill(nodes, writers, said.freeze))
@@ -262,14 +260,20 @@ def text(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Kill the primary's node again and again; measure and check.")
     parser.add_argument("--servers", type=int, choices=(3, 5), default=3, help="registry servers (default 3)")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=0.02,
+        help="seconds between two puts of a client: how exact it is (default 0.02)",
+    )
     parser.add_argument("--kills", type=int, default=50, help="how often (default 50)")
     parser.add_argument(
         "--freeze", action="store_true", help="stop the node's processes (SIGSTOP) before they are killed"
     )
     parser.add_argument("--json", action="store_true", help="one object; progress goes to standard error")
     said = parser.parse_args(arguments)
-    if said.kills < 1:
-        parser.error("it takes one kill at least")
+    if said.kills < 1 or said.every <= 0:
+        parser.error("it takes one kill, and some time between two puts")
 
     def note(line: str) -> None:
         print(line, file=sys.stderr if said.json else sys.stdout, flush=True)

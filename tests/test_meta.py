@@ -7,7 +7,9 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import covey
@@ -32,16 +34,31 @@ def tree(path: Path) -> ast.Module:
 @cache
 def imports(path: Path) -> list[tuple[int, str]]:
     """Return (line, absolute dotted name) of every import of a source file; `from . import x` gives the module x."""
+    return [(node.lineno, name) for node in ast.walk(tree(path)) for name in imported(path, node)]
+
+
+def imported(path: Path, node: ast.AST) -> list[str]:
+    """Return what one node of a source file imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
     package = ("covey", *path.parent.parts)
-    found = []
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            name = ".".join([*base, *([node.module] if node.module else [])])
-            found += [(node.lineno, f"{name}.{alias.name}") for alias in node.names]
-    return found
+    base = list(package[: len(package) - node.level + 1]) if node.level else []
+    name = ".".join([*base, *([node.module] if node.module else [])])
+    return [f"{name}.{alias.name}" for alias in node.names]
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements below a node that are run when its module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.stmt | ast.excepthandler) and not isinstance(
+            child, ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            yield child
+            yield from at_import(child)
 
 
 def room(path: Path) -> str:
@@ -96,17 +113,21 @@ def test_every_component_has_the_same_shape() -> None:
 
 
 def test_each_module_imports_alone() -> None:
-    names = [".".join(["covey", *path.with_suffix("").parts]).removesuffix(".__init__") for path in SOURCES]
-    code = (
-        "import importlib, sys\n"
-        "for name in sys.argv[1:]:\n"
-        "    for known in [k for k in sys.modules if k == 'covey' or k.startswith('covey.')]: del sys.modules[known]\n"
-        "    importlib.import_module(name)\n"
-    )
+    """Without circles a module finds the same whoever imported what before; a package is there before its modules."""
+    names = {".".join(["covey", *path.with_suffix("").parts]).removesuffix(".__init__"): path for path in SOURCES}
+    needs: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = {each for node in at_import(tree(path)) for each in imported(path, node)}
+        modules = {each if each in names else each.rpartition(".")[0] for each in found}
+        packages = {".".join(each.split(".")[:depth]) for each in modules for depth in range(1, each.count(".") + 1)}
+        own = {package for package in packages if name.startswith(f"{package}.")}
+        needs[name] = (modules | (packages - own)) & set(names) - {name}
+    order = list(TopologicalSorter(needs).static_order())  # a CycleError names the circle
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code, *order], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, len(order)) == (0, len(names)), done.stderr
 
 
 def test_every_error_has_its_own_code_and_a_text_to_explain_it() -> None:

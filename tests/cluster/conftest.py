@@ -29,6 +29,7 @@ HELD: dict[tuple[int, str], Cluster] = {}
 SHARED = (3, "process")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share clusters run in one worker: each cluster there is costs processors until its end."""
     for item in items:

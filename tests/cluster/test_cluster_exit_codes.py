@@ -35,7 +35,7 @@ CASES = [
     (2, "core.usage", ["cluster", "wait-for", "nothing-known"]),
     (7, "core.timeout", ["cluster", "wait-for", "members=9", "--timeout", "500ms"]),
     (4, "core.not_found", ["node", "move", "n2", "--to", "other"]),
-    (1, "core.not_implemented", ["cluster", "balance", "pools.yaml", "--plan"]),
+    (1, "core.not_implemented", ["reload"]),
     (2, "expression.invalid", ["resource", "ls", "Host", "-s", "Lod1 > 1"]),
     (2, "expression.invalid", ["tap", 'knid == "event"', "--for", "1s"]),
     (2, "resource.bad_attribute", ["resource", "set", "FileSystem", "/", "Size=1", "--node", "1"]),

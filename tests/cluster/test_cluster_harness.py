@@ -1,12 +1,8 @@
-"""`covey.testing` and `bench/` at work: the fixtures as authors use them, strays are found, the measurement runs."""
+"""`covey.testing` at work: the fixtures as authors use them, clusters are shared, strays are found."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +12,10 @@ from fake_packages import put_controller
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def test_tests_that_share_a_cluster_are_run_by_one_worker(shared: Cluster, request: pytest.FixtureRequest) -> None:
+    """Else every worker boots it: xdist knows groups by a suffix of names, which not every pytest lets it add."""
+    assert request.node.nodeid.endswith("@shared") or not hasattr(request.config, "workerinput")
 
 
 def test_the_node_of_an_author(node: Node) -> None:
@@ -53,18 +52,3 @@ def test_a_process_that_is_left_behind_is_found_and_ended(nodes: Callable[..., C
         node.kill()
     assert stray not in node.processes()
     node.kill()
-
-
-def test_the_measurement_of_a_boot_runs() -> None:
-    options = ["--nodes", "2", "--rounds", "1", "--isolation", "inline", "-o", "json"]
-    done = subprocess.run(
-        [sys.executable, "-P", ROOT / "bench" / "boot.py", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert 0 < found["seconds"]["answers"]["min"] <= found["seconds"]["online"]["median"]
-    assert len(found["rounds"]) == 1

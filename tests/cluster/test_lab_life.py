@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from covey.cli.lab import processes
 from covey.components.dcm.lock import FolderLock
+from covey.testing import Answer, run_covey
 
 pytestmark = pytest.mark.cluster
 
@@ -29,14 +30,14 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*COVEY, *words], capture_output=True, text=True, check=False, timeout=LIMIT)
+    def run(self, *words: str) -> Answer:
+        return run_covey(words, os.environ, LIMIT)
 
     def lab(self, *words: str) -> Any:
         """Run `covey lab WORDS` and return the data, or the error."""
         done = self.run("lab", *words, "--dir", str(self.folder), "-o", "json")
-        found = json.loads(done.stdout)
-        assert (done.returncode == 0) is ("data" in found), done
+        found = json.loads(done.out)
+        assert (done.code == 0) is ("data" in found), done
         return found["data"] if "data" in found else found["error"]
 
     def pids(self) -> dict[str, int | None]:
@@ -83,7 +84,7 @@ def test_from_up_to_down(lab: Lab) -> None:
     started = lab.lab("start", "2")
     assert lab.pids()["n2"] == started["pid"] != first["n2"]
     waited = lab.run("--state", str(lab.folder / "n1"), "cluster", "wait-for", "online", "--timeout", "60s")
-    assert waited.returncode == 0, waited.stderr
+    assert waited.code == 0, waited.err
 
     assert lab.lab("stop", "n2")["how"] == "stopped"
     grown = lab.lab("up", "--nodes", "3", "--isolation", "inline", "--detach")
