@@ -11,8 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is in the background of a shell, and programs inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background of a shell the first is ignored, under nohup the second; programs that tests start would inherit it.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

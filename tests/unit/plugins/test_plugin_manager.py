@@ -341,6 +341,11 @@ def test_covey_ships_these(install: Install) -> None:
     assert all(isinstance(found, Component) and found.name == name for name, found in declared)
     assert {one.name for one in manager.candidates("covey.controllers") if one.shipped} == {
         "adapter",
+        "exec",
         "filesystem",
         "host",
+        "network",
+        "ocf",
+        "process",
+        "service",
     }
