@@ -23,5 +23,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return what `-n auto` means: two workers more than processors, since tests with real daemons wait a good deal."""
-    return (os.cpu_count() or 1) + 2
+    """Return what `-n auto` means: three workers more than processors, as tests of real daemons wait a good deal."""
+    return (os.cpu_count() or 1) + 3

@@ -25,7 +25,7 @@ from power_loss import Killed, Power
 
 CLUSTER = "c-1"
 SMALL = Settings(segment_bytes=300)
-registry = settings(settings.get_profile("registry"), max_examples=20)
+registry = settings(settings.get_profile("registry"), max_examples=12)
 
 
 @dataclass(frozen=True)
@@ -463,7 +463,7 @@ class Lived:
 @given(seed=st.integers(0, 2**32))
 def test_a_long_life_holds_what_the_model_holds(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     lived = Lived(tmp_path_factory.mktemp("life"), seed)
-    for _ in range(40):
+    for _ in range(24):
         lived.step()
     assert lived.disk
     lived.disk.close()
