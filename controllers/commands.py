@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -77,20 +78,21 @@ def run(
     """
     until = time.monotonic() + timeout
     try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if entered else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            env=dict(env),
-            start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  one system call, looked up beforehand
-        )
+        with _starting:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if entered else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+                env=dict(env),
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  one system call, looked up beforehand
+            )
+            _running.add(process)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise Failed(f"{words[0]} cannot be started: {why}", "is it installed, and executable for this user?") from None
-    _running.add(process)
     try:
         with process:
             return _finish(process, words[0], until, timeout, entered)
@@ -103,9 +105,13 @@ def run(
 _running: set[subprocess.Popen[bytes]] = set()
 """Commands under way. A node that ends in order takes them along, with all that they started."""
 
+_starting = threading.Lock()
+"""Held while a command is started: it may have started others before it is known to be under way."""
+
 
 @atexit.register
 def _end_all() -> None:
+    _starting.acquire(timeout=2.0)  # and never released: nothing is started any more
     for process in list(_running):
         if process.returncode is None:
             _kill(process)
